@@ -1,3 +1,48 @@
-"""poolguard: a warm psycopg pool in each gunicorn worker, sized from one budget."""
+"""poolguard: a warm psycopg pool in each gunicorn worker, sized from one budget.
+
+Names are imported when they are first used: gunicorn.conf.py imports this package in the master,
+and psycopg must not be imported before a gevent worker has been patched.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "AsyncGuardedPool",
+    "ForkError",
+    "Guard",
+    "GuardedPool",
+    "ModeError",
+    "PlanError",
+    "PoolguardError",
+    "SettingsError",
+    "aconnection",
+    "connection",
+    "guard",
+]
+
+if TYPE_CHECKING:
+    from .errors import ForkError, ModeError, PlanError, PoolguardError, SettingsError
+    from .guards import Guard, aconnection, connection, guard
+    from .pool.aio import AsyncGuardedPool
+    from .pool.sync import GuardedPool
+
+_HOMES = {
+    "AsyncGuardedPool": "pool.aio",
+    "GuardedPool": "pool.sync",
+    **dict.fromkeys(
+        ("ForkError", "ModeError", "PlanError", "PoolguardError", "SettingsError"), "errors"
+    ),
+    **dict.fromkeys(("Guard", "aconnection", "connection", "guard"), "guards"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return value

@@ -1,0 +1,160 @@
+"""What happens in a pool, as events, and who is told: the seam between the pool and telemetry.
+
+Events are plain data with times of :func:`time.monotonic`, in seconds. A :class:`Listener` is told
+of them in the thread or task in which they happen: an acquire in its request's own context, a
+connect in an empty one.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+__all__ = [
+    "AcquireEnded",
+    "CloseReason",
+    "Closed",
+    "ConnectFailed",
+    "Connected",
+    "CreateReason",
+    "Listener",
+    "Listeners",
+    "Outcome",
+    "Place",
+    "Warmed",
+]
+
+logger = logging.getLogger("poolguard")
+
+Outcome = Literal["acquired", "waited", "created", "timeout", "rejected", "error"]
+"""What an acquire was; :mod:`poolguard.pool.outcome` has the rules."""
+
+CreateReason = Literal["warmup", "growth", "refresh", "replace"]
+"""Why a connection was opened: to reach the floor at first; for a request that waits; in place of
+one that is about to expire; in place of one that was lost."""
+
+CloseReason = Literal["lost", "idle", "lifetime", "discarded", "shutdown"]
+"""Why a connection ended: the server or the network ended it; it was idle above the floor; it was
+old; it came back unfit for use, or the pool was drained; the pool was closed."""
+
+E = TypeVar("E")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a connection leads, as libpq resolved it."""
+
+    host: str
+    port: int
+    database: str
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """A connection was opened."""
+
+    pool: str
+    reason: CreateReason
+    began: float
+    ended: float
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectFailed:
+    """A connection could not be opened."""
+
+    pool: str
+    reason: CreateReason
+    began: float
+    ended: float
+    error: str
+    """Fit to be shown: it holds no part of the connection string."""
+
+
+@dataclass(frozen=True, slots=True)
+class AcquireEnded:
+    """Somebody asked for a connection and has got one, or has not."""
+
+    pool: str
+    outcome: Outcome
+    began: float
+    ended: float
+    connected: Connected | None
+    """How the delivered connection came to be; None where none was delivered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """A connection is gone: the server has ended its side too."""
+
+    pool: str
+    reason: CloseReason
+    age: float
+
+
+@dataclass(frozen=True, slots=True)
+class Warmed:
+    """The pool has reached its floor for the first time."""
+
+    pool: str
+    asked: int
+    opened: int
+    seconds: float
+
+
+class Listener:
+    """Told of a pool's events. Every method does nothing by default: define those you need.
+
+    The methods are called synchronously and must not block; what they raise is logged and
+    otherwise ignored.
+    """
+
+    def acquire_ended(self, event: AcquireEnded, /) -> None: ...
+
+    def connected(self, event: Connected, /) -> None: ...
+
+    def connect_failed(self, event: ConnectFailed, /) -> None: ...
+
+    def closed(self, event: Closed, /) -> None: ...
+
+    def warmed(self, event: Warmed, /) -> None: ...
+
+
+class Listeners(Listener):
+    """Several listeners as one; none of them can harm the pool or each other."""
+
+    def __init__(self, listeners: Iterable[Listener] = ()) -> None:
+        self._listeners = tuple(listeners)
+
+    def __repr__(self) -> str:
+        return f"<Listeners {list(self._listeners)!r}>"
+
+    def acquire_ended(self, event: AcquireEnded, /) -> None:
+        for listener in self._listeners:
+            _tell(listener.acquire_ended, event)
+
+    def connected(self, event: Connected, /) -> None:
+        for listener in self._listeners:
+            _tell(listener.connected, event)
+
+    def connect_failed(self, event: ConnectFailed, /) -> None:
+        for listener in self._listeners:
+            _tell(listener.connect_failed, event)
+
+    def closed(self, event: Closed, /) -> None:
+        for listener in self._listeners:
+            _tell(listener.closed, event)
+
+    def warmed(self, event: Warmed, /) -> None:
+        for listener in self._listeners:
+            _tell(listener.warmed, event)
+
+
+def _tell(method: Callable[[E], None], event: E) -> None:
+    try:
+        method(event)
+    except Exception:
+        logger.exception("a listener failed on %r; the pool goes on", event)

@@ -1,0 +1,41 @@
+"""What happens to a connection between its connect and the pool, the same for both pools."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import Any
+
+from ..listener import Place
+from .seat import Seat, Watch
+
+__all__ = ["ARRIVING", "arrive", "place_of"]
+
+ARRIVING: ContextVar[tuple[Seat, Watch]] = ContextVar("poolguard_arriving")
+"""The seat that the connect under way in this thread or task is for.
+
+psycopg_pool connects and configures in one step; its ``configure`` callback is the first that sees
+the connection, and this is how the callback knows whose it is.
+"""
+
+
+def arrive(conn: Any) -> None:
+    """Seat a new connection and watch its socket, before anything can happen to it."""
+    seat, watch = ARRIVING.get()
+    seat.take(conn)
+    fileno = socket_of(conn)
+    if fileno is not None:
+        watch.add(seat, fileno)
+
+
+def socket_of(conn: Any) -> int | None:
+    """The descriptor of the connection's socket; None where it has none (a test's stand-in)."""
+    fileno = getattr(conn.pgconn, "socket", None)
+    return fileno if isinstance(fileno, int) and fileno >= 0 else None
+
+
+def place_of(conn: Any) -> Place:
+    """Where libpq says that the connection leads."""
+    info = getattr(conn, "info", None)
+    if info is None:
+        return Place("", 0, "")
+    return Place(info.host, info.port, info.dbname)

@@ -1,0 +1,367 @@
+"""What a pool knows of itself: counts, clocks and failures, and the decisions drawn from them.
+
+Both pools keep the same books and differ only in how they do what the books tell them. The sync
+pool calls in with its lock held, the async one on its loop; nothing here blocks or does I/O, and
+nothing here refers to the pool. What listeners are to be told is kept until :meth:`Books.tell`,
+which is called outside the lock.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from time import monotonic
+from typing import Any
+
+import psycopg_pool
+
+from ..budget.ledger import Ledger, Slot
+from ..listener import (
+    AcquireEnded,
+    Closed,
+    CloseReason,
+    Connected,
+    ConnectFailed,
+    CreateReason,
+    Listener,
+    Outcome,
+    Place,
+    Warmed,
+)
+from ._seams import Counts
+from .errors import PoolTimeout, TooManyRequests, describe
+from .growth import Demand
+from .outcome import OUTCOMES, judge
+from .seat import Seat
+from .upkeep import Action, Open, Pace, Snapshot, decide, lifetime
+
+__all__ = ["Books", "Opening"]
+
+# The name of psycopg_pool's own logger: those who filter or count its records go on doing so.
+logger = logging.getLogger("psycopg.pool")
+
+RETRY_AFTER = 1.0
+"""Seconds between two probes of a server that refuses connections."""
+RETRY_WHEN_ASKED = 0.25
+"""The same while somebody waits for a connection."""
+JITTER = 0.2
+"""Part of the delay by which it varies, so that workers do not probe in step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """A connect to begin: its seat holds the slot already."""
+
+    seat: Seat
+    reason: CreateReason
+
+
+class Books:
+    """The books of one pool."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger | None,
+        listener: Listener,
+        pace: Pace,
+        max_connecting: int,
+        max_lifetime: float,
+        reconnect_timeout: float,
+    ) -> None:
+        self.name = ""
+        self.ledger = ledger
+        self.listener = listener
+        self.pace = pace
+        self.max_connecting = max_connecting
+        self.max_lifetime = max_lifetime
+        self.reconnect_timeout = reconnect_timeout
+
+        self.opening = 0
+        self.last_error: str | None = None
+        self.asked = 0
+        """The floor that the warm-up had to reach."""
+        self.warm_after: float | None = None
+        """Seconds the warm-up took; None while it is under way."""
+
+        self._news: deque[Callable[[], None]] = deque()
+        self._opened_at = 0.0
+        self._unsubscribe: Callable[[], None] | None = None
+        self._acquires_lock = threading.Lock()
+        self._acquires: dict[Outcome, int] = dict.fromkeys(OUTCOMES, 0)
+        self._created: dict[CreateReason, int] = {}
+        self._closed: dict[CloseReason, int] = {}
+
+        self._begun = 0
+        self._queue_since: float | None = None
+        self._starved = False
+        self._connect_time = 0.05
+
+        self._failures = 0
+        self._failed_at = 0.0
+        self._failing_since = 0.0
+        self._jitter = 1.0
+
+        self._verifying: Seat | None = None
+        self._verifying_since = 0.0
+        self._idle_low_since = 0.0
+        self._nth = 0
+        self._offset = random.random()
+
+    def tell(self) -> None:
+        """Tell the listeners what happened since the last call. Not to be called under a lock."""
+        while self._news:
+            try:
+                news = self._news.popleft()
+            except IndexError:
+                return  # another thread tells the rest
+            news()
+
+    # -- decisions -----------------------------------------------------------------------------
+
+    def opened(self, name: str, now: float, ring: Callable[[], None]) -> None:
+        """The pool is open from *now* on; *ring*, from any thread, makes it look at itself."""
+        self.name = name
+        self._opened_at = self._idle_low_since = now
+
+        def slots_changed() -> None:
+            self._starved = False
+            ring()
+
+        if self.ledger is not None:
+            self._unsubscribe = self.ledger.on_change(slots_changed)
+
+    def close(self) -> None:
+        """The last connection has ended."""
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+
+    def look(
+        self, now: float, counts: Counts, idle: Sequence[Seat]
+    ) -> tuple[list[Opening], list[Action], float | None]:
+        """What to do now: the connects to begin (slots in hand, counted), everything else, and
+        when to look again at the latest."""
+        self._note_warmth(now, counts)
+        actions, wake = decide(now, self._snapshot(now, counts, idle), self.pace)
+        openings: list[Opening] = []
+        for action in actions:
+            if isinstance(action, Open):
+                openings += self._begin(action)
+        return openings, [a for a in actions if not isinstance(a, Open)], wake
+
+    def _begin(self, action: Open) -> list[Opening]:
+        slots: Sequence[Slot | None] = [None] * action.n
+        if self.ledger is not None:
+            slots = self.ledger.lease(action.n)
+            self._starved = len(slots) < action.n
+            self.ledger.starving(action.n - len(slots))
+        self.opening += len(slots)
+        self._begun += len(slots)
+        now = monotonic()
+        return [Opening(Seat(slot, now), action.reason) for slot in slots]
+
+    def _snapshot(self, now: float, counts: Counts, idle: Sequence[Seat]) -> Snapshot:
+        if not counts.waiting:
+            self._queue_since, self._begun = None, 0
+        elif self._queue_since is None:
+            self._queue_since = now
+        verifying = self._verifying
+        demand = Demand(
+            waiting=counts.waiting,
+            idle=counts.idle,
+            opening=self.opening,
+            size=counts.size,
+            lent=self._lent(counts),
+            floor=counts.min_size,
+            max_size=counts.max_size,
+            max_connecting=self.max_connecting,
+            begun=self._begun,
+            waited=0.0 if self._queue_since is None else now - self._queue_since,
+            connect_time=self._connect_time,
+            retry_at=self._retry_at(counts.waiting),
+            starved=self._starved,
+        )
+        return Snapshot(
+            demand=demand,
+            idle=idle,
+            verifying=verifying,
+            verifying_since=self._verifying_since,
+            idle_low=counts.idle_low,
+            idle_low_since=self._idle_low_since,
+            reason="warmup" if self.warm_after is None else "replace",
+        )
+
+    def _lent(self, counts: Counts) -> int:
+        verifying = self._verifying is not None
+        return max(0, counts.size - self.opening - counts.idle - verifying)
+
+    def _retry_at(self, waiting: int) -> float | None:
+        if not self._failures:
+            return None
+        delay = RETRY_WHEN_ASKED if waiting else RETRY_AFTER
+        return self._failed_at + delay * self._jitter
+
+    def _note_warmth(self, now: float, counts: Counts) -> None:
+        if self.warm_after is None and counts.size - self.opening >= counts.min_size:
+            self.warm_after = now - self._opened_at
+            self.asked = counts.min_size
+            warmed = Warmed(self.name, counts.min_size, counts.size, self.warm_after)
+            self._news.append(partial(self.listener.warmed, warmed))
+
+    def idle_period_ended(self, now: float) -> None:
+        self._idle_low_since = now
+
+    # -- connects ------------------------------------------------------------------------------
+
+    def connected(self, seat: Seat, reason: CreateReason, place: Place) -> None:
+        """The connect of *seat* has ended well."""
+        now = monotonic()
+        self.opening -= 1
+        self._failures = 0
+        self.last_error = None
+        self._connect_time += 0.3 * (now - seat.began - self._connect_time)
+        self._nth += 1
+        seat.connected_at = seat.proved_at = now
+        seat.retire_at = now + lifetime(self._nth, self.max_lifetime, self._offset)
+        seat.connected = Connected(self.name, reason, seat.began, now, place)
+        self._created[reason] = self._created.get(reason, 0) + 1
+        self._news.append(partial(self.listener.connected, seat.connected))
+        if seat.gone:  # the watch was faster
+            self._count_end(seat)
+
+    def connect_failed(self, seat: Seat, reason: CreateReason, error: BaseException) -> bool:
+        """The connect of *seat* has failed. True: time to call ``reconnect_failed``."""
+        now = monotonic()
+        self.opening -= 1
+        if seat.conn is None and seat.socket is None:
+            self.vacate(seat)  # it never got as far as a socket that the watch could tell of
+        self._failures += 1
+        self._failed_at = now
+        self._jitter = random.uniform(1 - JITTER, 1 + JITTER)
+        self.last_error = describe(error)
+        if self._failures == 1:
+            self._failing_since = seat.began
+        if not self._failures & (self._failures - 1):  # the 1st, 2nd, 4th, 8th …: no log storm
+            logger.warning("error connecting in %r: %s", self.name, self.last_error)
+        failed = ConnectFailed(self.name, reason, seat.began, now, self.last_error)
+        self._news.append(partial(self.listener.connect_failed, failed))
+        if now - self._failing_since < self.reconnect_timeout:
+            return False
+        self._failing_since = now
+        logger.warning(
+            "reconnection attempt in pool %r failed after %s sec", self.name, self.reconnect_timeout
+        )
+        return True
+
+    def connect_cancelled(self, seat: Seat) -> None:
+        """The connect was given up, since the pool closed."""
+        self.opening -= 1
+        if seat.socket is None:
+            self.vacate(seat)
+
+    def vacate(self, seat: Seat) -> None:
+        """Give the seat's slot back: nothing holds it any more."""
+        slot, seat.slot = seat.slot, None
+        if slot is not None and self.ledger is not None:
+            self.ledger.release(slot)
+
+    def ended(self, seat: Seat) -> None:
+        """The server has ended its side of the seat's connection."""
+        seat.gone = True
+        self.vacate(seat)
+        if seat.connected is not None:
+            self._count_end(seat)
+
+    def _count_end(self, seat: Seat) -> None:
+        reason = seat.reason or "lost"
+        self._closed[reason] = self._closed.get(reason, 0) + 1
+        closed = Closed(self.name, reason, monotonic() - seat.connected_at)
+        self._news.append(partial(self.listener.closed, closed))
+
+    # -- verification --------------------------------------------------------------------------
+
+    def verification_began(self, seat: Seat, now: float) -> None:
+        self._verifying, self._verifying_since = seat, now
+
+    def verification_ended(self) -> None:
+        self._verifying = None
+
+    # -- acquires ------------------------------------------------------------------------------
+
+    def acquired(self, began: float, seat: Seat) -> None:
+        """An acquire that began at *began* was given the connection of *seat*."""
+        outcome = judge(began=began, connected=seat.connected_at, was_free=seat.was_free)
+        with self._acquires_lock:  # an increment alone may lose one when threads switch within it
+            self._acquires[outcome] += 1
+        self.listener.acquire_ended(
+            AcquireEnded(self.name, outcome, began, monotonic(), seat.connected)
+        )
+
+    def refused(self, began: float, error: BaseException) -> None:
+        """An acquire that began at *began* ended without a connection."""
+        outcome: Outcome = "error"
+        if isinstance(error, psycopg_pool.PoolTimeout):
+            outcome = "timeout"
+        elif isinstance(error, psycopg_pool.TooManyRequests):
+            outcome = "rejected"
+        with self._acquires_lock:
+            self._acquires[outcome] += 1
+        self.listener.acquire_ended(AcquireEnded(self.name, outcome, began, monotonic(), None))
+
+    def timeout_error(self, elapsed: float, counts: Counts) -> PoolTimeout:
+        """The error of an acquire that found no connection within its time."""
+        return PoolTimeout(
+            f"couldn't get a connection after {elapsed:.2f} sec{self._state(counts)}"
+        )
+
+    def rejected_error(self, counts: Counts) -> TooManyRequests:
+        """The error of an acquire that found the queue full."""
+        return TooManyRequests(
+            f"the pool {self.name!r} has already {counts.waiting} requests waiting"
+            f"{self._state(counts)}"
+        )
+
+    def _state(self, counts: Counts) -> str:
+        """What an error tells of the pool, and what to change."""
+        text = (
+            f" (pool {self.name!r}: {counts.size} of {counts.max_size} connections, "
+            f"{counts.idle} idle, {self._lent(counts)} used, {self.opening} opening; "
+            f"{counts.waiting} waiting)."
+        )
+        if self._failures:
+            return f"{text} Connecting fails: {self.last_error}. Look at the server first"
+        if self._starved:
+            return f"{text} The budget has no free slot: raise budget, or hold connections shorter"
+        if counts.size >= counts.max_size:
+            return f"{text} Raise max_size (and budget), or hold connections for a shorter time"
+        return text
+
+    # -- status --------------------------------------------------------------------------------
+
+    def status(self, counts: Counts) -> dict[str, Any]:
+        """The pool's part of a guard's status: plain data."""
+        with self._acquires_lock:
+            acquires = {outcome: n for outcome, n in self._acquires.items() if n}
+        return {
+            "name": self.name,
+            "floor": counts.min_size,
+            "max_size": counts.max_size,
+            "idle": counts.idle,
+            "used": self._lent(counts),
+            "opening": self.opening,
+            "waiting": counts.waiting,
+            "acquires": acquires,
+            "created": dict(self._created),
+            "closed": dict(self._closed),
+            "warmup": {
+                "asked": self.asked or counts.min_size,
+                "opened": self._created.get("warmup", 0),
+                "seconds": self.warm_after,
+            },
+            "last_error": self.last_error,
+        }

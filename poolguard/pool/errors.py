@@ -1,0 +1,37 @@
+"""The pool's errors: psycopg_pool's own, so that existing ``except`` clauses go on working."""
+
+from __future__ import annotations
+
+import psycopg
+import psycopg_pool
+
+from ..errors import PoolguardError
+
+__all__ = ["PoolClosed", "PoolTimeout", "TooManyRequests", "describe"]
+
+
+class PoolTimeout(PoolguardError, psycopg_pool.PoolTimeout):
+    """No connection within the time allowed; the text carries the pool's whole state."""
+
+
+class TooManyRequests(PoolguardError, psycopg_pool.TooManyRequests):
+    """Rejected at once: ``max_waiting`` acquires are queued already."""
+
+
+class PoolClosed(PoolguardError, psycopg_pool.PoolClosed):
+    """The pool is not open, or no longer."""
+
+
+def describe(error: BaseException) -> str:
+    """The error's text in one line, fit to be shown.
+
+    libpq quotes what it could not parse of a connection string, which may be the password: the
+    text of such an error (psycopg raises it as a ProgrammingError without SQLSTATE) is left out.
+    """
+    if isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None:
+        return (
+            f"{type(error).__name__}: libpq cannot parse the connection string "
+            f"(its message is not shown, since it may quote the password)"
+        )
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,0 +1,238 @@
+"""One physical connection's place in a pool, and the watch on its socket.
+
+A seat holds its slot of the budget from before the connect until the server has ended its side:
+only then can another connection be opened in its place without a chance of being refused. What
+tells it is end-of-file on a *duplicate* of the socket, made at connect, since a connection is
+closed in more ways than the pool's own (by the application, by a cancelled query, by libpq) and
+all of them close the original descriptor. The same watch tells of a connection that the server
+ended while it was idle.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+from weakref import ReferenceType, ref
+
+from ..budget.ledger import Slot
+from ..listener import CloseReason, Connected
+
+__all__ = ["Seat", "Watch"]
+
+logger = logging.getLogger("poolguard")
+
+WATCHES = hasattr(select, "epoll") and hasattr(os, "eventfd")
+
+
+class Seat:
+    """One connection's slot, its dates, and why it ended. Times by the monotonic clock."""
+
+    __slots__ = (
+        "_conn",
+        "began",
+        "connected",
+        "connected_at",
+        "gone",
+        "proved_at",
+        "reason",
+        "retire_at",
+        "slot",
+        "socket",
+        "was_free",
+    )
+
+    def __init__(self, slot: Slot | None, began: float) -> None:
+        self.slot = slot
+        self.began = began
+        self.connected_at = 0.0
+        self.proved_at = 0.0
+        self.retire_at = 0.0
+        self.connected: Connected | None = None
+        self.was_free = False
+        """The connection was last taken from the pool, not handed to a waiter."""
+        self.reason: CloseReason | None = None
+        """Set by whoever closes the connection of his own will."""
+        self.gone = False
+        """The server has ended its side."""
+        self.socket: socket.socket | None = None
+        self._conn: ReferenceType[Any] | None = None
+
+    def __repr__(self) -> str:
+        state = "gone" if self.gone else "closing" if self.reason else "open"
+        return f"<Seat {self.slot!r} {state}>"
+
+    @property
+    def conn(self) -> Any:
+        """The connection; None when it is no longer referred to by anybody."""
+        return None if self._conn is None else self._conn()
+
+    def take(self, conn: Any) -> None:
+        """Seat a connection that has just been made."""
+        self._conn = ref(conn)
+        conn._poolguard_seat = self
+
+    def hang_up(self) -> None:
+        """Let the FIN leave after a close: the duplicate would hold the socket open."""
+        self._shutdown(socket.SHUT_WR)
+
+    def cut(self) -> None:
+        """End a connection whose peer does not answer: whoever reads from it gets end-of-file."""
+        self._shutdown(socket.SHUT_RDWR)
+
+    def _shutdown(self, how: int) -> None:
+        sock = self.socket
+        if sock is not None:
+            with suppress(OSError):  # the peer was faster, or the watch has closed the duplicate
+                sock.shutdown(how)
+
+
+class Watch:
+    """Waits for the end of any seat's socket, for a ring of the doorbell, or for a time.
+
+    One thread (or one event loop) waits; any thread may add seats or ring. Without epoll (outside
+    Linux) only the doorbell and the time work: a seat then ends when its connection is closed.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._seats: dict[int, Seat] = {}
+        self._closed = False
+        self._reported: list[Seat] = []
+        self._rung = threading.Event()
+        self.on_ring: Callable[[], None] | None = None
+        """Called at each ring where there is no descriptor for an event loop to wait on."""
+        self._epoll: select.epoll | None = None
+        if WATCHES and sys.platform == "linux":
+            self._epoll = select.epoll()
+            self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            self._epoll.register(self._bell, select.EPOLLIN)
+        else:
+            _say_once_that_sockets_are_not_watched()
+
+    def __repr__(self) -> str:
+        return f"<Watch of {len(self._seats)} sockets{' closed' if self._closed else ''}>"
+
+    def __len__(self) -> int:
+        return len(self._seats)
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    @property
+    def sees_sockets(self) -> bool:
+        return self._epoll is not None
+
+    def fileno(self) -> int:
+        """The descriptor for an event loop to wait on; -1 where sockets are not watched."""
+        return -1 if self._epoll is None else self._epoll.fileno()
+
+    def any_closing(self) -> bool:
+        """Some connection was closed by us and the server has not ended its side yet."""
+        with self._lock:
+            return any(seat.reason is not None for seat in self._seats.values())
+
+    def add(self, seat: Seat, fileno: int) -> None:
+        """Watch the socket *fileno* on behalf of *seat*, through a duplicate of it."""
+        with self._lock:
+            if self._epoll is None or self._closed:
+                return
+            seat.socket = socket.socket(fileno=os.dup(fileno))
+            self._seats[seat.socket.fileno()] = seat
+            # Edge-triggered: what the server sends to a connection in use is not our business,
+            # and its end is told once.
+            self._epoll.register(seat.socket, select.EPOLLRDHUP | select.EPOLLET)
+
+    def ring(self) -> None:
+        """Make :meth:`wait` return now."""
+        with self._lock:
+            if self._closed:
+                return
+            if self._epoll is not None:
+                os.eventfd_write(self._bell, 1)
+                return
+        self._rung.set()
+        if self.on_ring is not None:
+            self.on_ring()
+
+    def report(self, seat: Seat) -> None:
+        """Have the next :meth:`wait` tell the end of a seat whose socket is not watched."""
+        with self._lock:
+            self._reported.append(seat)
+        self.ring()
+
+    def wait(self, timeout: float | None) -> list[Seat]:
+        """The seats whose sockets have ended; waits at most *timeout* seconds for news."""
+        if self._epoll is None:
+            self._rung.wait(timeout)
+            self._rung.clear()
+        ended = self._poll(self._epoll, timeout) if self._epoll is not None else []
+        with self._lock:
+            ended += self._reported
+            self._reported = []
+        for seat in ended:
+            seat.gone = True
+        return ended
+
+    def _poll(self, epoll: select.epoll, timeout: float | None) -> list[Seat]:
+        ended: list[Seat] = []
+        for fileno, _ in epoll.poll(timeout):
+            if fileno == self._bell:
+                with suppress(BlockingIOError):  # another wait has answered it
+                    os.eventfd_read(self._bell)
+                continue
+            with self._lock:
+                seat = self._seats.pop(fileno, None)
+                if seat is None or seat.socket is None:
+                    continue
+                epoll.unregister(seat.socket)
+                seat.socket.close()
+                seat.socket = None
+            ended.append(seat)
+        return ended
+
+    def close(self) -> None:
+        """Stop watching; seats that are still here are forgotten."""
+        with self._lock:
+            self.disown()
+
+    def disown(self) -> None:
+        """The same without taking the lock: in a forked child its holder does not exist.
+
+        Only this process' descriptors are closed; the parent's watch goes on.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        for seat in self._seats.values():
+            if seat.socket is not None:
+                seat.socket.close()
+                seat.socket = None
+        self._seats.clear()
+        if self._epoll is not None:
+            self._epoll.close()
+            os.close(self._bell)
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True):
+            self.disown()
+
+
+_said = False
+
+
+def _say_once_that_sockets_are_not_watched() -> None:
+    global _said  # noqa: PLW0603
+    if not _said:
+        _said = True
+        logger.info(
+            "this platform has no epoll: sockets of idle connections are not watched, a connection "
+            "that the server ends is found when it is verified or used"
+        )

@@ -1,0 +1,186 @@
+"""What the sync and the async pool have in common: everything but the waiting and the I/O.
+
+A *round* is one look at the pool: what ended is booked, what is due is decided and counted, and
+what remains is a list of I/O to do, which each pool does in its own way.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any
+from weakref import WeakSet
+
+import psycopg_pool
+
+from ..errors import ForkError
+from ..listener import CloseReason
+from ._seams import Reader, seat_of
+from .books import Books, Opening
+from .errors import PoolClosed
+from .seat import Seat, Watch
+from .upkeep import Abandon, Retire, Shrink, Verify
+
+__all__ = ["Round", "Shell"]
+
+
+@dataclass(slots=True)
+class Round:
+    """The I/O that one look at a pool leads to."""
+
+    openings: list[Opening] = field(default_factory=list)
+    dead: list[Any] = field(default_factory=list)
+    """Idle connections that the server has ended: out of the pool already, to be closed."""
+    surplus: list[Any] = field(default_factory=list)
+    """Idle connections to be closed of the pool's own will: out of it already."""
+    verify: Any = None
+    """An idle connection to be verified: out of the pool for so long."""
+    wake: float | None = None
+    """When to look again, by the monotonic clock, if nothing happens before."""
+
+
+class Shell(Reader):
+    """The common half of the two pools."""
+
+    name: str
+    _books: Books
+    _watch: Watch
+    _forked = False
+
+    # -- one look ------------------------------------------------------------------------------
+
+    def _round(self, ended: list[Seat]) -> Round:
+        """Book what ended, decide what is due. Call it under the lock, or on the loop."""
+        done = Round()
+        for seat in ended:
+            self._books.ended(seat)
+            conn = seat.conn
+            if conn is not None and seat.reason is None and self._take_idle(conn):
+                self._resized_by(-1)
+                self._count_lost()
+                done.dead.append(conn)
+        now = monotonic()
+        done.openings, actions, done.wake = self._books.look(now, self.counts(), self._idle_seats())
+        self._resized_by(len(done.openings))
+        for action in actions:
+            if isinstance(action, Shrink):
+                self._books.idle_period_ended(now)
+                for _ in range(action.n):
+                    self._let_go(self._take_longest_idle(), "idle", done)
+                self._new_idle_period()
+            elif isinstance(action, Retire):
+                for conn in self._taken(action.seat):
+                    self._let_go(conn, "lifetime", done)
+            elif isinstance(action, Verify):
+                for conn in self._taken(action.seat):
+                    done.verify = conn
+                    self._books.verification_began(action.seat, now)
+            elif isinstance(action, Abandon):
+                action.seat.cut()
+        return done
+
+    def _let_go(self, conn: Any, reason: CloseReason, done: Round) -> None:
+        if (seat := seat_of(conn)) is not None:
+            seat.reason = reason
+        self._resized_by(-1)
+        done.surplus.append(conn)
+
+    def _taken(self, seat: Seat) -> Iterator[Any]:
+        """The connection of *seat*, taken out of the idle ones; nothing if it has just left."""
+        conn = seat.conn
+        if conn is not None and self._take_idle(conn):
+            yield conn
+
+    # -- moments of psycopg_pool that both answer alike --------------------------------------
+
+    def _when_vacant(self) -> None:
+        self._watch.ring()
+
+    def _when_queued(self) -> None:
+        counts = self.counts()
+        if counts.size < counts.max_size:
+            self._watch.ring()
+
+    def _joins(self, conn: Any) -> bool:
+        """A connection comes in: whether it is still alive, as far as the watch knows."""
+        seat = seat_of(conn)
+        if seat is None:
+            return True
+        seat.was_free = False
+        seat.proved_at = monotonic()
+        return not seat.gone
+
+    def _before_close(self, conn: Any) -> None:
+        seat = seat_of(conn)
+        if seat is not None and seat.reason is None:
+            if self.closed:
+                seat.reason = "shutdown"
+                self._resized_by(-1)  # psycopg_pool leaves its count as it was when it closes
+            else:
+                seat.reason = "lifetime" if seat.retire_at <= monotonic() else "discarded"
+
+    def _after_close(self, conn: Any) -> None:
+        seat = seat_of(conn)
+        if seat is not None and not seat.gone:
+            if seat.socket is None:
+                self._watch.report(seat)
+            else:
+                seat.hang_up()
+
+    def _cut(self, conn: Any) -> None:
+        """Have the seat of a dead connection ended, though its server may never answer."""
+        seat = seat_of(conn)
+        if seat is not None and not seat.gone:
+            if seat.socket is None:
+                self._watch.report(seat)
+            else:
+                seat.cut()
+
+    # -- errors --------------------------------------------------------------------------------
+
+    def _explained(self, error: BaseException, began: float) -> BaseException:
+        """Count an acquire's failure; returns the error to raise, in psycopg_pool's own family."""
+        if self._forked:
+            return ForkError(
+                f"the pool {self.name!r} was opened before this process ({os.getpid()}) was "
+                f"forked, and its connections belong to the parent. Open the pool in the child: "
+                f"under gunicorn, in post_fork or later, which poolguard's hooks do"
+            )
+        self._books.refused(began, error)
+        if isinstance(error, psycopg_pool.PoolTimeout):
+            return self._books.timeout_error(monotonic() - began, self.counts())
+        if isinstance(error, psycopg_pool.TooManyRequests):
+            return self._books.rejected_error(self.counts())
+        if isinstance(error, psycopg_pool.PoolClosed):
+            return PoolClosed(*error.args)
+        return error
+
+    # -- fork ----------------------------------------------------------------------------------
+
+    def _disown(self) -> None:
+        """In a forked child: this pool is the parent's.
+
+        No lock is taken, since one that was held at the fork is held for ever.
+        """
+        self._forked = True
+        self._mark_closed()
+        self._watch.disown()
+
+
+_open_pools: WeakSet[Shell] = WeakSet()
+
+
+def remember_open(pool: Shell) -> None:
+    """Have *pool* closed to children that are forked from now on."""
+    _open_pools.add(pool)
+
+
+def _after_fork_in_child() -> None:
+    for pool in list(_open_pools):
+        pool._disown()
+    _open_pools.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,294 @@
+"""The sync pool: psycopg_pool's ``ConnectionPool``, growing in parallel and kept fresh."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from time import monotonic
+from typing import Any, Generic, cast
+from weakref import ReferenceType, ref
+
+from psycopg import Connection
+from psycopg_pool.abc import CT, ConnectFailedCB, ConnectionCB, ConninfoParam, KwargsParam
+
+from ..budget.ledger import Ledger
+from ..listener import Listener
+from ._seams import SyncSeams, seat_of, silence
+from .arrival import ARRIVING, arrive, place_of
+from .books import Books, Opening
+from .seat import Seat, Watch
+from .shell import Shell, remember_open
+from .upkeep import Pace
+
+__all__ = ["GuardedPool"]
+
+logger = logging.getLogger("poolguard")
+
+
+class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
+    """A drop-in for :class:`psycopg_pool.ConnectionPool`.
+
+    It takes every argument of that class, with the same defaults and meanings, and these:
+
+    :param ledger: who grants the slots that connections need; by default nobody is asked.
+    :param listener: told of every acquire, connect and close.
+    :param max_connecting: connects under way at once.
+    :param refresh_interval: an idle connection is verified at least this often, in seconds.
+    :param check_timeout: bound of one verification, in seconds.
+
+    It differs in two ways: it opens as many connections at once as are waited for, where
+    psycopg_pool opens one after the other; and a connection that the server ends while it is idle
+    leaves the pool at once. Its errors are subclasses of psycopg_pool's, with more in their texts.
+    """
+
+    def __init__(
+        self,
+        conninfo: ConninfoParam = "",
+        *,
+        connection_class: type[CT] = cast("type[CT]", Connection),  # noqa: B008
+        kwargs: KwargsParam | None = None,
+        min_size: int = 4,
+        max_size: int | None = None,
+        open: bool | None = None,  # noqa: A002 - psycopg_pool's name
+        configure: ConnectionCB[CT] | None = None,
+        check: ConnectionCB[CT] | None = None,
+        reset: ConnectionCB[CT] | None = None,
+        name: str | None = None,
+        close_returns: bool = False,
+        timeout: float = 30.0,
+        max_waiting: int = 0,
+        max_lifetime: float = 60 * 60.0,
+        max_idle: float = 10 * 60.0,
+        reconnect_timeout: float = 5 * 60.0,
+        reconnect_failed: ConnectFailedCB | None = None,
+        num_workers: int = 3,
+        ledger: Ledger | None = None,
+        listener: Listener | None = None,
+        max_connecting: int = 32,
+        refresh_interval: float = 25.0,
+        check_timeout: float = 1.0,
+    ) -> None:
+        self._books = Books(
+            ledger=ledger,
+            listener=listener or Listener(),
+            pace=Pace(refresh_interval, check_timeout, max_idle),
+            max_connecting=max_connecting,
+            max_lifetime=max_lifetime,
+            reconnect_timeout=reconnect_timeout,
+        )
+        self._warm = threading.Event()
+        self._upkeep: threading.Thread | None = None
+        super().__init__(
+            conninfo,
+            connection_class=connection_class,
+            kwargs=kwargs,
+            min_size=min_size,
+            max_size=max_size,
+            open=open,
+            configure=_seat_then(configure),
+            check=check,
+            reset=reset,
+            name=name,
+            close_returns=close_returns,
+            timeout=timeout,
+            max_waiting=max_waiting,
+            max_lifetime=max_lifetime,
+            max_idle=max_idle,
+            reconnect_timeout=reconnect_timeout,
+            reconnect_failed=reconnect_failed,
+            num_workers=num_workers,
+        )
+        self._books.name = self.name
+
+    # -- what users call -----------------------------------------------------------------------
+
+    def getconn(self, timeout: float | None = None) -> CT:
+        """Obtain a connection, as :meth:`psycopg_pool.ConnectionPool.getconn` does.
+
+        Raises :exc:`~poolguard.pool.errors.PoolTimeout`, ``TooManyRequests`` and ``PoolClosed``
+        (subclasses of psycopg_pool's), or :exc:`~poolguard.errors.ForkError` in a child of the
+        process that opened the pool.
+        """
+        began = monotonic()
+        try:
+            conn = super().getconn(timeout)
+        except BaseException as error:
+            explained = self._explained(error, began)
+            if explained is error:
+                raise
+            raise explained from None
+        if (seat := seat_of(conn)) is not None:
+            self._books.acquired(began, seat)
+        return conn
+
+    @property
+    def warm(self) -> bool:
+        """The floor has been reached at least once."""
+        return self._warm.is_set()
+
+    def wait_warm(self, timeout: float) -> bool:
+        """Wait at most *timeout* seconds for the floor to be reached; true when it has been.
+
+        Unlike :meth:`wait` it leaves the pool open when it has not.
+        """
+        return self._warm.wait(timeout)
+
+    def status(self) -> dict[str, Any]:
+        """The pool's counts, outcomes and last failure: plain data."""
+        with self._counting:
+            return self._books.status(self.counts())
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Close the pool, as :meth:`psycopg_pool.ConnectionPool.close` does.
+
+        Waits, within *timeout* seconds, until the server has ended the connections that were idle.
+        """
+        until = monotonic() + timeout
+        super().close(timeout)
+        upkeep = self._upkeep
+        if upkeep is not None and upkeep is not threading.current_thread():
+            while upkeep.is_alive() and self._watch.any_closing() and monotonic() < until:
+                upkeep.join(0.005)
+
+    # -- the moments of psycopg_pool -----------------------------------------------------------
+
+    def _when_opened(self) -> None:
+        remember_open(self)
+        watch = self._watch = Watch()
+        self._books.opened(self.name, monotonic(), watch.ring)
+        self._upkeep = threading.Thread(
+            target=_keep_up,
+            args=(ref(self), watch, self._books),
+            name=f"{self.name}-upkeep",
+            daemon=True,
+        )
+        self._upkeep.start()
+
+    def _when_stopping(self) -> None:
+        self._watch.ring()
+
+    def _may_join(self, conn: CT) -> bool:
+        if self._joins(conn):
+            return True
+        self._bury(conn)
+        with self._counting:
+            self._resized_by(-1)
+        self._watch.ring()
+        return False
+
+    # -- upkeep --------------------------------------------------------------------------------
+
+    def _look(self, ended: list[Seat]) -> float | None:
+        """One round of upkeep; returns when the next is due, by the monotonic clock."""
+        with self._counting:
+            todo = self._round(ended)
+        if self._books.warm_after is not None:
+            self._warm.set()
+        for opening in todo.openings:
+            try:
+                self._in_thread("connect", self._open_one, opening)
+            except RuntimeError as error:  # the process may have no more threads
+                self._not_opened(opening, error)
+        if todo.verify is not None:
+            self._in_thread("verify", self._verify, todo.verify)
+        for conn in todo.dead:
+            self._bury(conn)
+        for conn in todo.surplus:
+            self._discard(conn)
+        self._books.tell()
+        return todo.wake
+
+    def _in_thread(self, what: str, target: Callable[..., None], *args: Any) -> None:
+        threading.Thread(target=target, args=args, name=f"{self.name}-{what}", daemon=True).start()
+
+    def _open_one(self, opening: Opening) -> None:
+        """Connect, in a thread of its own: a connect never queues behind another or a return."""
+        seat = opening.seat
+        ARRIVING.set((seat, self._watch))
+        try:
+            conn = self._connect_one()
+        except Exception as error:  # noqa: BLE001 - whatever connecting raises, the pool goes on
+            self._not_opened(opening, error)
+            return
+        with self._counting:
+            self._books.connected(seat, opening.reason, place_of(conn))
+        self._put(conn)
+        self._books.tell()
+        self._watch.ring()
+
+    def _not_opened(self, opening: Opening, error: Exception) -> None:
+        with self._counting:
+            give_up = self._books.connect_failed(opening.seat, opening.reason, error)
+            self._resized_by(-1)
+        self._books.tell()
+        self._watch.ring()
+        if give_up:
+            self.reconnect_failed()
+
+    def _verify(self, conn: CT) -> None:
+        """Ask one idle connection for a sign of life and put it back, or let it go."""
+        try:
+            self.check_connection(conn)
+        except Exception:  # noqa: BLE001 - whatever a dead connection raises
+            with self._counting:
+                self._books.verification_ended()
+                self._resized_by(-1)
+                self._count_lost()
+            self._bury(conn)
+        else:
+            with self._counting:
+                self._books.verification_ended()
+            self._put(conn)
+        self._watch.ring()
+
+    def _bury(self, conn: CT) -> None:
+        """Close a connection that the server has ended, or that does not answer."""
+        silence(conn)
+        conn.close()
+        self._cut(conn)
+
+
+def _keep_up(pool: ReferenceType[GuardedPool[Any]], watch: Watch, books: Books) -> None:
+    """The upkeep thread: it holds the pool only while it looks at it.
+
+    Once the pool is closed, or collected, it stays until the last connection has ended, so that
+    every slot is given back.
+    """
+    wake: float | None = 0.0  # the first look is due at once: it begins the warm-up
+    while True:
+        ended = watch.wait(None if wake is None else max(0.0, wake - monotonic()))
+        this = pool()
+        if this is not None and not this.closed:
+            try:
+                wake = this._look(ended)
+            except Exception:  # the upkeep must not end before the pool does
+                logger.exception("the upkeep of pool %r failed; it goes on", this.name)
+                wake = monotonic() + 1.0
+            del this
+            continue
+        del this
+        for seat in ended:
+            books.ended(seat)
+        books.tell()
+        wake = None
+        if not len(watch) and not books.opening:
+            books.close()
+            watch.close()
+            return
+
+
+def _seat_then(configure: ConnectionCB[CT] | None) -> ConnectionCB[CT]:
+    """psycopg_pool's ``configure`` callback: ours first, then the user's."""
+
+    def seat_then_configure(conn: CT) -> None:
+        arrive(conn)
+        if configure is not None:
+            try:
+                configure(conn)
+            except BaseException:
+                silence(conn)
+                conn.close()
+                raise
+
+    return seat_then_configure

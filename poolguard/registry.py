@@ -1,0 +1,73 @@
+"""The guards of this process by name, and what the process is: one worker of how many."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from .budget.plan import Workplace
+from .errors import SettingsError
+from .settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .guards import Guard
+
+__all__ = ["guards", "register", "registered", "set_workplace", "workplace"]
+
+_lock = threading.RLock()
+_guards: dict[str, Guard] = {}
+_workplace = Workplace()
+
+
+def register(name: str, settings: Settings, make: Callable[[], Guard]) -> Guard:
+    """The guard of that name: the registered one if its settings are the same, else a new one.
+
+    A guard that poolguard itself made from the environment gives way to one that the application
+    spells out. Raises :exc:`~poolguard.errors.SettingsError` where two differ otherwise.
+    """
+    with _lock:
+        known = _guards.get(name)
+        if known is not None and known.settings == settings:
+            return known
+        if known is not None and not known.from_environment:
+            raise SettingsError(
+                f"a guard named {name!r} exists with other settings: {known.settings!r}, not "
+                f"{settings!r}. Give the second one a name of its own, or use "
+                f"poolguard.guard({name!r})"
+            )
+        made = _guards[name] = make()
+    if known is not None:
+        known.close()
+    return made
+
+
+def registered(name: str) -> Guard | None:
+    """The guard of that name, if there is one."""
+    with _lock:
+        return _guards.get(name)
+
+
+def guards() -> list[Guard]:
+    """All guards of this process, in the order in which they were made."""
+    with _lock:
+        return list(_guards.values())
+
+
+def workplace() -> Workplace:
+    """What this process is."""
+    return _workplace
+
+
+def set_workplace(found: Workplace) -> None:
+    """Told by the gunicorn hooks, once, in each worker."""
+    global _workplace  # noqa: PLW0603
+    _workplace = found
+
+
+def forget_all() -> None:
+    """Start anew, for tests; open guards are not closed."""
+    with _lock:
+        _guards.clear()
+    set_workplace(Workplace())

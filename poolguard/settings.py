@@ -1,0 +1,396 @@
+"""The settings: what each takes, its default, where its value came from, and what contradicts what.
+
+Each setting is declared once, as an annotated field of :class:`Settings`: its type, what it takes,
+what it means, its default. Everything else here is read off those declarations.
+
+Only the standard library is imported: gunicorn.conf.py reads settings before psycopg may exist.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, Final, Literal, TypeAlias, get_args, get_origin, get_type_hints
+
+from poolguard.errors import SettingsError
+
+__all__ = ["DESCRIPTIONS", "VARIABLES", "Percent", "Settings"]
+
+Auto: TypeAlias = Literal["auto"]
+Dsn: TypeAlias = str | Callable[[], str]
+Ledger: TypeAlias = Literal["static", "host", "fleet"]
+Metrics: TypeAlias = Literal["on", "all", "off"]
+Mode: TypeAlias = Literal["auto", "sync", "async"]
+OnWarmupFailure: TypeAlias = Literal["serve", "exit"]
+Pooler: TypeAlias = Literal["auto", "none", "session", "transaction"]
+Spans: TypeAlias = Literal["all", "slow", "off"]
+
+_PREFIX = "POOLGUARD_"
+_NOT_SETTINGS = frozenset({"POOLGUARD_PG_BIN"})  # the lab's: where PostgreSQL's binaries are
+_LIBPQ_PLACES = ("PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGUSER", "PGSERVICE")
+_PSYCOPG_NAMES = {  # psycopg_pool's for the same: by spelling, min_size would suggest max_size
+    "conninfo": "dsn",
+    "min_size": "floor",
+    "timeout": "acquire_timeout",
+    "max_idle": "idle_timeout",
+}
+_ORDER = (  # (smaller, larger, whether they may be equal, why)
+    ("floor", "max_size", True, "a worker cannot keep more connections warm than it may hold"),
+    ("refresh_interval", "max_lifetime", False, "connections would be replaced unverified"),
+    ("check_timeout", "acquire_timeout", True, "a check could outlast the acquire it is for"),
+)
+
+
+# -- the words of errors
+
+# what looks like part of a conninfo may be one that was put in the wrong place
+_SECRETIVE = re.compile(r":/|[=@]|passw", re.IGNORECASE)
+
+
+def _shown(value: object) -> str:
+    """One line that stands for ``value`` in an error or a repr, without anything secret."""
+    if isinstance(value, str | Path):
+        return "<hidden>" if _SECRETIVE.search(str(value)) else repr(str(value))
+    if value is None or isinstance(value, int | float | Percent):
+        return str(value).removesuffix(".0")
+    return f"<{type(value).__name__}>"
+
+
+def _unknown(kind: str, names: Iterable[str], known: Mapping[str, str]) -> Iterator[str]:
+    """One line for each of ``names`` that is not among ``known``: setting -> how it is spelled."""
+    for name in names:
+        if name not in known.values():
+            plain = name.removeprefix(_PREFIX).lower()
+            close = difflib.get_close_matches(_PSYCOPG_NAMES.get(plain, plain), known, n=1)
+            every = f"drop it, or choose from {', '.join(known.values())}"
+            remedy = f"did you mean {known[close[0]]}?" if close else every
+            yield f"{kind} {name} is no setting; {remedy}"
+
+
+def _raise_any(problems: Iterable[str]) -> None:
+    if lines := "\n".join(problems):
+        raise SettingsError(lines)
+
+
+# -- what a setting takes
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What a setting takes: in words, and as a parser that raises ``ValueError`` at all else."""
+
+    takes: str
+    parse: Callable[[object], Any]
+
+    def __or__(self, other: _Kind) -> _Kind:
+        def parse(value: object) -> Any:
+            try:
+                return self.parse(value)
+            except ValueError:
+                return other.parse(value)
+
+        return _Kind(f"{self.takes}, or {other.takes}", parse)
+
+
+def _number(value: object) -> int | float:
+    """Read a number, or a plain decimal text; the caller judges its range, inf and nan included."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str) and re.fullmatch(r"[+-]?([0-9]{1,18}(\.[0-9]*)?|\.[0-9]+)", value):
+        return float(value) if "." in value else int(value)
+    raise ValueError
+
+
+def _whole(least: int) -> _Kind:
+    def parse(value: object) -> int:
+        number = _number(value)
+        if not isinstance(number, int) or number < least:
+            raise ValueError
+        return int(number)
+
+    return _Kind(f"a whole number from {least}", parse)
+
+
+def _seconds(*, zero: bool = False) -> _Kind:
+    most = 10**9  # the waits of threads and event loops overflow somewhere above
+
+    def parse(value: object) -> float:
+        number = _number(value)
+        # written so that nan, which compares false with everything, is refused
+        if not (0 <= number <= most) or (number == 0 and not zero):
+            raise ValueError
+        return float(number)
+
+    return _Kind(f"seconds, {'0 or more' if zero else 'more than 0'} and at most {most}", parse)
+
+
+def _text(pattern: str, takes: str, make: Callable[[str], object] = str) -> _Kind:
+    def parse(value: object) -> object:
+        if isinstance(value, str | Path) and re.fullmatch(pattern, str(value)):
+            return make(str(value))
+        raise ValueError
+
+    return _Kind(takes, parse)
+
+
+def _one_of(literal: Any) -> _Kind:
+    choices = get_args(literal)
+    return _text("|".join(choices), " or ".join(map(repr, choices)))
+
+
+def _parse_percent(value: object) -> Percent:
+    if isinstance(value, Percent):
+        return value
+    if isinstance(value, str) and value.endswith("%"):
+        return Percent(_number(value[:-1]))
+    raise ValueError
+
+
+def _parse_dsn(value: object) -> Dsn | None:
+    if isinstance(value, str):
+        scheme = re.match(r"[\w+.-]+://", value)
+        # libpq would take a foreign URL for a keyword and complain with fragments of it
+        if scheme and scheme[0] not in {"postgresql://", "postgres://"}:
+            raise ValueError
+        return value or None
+    if callable(value):
+        return value  # what it returns shows when it is called
+    raise ValueError
+
+
+_AUTO = _one_of(Auto)
+_PERCENT = _Kind("a percentage above 0% and up to 100%, such as '80%'", _parse_percent)
+_DSN = _Kind("a libpq string, a postgresql:// URL (no +driver) or a callable for one", _parse_dsn)
+# absolute: a relative one would be another folder in each worker that changes its directory
+_FOLDER = _text(r"/.*", "the absolute path of a folder", Path)
+_URL_PATH = _text(r"/[^?#\s]*", "a path that begins with '/', without query or spaces")
+
+
+@dataclass(frozen=True, slots=True)
+class Percent:
+    """A part of the server's capacity: ``Percent(80)`` is what ``"80%"`` says.
+
+    Raises :exc:`SettingsError` unless ``value`` is above 0 and at most 100.
+    """
+
+    value: float
+
+    def __post_init__(self) -> None:
+        try:
+            number = _number(self.value)
+        except ValueError:
+            number = math.nan
+        if not 0 < number <= 100:
+            raise SettingsError(f"Percent({_shown(self.value)}): it takes more than 0, up to 100")
+        object.__setattr__(self, "value", float(number))
+
+    def __str__(self) -> str:
+        return f"{_shown(self.value)}%"
+
+
+# -- the settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Settings:
+    """All settings of one guard, valid and consistent: no other instance can be made.
+
+    Times are seconds. Values may be given in their own type or as the text a variable would hold;
+    ``None`` is the default. Two are equal when they have the same effect, wherever their values
+    came from. Raises :exc:`SettingsError` with one line for each problem found.
+    """
+
+    # fmt: off
+    dsn: Annotated[Dsn | None, _DSN,
+        "where the database is; none: DATABASE_URL, else libpq's own variables"] = None
+    mode: Annotated[Mode, _one_of(Mode),
+        "kind of connections; auto: async on asgi and uvicorn workers, else sync"] = "auto"
+    budget: Annotated[int | Percent | Auto, _whole(1) | _PERCENT | _AUTO,
+        "connections all instances together may hold; auto: capacity less reserve"] = "auto"
+    reserve: Annotated[int | Auto, _whole(0) | _AUTO,
+        "left to others by budget auto; auto: the greater of 3 and 10 % of capacity"] = "auto"
+    instances: Annotated[int, _whole(1),
+        "how many ledgers (hosts, containers) share the budget at their peak"] = 1
+    workers: Annotated[int | Auto, _whole(1) | _AUTO,
+        "worker processes that get a floor; auto: gunicorn's workers, else 1"] = "auto"
+    ledger: Annotated[Ledger, _one_of(Ledger),
+        "who shares the budget: fixed parts, one host's workers, or all hosts'"] = "host"
+    floor: Annotated[int | Auto, _whole(1) | _AUTO,
+        "warm connections of a worker; auto: what its class uses at once, within reason"] = "auto"
+    max_size: Annotated[int | Auto, _whole(1) | _AUTO,
+        "most connections of one worker; auto: what the ledger allows"] = "auto"
+    acquire_timeout: Annotated[float, _seconds(), "how long an acquire may take"] = 5.0
+    connect_timeout: Annotated[float, _seconds(), "how long a connect may take"] = 5.0
+    max_waiting: Annotated[int, _whole(0),
+        "queue length beyond which an acquire is rejected at once; 0: no bound"] = 0
+    max_connecting: Annotated[int, _whole(1), "connects under way at once in one worker"] = 32
+    warmup_timeout: Annotated[float, _seconds(zero=True),
+        "how long a worker waits to be warm before it serves anyway"] = 10.0
+    on_warmup_failure: Annotated[OnWarmupFailure, _one_of(OnWarmupFailure),
+        "what a worker does that is not warm by then (exit: first generation only)"] = "serve"
+    refresh_interval: Annotated[float, _seconds(),
+        "an idle connection is verified at least this often"] = 25.0
+    check_after_idle: Annotated[float, _seconds(zero=True),
+        "idle longer than this, a connection is verified before it is handed out"] = 30.0
+    check_timeout: Annotated[float, _seconds(), "bound of one verification"] = 1.0
+    idle_timeout: Annotated[float, _seconds(),
+        "a connection above the floor that is idle so long is closed"] = 1800.0
+    max_lifetime: Annotated[float, _seconds(),
+        "a connection is replaced before it gets this old"] = 3600.0
+    leak_after: Annotated[float, _seconds(zero=True),
+        "a connection held longer is reported with the stack that took it; 0: off"] = 0.0
+    pooler: Annotated[Pooler, _one_of(Pooler),
+        "what stands before the server; auto: detected"] = "auto"
+    spans: Annotated[Spans, _one_of(Spans),
+        "which acquires get a span; slow: those that were not immediate"] = "slow"
+    metrics: Annotated[Metrics, _one_of(Metrics),
+        "whether metrics are recorded; all: use_time as well"] = "on"
+    runtime_dir: Annotated[Path | None, _FOLDER,
+        "ledger, doorbells, status files; none: a private folder under the temporary one"] = None
+    ready_path: Annotated[str | None, _URL_PATH,
+        "path at which the middleware answers readiness itself; none: nowhere"] = None
+    # fmt: on
+
+    _sources: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    def __post_init__(self) -> None:
+        problems = []
+        for name, kind in _KINDS.items():
+            value, default = getattr(self, name), _DEFAULTS[name]
+            value = value.strip() if isinstance(value, str) else value
+            try:
+                value = default if value is None else kind.parse(value)
+            except ValueError:
+                remedy = f"correct it, or drop it for the default ({_shown(default)})"
+                problems.append(f"{self.cite(name)}: it takes {kind.takes}; {remedy}")
+            else:
+                object.__setattr__(self, name, value)
+        # outside of `except`, or the traceback would chain a ValueError that says nothing
+        _raise_any(problems or self._contradictions())
+
+    @classmethod
+    def build(cls, *, environ: Mapping[str, str] | None = None, **keywords: Any) -> Settings:
+        """Settings from ``keywords``, then ``POOLGUARD_*`` variables, then ``DATABASE_URL``.
+
+        A keyword of ``None`` and an empty variable count as not given. With no dsn at all, ``dsn``
+        is ``None``: an empty conninfo, so that libpq reads its own variables. ``environ`` is
+        ``os.environ`` unless given. Raises :exc:`SettingsError`, also for an unknown name.
+        """
+        environ = os.environ if environ is None else environ
+        texts = {variable: text.strip() for variable, text in environ.items() if text.strip()}
+        given: dict[str, Any] = {}
+        sources: dict[str, str] = {}
+        for name, variable in VARIABLES.items():
+            if keywords.get(name) is not None:
+                given[name], sources[name] = keywords[name], f"keyword {name}"
+            elif variable in texts:
+                given[name], sources[name] = texts[variable], f"variable {variable}"
+        if "dsn" not in given and "DATABASE_URL" in texts:
+            given["dsn"], sources["dsn"] = texts["DATABASE_URL"], "variable DATABASE_URL"
+
+        ours = [name for name in texts if name.startswith(_PREFIX) and name not in _NOT_SETTINGS]
+        problems = [*_unknown("keyword", keywords, _NAMES), *_unknown("variable", ours, VARIABLES)]
+        try:
+            settings = cls(**given, _sources=sources)
+        except SettingsError as error:
+            problems.append(str(error))
+        _raise_any(problems)
+        return settings
+
+    @staticmethod
+    def has_dsn(environ: Mapping[str, str] | None = None) -> bool:
+        """Whether the environment says where a database is, in poolguard's words or libpq's."""
+        environ = os.environ if environ is None else environ
+        places = (VARIABLES["dsn"], "DATABASE_URL", *_LIBPQ_PLACES)
+        return any(environ.get(place, "").strip() for place in places)
+
+    def replace(self, **changes: Any) -> Settings:
+        """A copy with ``changes``, as valid as any; ``None`` goes back to the default.
+
+        Raises :exc:`SettingsError`, also for an unknown name.
+        """
+        _raise_any(_unknown("keyword", changes, _NAMES))
+        sources = {name: source for name, source in self._sources.items() if name not in changes}
+        sources |= {name: f"keyword {name}" for name in changes if changes[name] is not None}
+        return dataclasses.replace(self, **changes, _sources=sources)
+
+    def source(self, name: str) -> str:
+        """``keyword floor``, ``variable POOLGUARD_FLOOR`` or ``default``: where a value is from."""
+        if name in self._sources:
+            return self._sources[name]
+        return "default" if getattr(self, name) == _DEFAULTS[name] else f"keyword {name}"
+
+    def cite(self, name: str) -> str:
+        """Source and value, for errors: ``variable POOLGUARD_FLOOR=3``, ``default instances=1``."""
+        source, value = self.source(name), self._value_shown(name)
+        return f"{source} {name}={value}" if source == "default" else f"{source}={value}"
+
+    def __repr__(self) -> str:
+        """Only what differs from the defaults, and never a conninfo."""
+        changed = (name for name in _DEFAULTS if getattr(self, name) != _DEFAULTS[name])
+        return f"Settings({', '.join(f'{name}={self._value_shown(name)}' for name in changed)})"
+
+    def _value_shown(self, name: str) -> str:
+        value = getattr(self, name)
+        return f"<{type(value).__name__}>" if name == "dsn" and value else _shown(value)
+
+    def _contradictions(self) -> Iterator[str]:
+        """One line for each set of valid values that cannot all be meant."""
+        cite = self.cite
+        for smaller, larger, may_equal, why in _ORDER:
+            low, high = getattr(self, smaller), getattr(self, larger)
+            if "auto" not in (low, high) and (low > high or (low == high and not may_equal)):
+                yield (
+                    f"{cite(smaller)} must be {'at most' if may_equal else 'below'} {cite(larger)}:"
+                    f" {why}; lower {smaller} or raise {larger}"
+                )
+        if self.reserve != "auto" and self.budget != "auto":
+            yield (
+                f"{cite('reserve')} means nothing beside {cite('budget')}: it is what "
+                "budget='auto' leaves to others; drop one of the two"
+            )
+        if self.ledger == "fleet" and self.pooler == "transaction":
+            yield (
+                f"{cite('ledger')} cannot work with {cite('pooler')}: its locks live in a session, "
+                "which such a pooler does not keep; take another ledger"
+            )
+        if isinstance(self.budget, int):
+            yield from self._shortfall(self.budget)
+
+    def _shortfall(self, budget: int) -> Iterator[str]:
+        """What a budget given as a number cannot be divided into, whatever capacity is."""
+        share = budget // self.instances
+        needed = 1 if self.workers == "auto" else self.workers
+        needed *= 1 if self.floor == "auto" else self.floor
+        if needed > share:
+            many = "at least 1 worker" if self.workers == "auto" else self.cite("workers")
+            warm = "at least 1 warm connection" if self.floor == "auto" else self.cite("floor")
+            yield (
+                f"{self.cite('budget')} ÷ {self.cite('instances')} gives an instance {share}, but "
+                f"{many} × {warm} needs {needed}; raise budget to at least "
+                f"{needed * self.instances}, or lower instances, workers or floor"
+            )
+
+
+# -- what is read off the declarations
+
+_DECLARED: Final = {
+    name: get_args(hint)
+    for name, hint in get_type_hints(Settings, include_extras=True).items()
+    if get_origin(hint) is Annotated
+}
+_KINDS: Final[dict[str, _Kind]] = {name: kind for name, (_, kind, _) in _DECLARED.items()}
+_NAMES: Final = {name: name for name in _KINDS}
+_DEFAULTS: Final = {f.name: f.default for f in dataclasses.fields(Settings) if f.name in _KINDS}
+
+VARIABLES: Final = MappingProxyType({name: _PREFIX + name.upper() for name in _KINDS})
+"""The environment variable of each setting, in the order of their declaration."""
+DESCRIPTIONS: Final = MappingProxyType({name: doc for name, (_, _, doc) in _DECLARED.items()})
+"""What each setting means, in one line."""

@@ -1,0 +1,1 @@
+"""Telemetry: the only importers of opentelemetry. The pool knows none of them."""

@@ -1,0 +1,89 @@
+"""Spans of acquires and connects, made after the fact from the pool's events."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from opentelemetry import trace
+from opentelemetry.trace import SpanKind, Status, StatusCode
+from opentelemetry.util.types import AttributeValue
+
+from ..listener import AcquireEnded, Connected, Listener
+from .request import CURRENT, tracer
+
+if TYPE_CHECKING:
+    from ..settings import Spans
+
+__all__ = ["SpanListener"]
+
+
+class SpanListener(Listener):
+    """Tags the request's span at each acquire, and adds child spans.
+
+    :param spans: ``slow`` adds a child span for every acquire that was not immediate, ``all`` for
+        every acquire, ``off`` for none. The request's own tags are written in each case.
+    """
+
+    def __init__(self, spans: Spans = "slow") -> None:
+        self._spans = spans
+
+    def __repr__(self) -> str:
+        return f"SpanListener({self._spans!r})"
+
+    def acquire_ended(self, event: AcquireEnded, /) -> None:
+        request = CURRENT.get()
+        bound = None if request is None else request.note(event)
+        if self._spans == "off" or (self._spans == "slow" and event.outcome == "acquired"):
+            return
+        parent = trace.get_current_span()
+        if not parent.get_span_context().is_valid and bound is not None:
+            parent = bound
+        if parent.is_recording():
+            _add_spans(event, parent)
+
+
+def _add_spans(event: AcquireEnded, parent: trace.Span) -> None:
+    to_epoch = time.time_ns() - int(time.monotonic() * 1e9)
+    attributes: dict[str, AttributeValue] = {
+        "db.client.connection.pool.name": event.pool,
+        "poolguard.acquire.outcome": event.outcome,
+        "poolguard.acquire.wait_time": event.ended - event.began,
+    }
+    connected = event.connected
+    if connected is not None:
+        attributes["poolguard.connection.age"] = event.ended - connected.ended
+        attributes |= _place(connected)
+    span = tracer.start_span(
+        "pool.acquire",
+        context=trace.set_span_in_context(parent),
+        kind=SpanKind.INTERNAL,
+        attributes=attributes,
+        start_time=to_epoch + int(event.began * 1e9),
+    )
+    if connected is None:
+        span.set_attribute("error.type", event.outcome)
+        span.set_status(Status(StatusCode.ERROR))
+    elif event.outcome == "created":
+        _add_connect(connected, span, to_epoch)
+    span.end(to_epoch + int(event.ended * 1e9))
+
+
+def _add_connect(connected: Connected, parent: trace.Span, to_epoch: int) -> None:
+    # It may have begun before the acquire did: another request set it off.
+    tracer.start_span(
+        "pool.connect",
+        context=trace.set_span_in_context(parent),
+        kind=SpanKind.CLIENT,
+        attributes={"db.system.name": "postgresql", **_place(connected)},
+        start_time=to_epoch + int(connected.began * 1e9),
+    ).end(to_epoch + int(connected.ended * 1e9))
+
+
+def _place(connected: Connected) -> dict[str, AttributeValue]:
+    place = connected.place
+    return {
+        "server.address": place.host,
+        "server.port": place.port,
+        "db.namespace": place.database,
+    }

@@ -1,0 +1,57 @@
+"""One private PostgreSQL for the whole run, and what stands in front of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from poolguard import registry
+from poolguard.lab.postgres import PrivatePostgres
+from poolguard.lab.proxy import SlowProxy
+
+CONNECT_DELAY = 0.1
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PrivatePostgres]:
+    """A real server. A test that restarts it or fills it makes one of its own."""
+    with PrivatePostgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def slow(postgres: PrivatePostgres) -> Iterator[SlowProxy]:
+    """The same server, where each connect takes about 100 ms."""
+    with SlowProxy(target=("127.0.0.1", postgres.port), connect_delay=CONNECT_DELAY) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def dsn(postgres: PrivatePostgres) -> str:
+    """Where the server is."""
+    return postgres.conninfo()
+
+
+@pytest.fixture
+def slow_dsn(postgres: PrivatePostgres, slow: SlowProxy) -> str:
+    """The way to the server on which connects are slow."""
+    return postgres.conninfo(host=slow.host, port=slow.port)
+
+
+@pytest.fixture
+def admin(postgres: PrivatePostgres) -> Iterator[psycopg.Connection]:
+    """A connection of the tests' own, straight to the server."""
+    with postgres.connect() as conn:
+        yield conn
+
+
+@pytest.fixture(autouse=True)
+def _no_guards() -> Iterator[None]:
+    """Guards are registered by name for the whole process: each test begins without any."""
+    registry.forget_all()
+    yield
+    for guard in registry.guards():
+        guard.close()
+    registry.forget_all()
