@@ -49,7 +49,8 @@ class Run:
     name: str
     samples: tuple[Sample, ...]
     opened: tuple[float, ...]
-    """When the server saw each connection arrive, in seconds since the traffic began (negative: before it)."""
+    """When the server saw each connection arrive, in seconds since the traffic began; negative
+    before it."""
     connections: tuple[tuple[float, int], ...]
     """Server connections over time, sampled: (seconds since the traffic began, how many)."""
     budget: int

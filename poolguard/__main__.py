@@ -1,0 +1,7 @@
+"""``python -m poolguard`` is the command ``poolguard``."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

@@ -1,0 +1,50 @@
+"""The command ``poolguard``: parse what was asked, run it, say in one line what went wrong."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from .. import __version__
+from ..errors import PoolguardError
+
+__all__ = ["main"]
+
+INTERRUPTED = 130
+"""What a shell reports of a command that Ctrl-C ended."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the usage of everything."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}. See {self.prog} --help\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    from . import demo
+
+    parser = _Parser(
+        prog="poolguard",
+        description="A warm psycopg pool in each gunicorn worker, sized from one budget.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"poolguard {__version__}")
+    commands = parser.add_subparsers(
+        title="commands", metavar="COMMAND", required=True, parser_class=_Parser
+    )
+    demo.add_to(commands)
+    # argparse takes an unknown command's options for the parent's: look for ours first.
+    options = parser.parse_args(arguments)
+    try:
+        status: int = options.run(options)
+    except PoolguardError as error:
+        print(f"poolguard: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("poolguard: stopped", file=sys.stderr)
+        return INTERRUPTED
+    return status

@@ -1,0 +1,19 @@
+"""The demo's application over poolguard: the pool is the hooks' business, see its configuration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import poolguard
+from poolguard.telemetry.request import CURRENT
+from poolguard.wsgi import PoolGuardMiddleware
+
+from .endpoint import endpoint
+
+
+def _created(_: Any) -> bool:
+    request = CURRENT.get()
+    return request is not None and request.created > 0
+
+
+app = PoolGuardMiddleware(endpoint(poolguard.connection, _created))

@@ -1,0 +1,26 @@
+"""Real OpenTelemetry tracing for the demo's workers: to a file, and to a backend if one is named."""
+
+from __future__ import annotations
+
+from opentelemetry import trace
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
+
+__all__ = ["set_up"]
+
+
+def set_up(path: str, otlp: str | None) -> None:
+    """Have spans written to *path*, one JSON object a line, and sent to *otlp*, an OTLP/HTTP URL."""
+    provider = TracerProvider(resource=Resource.create({"service.name": "poolguard-demo"}))
+    out = open(path, "a", encoding="utf-8")  # noqa: SIM115 - it lives as long as the process
+    provider.add_span_processor(BatchSpanProcessor(ConsoleSpanExporter(out=out, formatter=_line)))
+    if otlp:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=otlp)))
+    trace.set_tracer_provider(provider)
+
+
+def _line(span: ReadableSpan) -> str:
+    return f"{span.to_json(indent=None)}\n"

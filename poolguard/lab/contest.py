@@ -1,0 +1,274 @@
+"""The demo's two runs: the same application, traffic and server, with each pool in turn."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from time import monotonic, time
+from types import TracebackType
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+from psycopg.rows import dict_row
+
+from ..budget.capacity import QUERY, Capacity
+from ..budget.plan import Workplace, make_plan
+from ..errors import LabError
+from ..settings import Settings
+from .binaries import find
+from .janitor import Janitor
+from .load import drive
+from .postgres import PrivatePostgres
+from .proxy import SlowProxy
+from .result import Comparison, Run, Span
+from .server import Gunicorn, listen
+from .story import Story
+
+__all__ = ["ORDINARY", "POOLGUARD", "Progress", "compare"]
+
+ORDINARY = "psycopg_pool"
+POOLGUARD = "poolguard"
+
+CONNECT_DELAY = 0.1
+"""Seconds each connect takes longer: what TCP, TLS and SCRAM cost over a network."""
+HOUR = 1.0
+"""Seconds that stand for an hour where the story runs in fast motion."""
+MAX_IDLE = 10 / 60 * HOUR
+"""psycopg_pool's default of 10 minutes."""
+IDLE_TIMEOUT = 30 / 60 * HOUR
+"""poolguard's default of 30 minutes."""
+THREADS = 64
+QUERY_SECONDS = 0.2
+REFRESH_INTERVAL = 25 / 60 * HOUR
+"""25 minutes, as in the project's origin; the default is shorter."""
+SAMPLE_EVERY = 0.05
+
+Progress = Callable[[str, float], None]
+"""Told what is going on, and which part of the whole (0 to 1) is done."""
+
+_MODULES = {ORDINARY: "ordinary", POOLGUARD: "guarded"}
+
+
+def compare(
+    story: Story, *, port: int = 0, otlp: str | None = None, progress: Progress
+) -> Comparison:
+    """Run the whole story with the ordinary pool, then with poolguard.
+
+    Raises :exc:`~poolguard.errors.LabError` where the environment does not allow it, or the server
+    ends in the middle.
+    """
+    # The log then has a line for every connection, with its time and whose it is.
+    settings = {"log_connections": "on", "log_line_prefix": "%n "}
+    binaries = find()
+    if binaries.major >= 16:
+        # Hashing the password 4096 times, on both sides, would be done by the very cores that
+        # everything else runs on here, and make a burst of connects slower than over a network.
+        settings["scram_iterations"] = "64"
+    with listen(port) as listener, Janitor() as janitor:
+        progress("starting a private PostgreSQL", 0.0)
+        with (
+            PrivatePostgres(binaries=binaries, settings=settings, janitor=janitor) as server,
+            SlowProxy(("127.0.0.1", server.port), connect_delay=CONNECT_DELAY) as proxy,
+        ):
+            stage = _Stage(
+                story=story,
+                server=server,
+                proxy=proxy,
+                janitor=janitor,
+                listener=listener,
+                otlp=otlp,
+            )
+            runs = []
+            for nth, contender in enumerate(_MODULES):
+
+                def tell(at: float, nth: int = nth, contender: str = contender) -> None:
+                    part = (nth + at / story.seconds) / len(_MODULES)
+                    progress(f"{contender}: {story.title_at(at)}", part)
+
+                runs.append(stage.run(contender, tell))
+            facts = stage.facts()
+    phases = tuple((phase.name, phase.title, start, end) for phase, start, end in story.bounds())
+    return Comparison(phases, tuple(runs), facts)
+
+
+class _Stage:
+    """What both contenders are given alike."""
+
+    def __init__(
+        self,
+        *,
+        story: Story,
+        server: PrivatePostgres,
+        proxy: SlowProxy,
+        janitor: Janitor,
+        listener: socket.socket,
+        otlp: str | None,
+    ) -> None:
+        self._arrivals = story.arrivals()
+        self._server = server
+        self._proxy = proxy
+        self._janitor = janitor
+        self._listener = listener
+        self._otlp = otlp
+        self._folder = janitor.folder()
+        self._role = server.create_role("app")
+        with psycopg.connect(self._role, row_factory=dict_row) as conn:
+            row = conn.execute(QUERY).fetchone()
+        assert row is not None
+        # What poolguard works out of the server's capacity is what the ordinary pool is told.
+        self._plan = make_plan(
+            Capacity.from_row(row), Settings(), Workplace(workers=1, at_once=THREADS)
+        )
+
+    def run(self, contender: str, tell: Callable[[float], None]) -> Run:
+        """One contender under the whole story."""
+        log_from = len(self._server.read_log())
+        spans = self._folder / f"{contender}.spans"
+
+        def progress(at: float) -> None:
+            self._insist_on_the_server()
+            tell(at)
+
+        with (
+            Gunicorn(
+                f"poolguard.lab.apps.{_MODULES[contender]}:app",
+                f"poolguard.lab.apps.{_MODULES[contender]}_conf",
+                listener=self._listener,
+                folder=self._folder,
+                environ=self._environ(contender, spans),
+                janitor=self._janitor,
+            ) as gunicorn,
+            _Sampler(self._server, contender) as sampler,
+        ):
+            gunicorn.wait_healthy()
+            began, began_at = monotonic(), time()
+            samples, lag = asyncio.run(
+                drive(gunicorn.address, self._arrivals, began=began, progress=progress)
+            )
+            self._insist_on_the_server()
+        opened = _opened(self._server.read_log()[log_from:], contender)
+        return Run(
+            contender,
+            tuple(samples),
+            tuple(at - began_at for at in opened),
+            tuple((at - began, n) for at, n in sampler.counts),
+            self._plan.budget,
+            lag,
+            tuple(_spans(spans)),
+        )
+
+    def _environ(self, contender: str, spans: Path) -> dict[str, str]:
+        environ = {
+            "DATABASE_URL": make_conninfo(
+                self._role,
+                host=self._proxy.host,
+                port=self._proxy.port,
+                application_name=contender,
+            ),
+            "DEMO_QUERY_SECONDS": str(QUERY_SECONDS),
+        }
+        if contender == ORDINARY:
+            environ["DEMO_BUDGET"] = str(self._plan.budget)
+            environ["DEMO_MAX_IDLE"] = f"{MAX_IDLE:.3f}"
+        else:
+            environ["POOLGUARD_IDLE_TIMEOUT"] = f"{IDLE_TIMEOUT:.3f}"
+            environ["POOLGUARD_REFRESH_INTERVAL"] = f"{REFRESH_INTERVAL:.3f}"
+            environ["DEMO_SPANS"] = str(spans)
+            if self._otlp:
+                environ["DEMO_OTLP"] = self._otlp
+        return environ
+
+    def _insist_on_the_server(self) -> None:
+        if not self._server.running:
+            lines = self._server.read_log().strip().splitlines()
+            raise LabError(
+                "the private PostgreSQL ended in the middle of the demo, and with it the story; "
+                f"its last words: {lines[-1] if lines else 'none'}. Run the demo again"
+            )
+
+    def facts(self) -> dict[str, str]:
+        """What the reader must know to judge the figures, in the order of reading."""
+        plan = self._plan
+        return {
+            "server": f"PostgreSQL {self._server.version}, private, on this machine",
+            "connecting": f"takes {CONNECT_DELAY * 1e3:.0f} ms longer than it does on this "
+            "machine, as over a network (a proxy in front of the server holds each connect)",
+            "application": f"gunicorn {version('gunicorn')}, 1 gthread worker of {THREADS} "
+            "threads; a request is one query of "
+            f"{QUERY_SECONDS * 1e3:.0f} ms",
+            "traffic": "open loop: each request starts when it is due, and its latency is counted "
+            "from then",
+            "fast motion": f"a second stands for an hour: psycopg_pool's max_idle of 10 minutes "
+            f"is {MAX_IDLE:.2f} s, poolguard's idle_timeout of 30 minutes {IDLE_TIMEOUT:.2f} s",
+            "psycopg_pool": f"{version('psycopg-pool')} at its defaults (min_size 4), max_size "
+            f"{plan.budget}",
+            "poolguard": f"{version('poolguard')} at its defaults: of {plan.capacity} connections "
+            f"that the server grants a budget of {plan.budget}, a floor of {plan.floor}",
+        }
+
+
+class _Sampler:
+    """Counts a contender's connections at the server, every 50 ms, in a thread."""
+
+    def __init__(self, server: PrivatePostgres, application: str) -> None:
+        self.counts: list[tuple[float, int]] = []
+        self._server = server
+        self._application = application
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> _Sampler:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s"
+        try:
+            with self._server.connect() as conn:
+                while not self._stop.wait(SAMPLE_EVERY):
+                    row = conn.execute(query, [self._application]).fetchone()
+                    assert row is not None
+                    self.counts.append((monotonic(), row[0]))
+        except psycopg.Error:
+            return  # the server has ended: the run notices it, and says so
+
+
+def _opened(log: str, application: str) -> Iterator[float]:
+    """When the server authorized each connection of *application*, in seconds since the epoch."""
+    line = rf"^([\d.]+) .*connection authorized:.* application_name={application}\b"
+    for match in re.finditer(line, log, re.MULTILINE):
+        yield float(match[1])
+
+
+def _spans(path: Path) -> Iterator[Span]:
+    """The spans that the workers wrote, one JSON object a line."""
+    if not path.exists():
+        return
+    for line in path.read_text().splitlines():
+        span = json.loads(line)
+        yield Span(
+            span["name"],
+            span["kind"].rpartition(".")[2],
+            span["context"]["trace_id"],
+            span["context"]["span_id"],
+            span["parent_id"],
+            datetime.fromisoformat(span["start_time"].replace("Z", "+00:00")).timestamp(),
+            datetime.fromisoformat(span["end_time"].replace("Z", "+00:00")).timestamp(),
+            span["attributes"],
+        )

@@ -1,0 +1,141 @@
+"""A real gunicorn with an application of the lab, listening on loopback, ended with its owner."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from time import monotonic, sleep
+
+from ..errors import LabError
+from .janitor import Janitor
+
+__all__ = ["Gunicorn", "listen"]
+
+BOOT_TIMEOUT = 30.0
+"""Seconds within which the workers must answer."""
+
+
+def listen(port: int = 0) -> socket.socket:
+    """A listening socket on loopback. Raises LabError where the port is not to be had."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(("127.0.0.1", port))
+    except OSError as error:
+        listener.close()
+        raise LabError(
+            f"port {port} on 127.0.0.1 cannot be used ({os.strerror(error.errno or 0)}): name "
+            f"another with --port, or leave it out to have a free one chosen"
+        ) from None
+    listener.listen(2048)
+    return listener
+
+
+class Gunicorn:
+    """gunicorn with one application, in a session of its own, its log in *folder*.
+
+    :param app: as gunicorn takes it, ``module:name``.
+    :param config: the module that is its configuration.
+    """
+
+    def __init__(
+        self,
+        app: str,
+        config: str,
+        *,
+        listener: socket.socket,
+        folder: Path,
+        environ: Mapping[str, str],
+        janitor: Janitor,
+    ) -> None:
+        self._log = folder / f"gunicorn-{app.partition(':')[0].rpartition('.')[2]}.log"
+        self._janitor = janitor
+        self.address: tuple[str, int] = listener.getsockname()
+        command = [
+            sys.executable,
+            "-m",
+            "gunicorn",
+            "--config",
+            f"python:{config}",
+            "--bind",
+            f"fd://{listener.fileno()}",
+            "--log-file",
+            str(self._log),
+            app,
+        ]
+        # The environment of the demo is its own: settings of the user's must not bend it.
+        inherited = {k: v for k, v in os.environ.items() if not _foreign(k)}
+        self._process = janitor.spawn(
+            command,
+            as_group=True,
+            env={**inherited, **environ},
+            pass_fds=(listener.fileno(),),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def __enter__(self) -> Gunicorn:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def pid(self) -> int:
+        """The master's."""
+        return self._process.pid
+
+    def wait_healthy(self) -> None:
+        """Wait until a worker answers ``/health``, which needs no database.
+
+        Raises LabError with the log's last words where gunicorn ends or takes too long.
+        """
+        until = monotonic() + BOOT_TIMEOUT
+        while monotonic() < until:
+            if self._process.poll() is not None:
+                raise LabError(f"gunicorn ended at start: {self.last_words()}")
+            try:
+                # The master listens already: the answer comes when a worker accepts.
+                connection = HTTPConnection(*self.address, timeout=until - monotonic())
+                connection.request("GET", "/health")
+                healthy = connection.getresponse().status == 200
+                connection.close()
+            except (OSError, HTTPException):
+                sleep(0.02)
+                continue
+            if healthy:
+                return
+        raise LabError(f"gunicorn does not answer after {BOOT_TIMEOUT:g} s: {self.last_words()}")
+
+    def stop(self, timeout: float = 10.0) -> None:
+        """End it with SIGTERM, or by force after *timeout* seconds."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                os.killpg(self._process.pid, signal.SIGKILL)
+                self._process.wait()
+        self._janitor.forget(self._process.pid)
+
+    def log(self) -> str:
+        """What gunicorn has logged."""
+        return self._log.read_text(errors="replace") if self._log.exists() else ""
+
+    def last_words(self) -> str:
+        """The last line of the log."""
+        lines = self.log().strip().splitlines()
+        return lines[-1] if lines else "it has logged nothing"
+
+
+def _foreign(variable: str) -> bool:
+    return variable.startswith(("POOLGUARD_", "OTEL_", "PG", "GUNICORN_")) or variable in (
+        "DATABASE_URL",
+        "WEB_CONCURRENCY",
+    )
