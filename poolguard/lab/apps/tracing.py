@@ -1,4 +1,4 @@
-"""Real OpenTelemetry tracing for the demo's workers: to a file, and to a backend if one is named."""
+"""Real OpenTelemetry tracing in the demo's workers: to a file, and to a backend if one is named."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["set_up"]
 
 
 def set_up(path: str, otlp: str | None) -> None:
-    """Have spans written to *path*, one JSON object a line, and sent to *otlp*, an OTLP/HTTP URL."""
+    """Have spans written to *path*, a JSON object a line, and sent to *otlp*, an OTLP/HTTP URL."""
     provider = TracerProvider(resource=Resource.create({"service.name": "poolguard-demo"}))
     out = open(path, "a", encoding="utf-8")  # noqa: SIM115 - it lives as long as the process
     provider.add_span_processor(BatchSpanProcessor(ConsoleSpanExporter(out=out, formatter=_line)))
