@@ -37,8 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         title="commands", metavar="COMMAND", required=True, parser_class=_Parser
     )
     demo.add_to(commands)
-    # argparse takes an unknown command's options for the parent's: look for ours first.
-    options = parser.parse_args(arguments)
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:  # argparse itself would have the command's mistakes told by the parent
+        options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
         status: int = options.run(options)
     except PoolguardError as error:

@@ -53,7 +53,7 @@ def add_to(commands: Any) -> None:
         default=0,
         help="the port that gunicorn listens on, on 127.0.0.1; by default a free one",
     )
-    parser.set_defaults(run=_run)
+    parser.set_defaults(run=_run, parser=parser)
 
 
 def _run(options: argparse.Namespace) -> int:

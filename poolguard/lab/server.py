@@ -11,12 +11,14 @@ from collections.abc import Mapping
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from time import monotonic, sleep
+from types import TracebackType
 
 from ..errors import LabError
 from .janitor import Janitor
 
 __all__ = ["Gunicorn", "listen"]
 
+STOP_TIMEOUT = 10.0
 BOOT_TIMEOUT = 30.0
 """Seconds within which the workers must answer."""
 
@@ -83,8 +85,14 @@ class Gunicorn:
     def __enter__(self) -> Gunicorn:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.stop()
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # Who stops in the middle need not wait for the requests that are under way.
+        self.stop(STOP_TIMEOUT if kind is None else 0.5)
 
     @property
     def pid(self) -> int:
@@ -113,7 +121,7 @@ class Gunicorn:
                 return
         raise LabError(f"gunicorn does not answer after {BOOT_TIMEOUT:g} s: {self.last_words()}")
 
-    def stop(self, timeout: float = 10.0) -> None:
+    def stop(self, timeout: float = STOP_TIMEOUT) -> None:
         """End it with SIGTERM, or by force after *timeout* seconds."""
         if self._process.poll() is None:
             self._process.terminate()
