@@ -57,10 +57,7 @@ class PoolGuardMiddleware:
             if not guard.opened:
                 # The server runs no lifespan (asgi_lifespan="off"): the first request opens.
                 await guard.aopen()
-        headers = {
-            name.decode("latin-1"): value.decode("latin-1") for name, value in _traced(scope)
-        }
-        request = Request(scope.get("method", "WEBSOCKET"), scope.get("path", ""), headers)
+        request = Request(scope.get("method", "WEBSOCKET"), scope.get("path", ""), _traced(scope))
         status: int | None = None
 
         async def send_and_see(message: Message) -> None:

@@ -10,13 +10,12 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from poolguard.lab.janitor import descendants, processes
-from tests.lab import alive, until
+from tests.support import alive, until
 
 
 class Demo:
@@ -49,14 +48,14 @@ class Demo:
 
     def left_behind(self) -> list[object]:
         """Living processes and files."""
-        return [pid for pid in self.family if alive(pid)] + sorted(self.folder.iterdir())
+        return [*filter(alive, self.family), *self.folder.iterdir()]
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
+def folder(tmp_path: Path) -> Path:
     """A temporary folder that a server's socket path and another user could both use."""
     tmp_path.chmod(0o755)
-    yield tmp_path
+    return tmp_path
 
 
 def _postmaster(demo: Demo) -> int:
@@ -116,7 +115,10 @@ def _run(*arguments: str, **environ: str) -> tuple[int, str]:
     [
         ([], "the following arguments are required: COMMAND. See poolguard --help"),
         (["dmo"], "invalid choice: 'dmo'"),
-        (["demo", "--quik"], "poolguard demo: unrecognized arguments: --quik. See poolguard demo --help"),
+        (
+            ["demo", "--quik"],
+            "poolguard demo: unrecognized arguments: --quik. See poolguard demo --help",
+        ),
         (["demo", "--port", "99999"], "'99999' is no port: name one from 1 to 65535"),
         (["demo", "--otlp", "backend"], "'backend' is no URL of a tracing backend: give one like"),
     ],

@@ -17,8 +17,7 @@ import pytest
 
 from poolguard.errors import LabError
 from poolguard.lab.janitor import Janitor, descendants, processes
-
-from . import alive, until
+from tests.support import alive, until
 
 SLEEPER = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
 STUBBORN = [

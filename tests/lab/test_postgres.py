@@ -24,8 +24,7 @@ from poolguard.lab import postgres as postgres_module
 from poolguard.lab.binaries import VARIABLE, Binaries, find, find_all
 from poolguard.lab.janitor import Janitor, descendants, processes
 from poolguard.lab.postgres import PrivatePostgres
-
-from . import alive, until
+from tests.support import alive, until
 
 OWNER = """
 import json, signal

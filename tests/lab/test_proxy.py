@@ -19,8 +19,7 @@ import pytest
 from poolguard.errors import LabError
 from poolguard.lab.postgres import PrivatePostgres
 from poolguard.lab.proxy import SlowProxy
-
-from . import alive, until
+from tests.support import alive, until
 
 Serve = Callable[[socket.socket], None]
 
