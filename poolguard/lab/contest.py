@@ -44,7 +44,7 @@ MAX_IDLE = 10 / 60 * HOUR
 """psycopg_pool's default of 10 minutes."""
 IDLE_TIMEOUT = 30 / 60 * HOUR
 """poolguard's default of 30 minutes."""
-THREADS = 64
+THREADS = 80
 QUERY_SECONDS = 0.2
 REFRESH_INTERVAL = 25 / 60 * HOUR
 """25 minutes, as in the project's origin; the default is shorter."""
@@ -65,7 +65,7 @@ def compare(
     ends in the middle.
     """
     # The log then has a line for every connection, with its time and whose it is.
-    settings = {"log_connections": "on", "log_line_prefix": "%n "}
+    settings = {"log_connections": "on", "log_line_prefix": "%n ", "max_connections": "140"}
     binaries = find()
     if binaries.major >= 16:
         # Hashing the password 4096 times, on both sides, would be done by the very cores that

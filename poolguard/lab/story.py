@@ -75,10 +75,10 @@ class Story:
         return sorted(arrivals, key=lambda arrival: arrival.at)
 
 
-DAY = 150.0
-"""Requests per second by day: with queries of 200 ms, 30 connections are in use at once."""
+DAY = 240.0
+"""Requests per second by day: with queries of 200 ms, 48 connections are in use at once."""
 NIGHT = 2.0
-BURST = 52
+BURST = 72
 
 
 def _story(cold: float, day: float, night: float, morning: float, burst: float) -> Story:
@@ -94,5 +94,5 @@ def _story(cold: float, day: float, night: float, morning: float, burst: float) 
     )
 
 
-FULL = _story(cold=3.0, day=4.0, night=7.0, morning=3.5, burst=2.5)
+FULL = _story(cold=4.5, day=4.5, night=8.0, morning=3.5, burst=2.5)
 QUICK = _story(cold=2.0, day=1.0, night=4.0, morning=1.5, burst=2.0)

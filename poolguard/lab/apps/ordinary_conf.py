@@ -2,6 +2,6 @@
 
 workers = 1
 worker_class = "gthread"
-threads = 64
+threads = 80
 loglevel = "warning"
 control_socket_disable = True
