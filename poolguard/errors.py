@@ -6,7 +6,15 @@ derive from psycopg_pool's and this file must be importable before psycopg may b
 
 from __future__ import annotations
 
-__all__ = ["ForkError", "LabError", "ModeError", "PlanError", "PoolguardError", "SettingsError"]
+__all__ = [
+    "ForkError",
+    "LabError",
+    "ModeError",
+    "PlanError",
+    "PoolguardError",
+    "RuntimeDirError",
+    "SettingsError",
+]
 
 
 class PoolguardError(Exception):
@@ -27,6 +35,10 @@ class ModeError(PoolguardError, TypeError):
 
 class ForkError(PoolguardError, RuntimeError):
     """A pool that was opened before a fork was used in the child."""
+
+
+class RuntimeDirError(PoolguardError):
+    """The runtime folder, or a file in it, cannot be used or cannot be trusted."""
 
 
 class LabError(PoolguardError):

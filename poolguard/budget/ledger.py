@@ -3,22 +3,62 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
-__all__ = ["Ledger", "Slot", "StaticLedger"]
+__all__ = ["POOLED", "Backend", "Ledger", "Orphan", "Slot", "StaticLedger", "Wanted"]
+
+
+class Backend(NamedTuple):
+    """What the server calls a session; a pid alone is given out again."""
+
+    pid: int
+    started: float
+    """Its ``backend_start`` in seconds since the epoch, by the server's clock; 0 where unknown."""
+
+
+POOLED = Backend(-1, 0.0)
+"""Stands for a session with a pooler, which notices by itself that its client has died."""
 
 
 class Slot:
-    """The right to hold one physical connection. Worth nothing but its identity."""
+    """The right to hold one physical connection.
 
-    __slots__ = ("number",)
+    Its number is the ledger's business, which may exchange one slot for another while it is held.
+    """
+
+    __slots__ = ("backend", "number", "predecessor")
 
     def __init__(self, number: int) -> None:
         self.number = number
+        self.backend: Backend | None = None
+        """The session that it is held for; None until there is one."""
+        self.predecessor: Backend | None = None
+        """A dead owner's session that may still exist: the slot was taken over to ask about it."""
 
     def __repr__(self) -> str:
         return f"<Slot {self.number}>"
+
+
+class Wanted(NamedTuple):
+    """How many connections a pool is asked to give up for the good of its siblings."""
+
+    idle: int
+    """Close so many idle ones now."""
+    returned: int
+    """And so many more as they come back, before one's own queue is served."""
+
+
+NOTHING_WANTED = Wanted(0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """A slot whose owner died. It stays taken until its backend is known to be gone."""
+
+    number: int
+    backend: Backend
 
 
 class Ledger(Protocol):
@@ -26,6 +66,9 @@ class Ledger(Protocol):
 
     def lease(self, n: int) -> list[Slot]:
         """Take up to *n* free slots; fewer, or none, is an answer and not an error."""
+
+    def seated(self, slot: Slot, backend: Backend) -> None:
+        """Say which session *slot* is held for, in case this process dies."""
 
     def release(self, slot: Slot) -> None:
         """Give back a slot whose connection the server has ended."""
@@ -39,9 +82,35 @@ class Ledger(Protocol):
         Returns a function that ends the subscription.
         """
 
+    def fileno(self) -> int:
+        """A descriptor that is readable when siblings have news; -1 where there are none."""
+
+    def heard(self) -> None:
+        """Take note of the siblings' news."""
+
+    def wanted(self) -> Wanted:
+        """What the siblings want of this process now."""
+
+    def orphans(self) -> list[Orphan]:
+        """The slots of dead owners, each to be settled by the caller; nobody else is told of them
+        meanwhile."""
+
+    def settle(self, orphans: Collection[Orphan], gone: Collection[Orphan]) -> None:
+        """Free those whose backends are gone, and let the others be asked about again."""
+
+    def drain(self) -> None:
+        """This process will end: what is guaranteed to it may go to others."""
+
+    def close(self) -> None:
+        """The last slot was released, or the process ends."""
+
+    @property
+    def recheck(self) -> float | None:
+        """Seconds after which a slot may have become free without a word; None: never."""
+
     @property
     def in_use(self) -> int:
-        """Slots taken now."""
+        """Slots taken now, by all who share the ledger."""
 
     @property
     def limit(self) -> int | None:
@@ -59,11 +128,15 @@ class StaticLedger:
         self._lock = threading.Lock()
         self._free: list[Slot] = []
         self._made = 0
-        self._callbacks: list[Callable[[], None]] = []
+        self._callbacks = Callbacks()
 
     def __repr__(self) -> str:
         limit = "no limit" if self._limit is None else f"of {self._limit}"
         return f"<StaticLedger {self.in_use} {limit}>"
+
+    @property
+    def recheck(self) -> float | None:
+        return None
 
     @property
     def in_use(self) -> int:
@@ -77,7 +150,7 @@ class StaticLedger:
         """Change the share; slots above a lowered one are not taken away, only not leased again."""
         with self._lock:
             self._limit = limit
-        self._tell()
+        self._callbacks.call()
 
     def lease(self, n: int) -> list[Slot]:
         with self._lock:
@@ -92,27 +165,60 @@ class StaticLedger:
                     self._made += 1
             return leased
 
+    def seated(self, slot: Slot, backend: Backend) -> None:
+        slot.backend = backend
+
     def release(self, slot: Slot) -> None:
         with self._lock:
+            slot.backend = None
             self._free.append(slot)
-        self._tell()
-
-    def starving(self, n: int) -> None:
-        """Nobody else can help."""
+        self._callbacks.call()
 
     def on_change(self, callback: Callable[[], None]) -> Callable[[], None]:
-        with self._lock:
-            self._callbacks.append(callback)
+        return self._callbacks.add(callback)
 
-        def unsubscribe() -> None:
+    # Nobody else can help or be helped.
+
+    def starving(self, n: int) -> None: ...
+
+    def fileno(self) -> int:
+        return -1
+
+    def heard(self) -> None: ...
+
+    def wanted(self) -> Wanted:
+        return NOTHING_WANTED
+
+    def orphans(self) -> list[Orphan]:
+        return []
+
+    def settle(self, orphans: Collection[Orphan], gone: Collection[Orphan]) -> None: ...
+
+    def drain(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Callbacks:
+    """Who is to be called when a slot may have become free."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._all: list[Callable[[], None]] = []
+
+    def add(self, callback: Callable[[], None]) -> Callable[[], None]:
+        with self._lock:
+            self._all.append(callback)
+
+        def remove() -> None:
             with self._lock:
-                if callback in self._callbacks:
-                    self._callbacks.remove(callback)
+                if callback in self._all:
+                    self._all.remove(callback)
 
-        return unsubscribe
+        return remove
 
-    def _tell(self) -> None:
+    def call(self) -> None:
         with self._lock:
-            callbacks = list(self._callbacks)
+            callbacks = list(self._all)
         for callback in callbacks:
             callback()

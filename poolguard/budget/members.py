@@ -1,0 +1,97 @@
+"""The living processes that share a ledger: who they are, what they tell, and how they are woken.
+
+Each has a record in the shared file and a FIFO in the folder. A byte written to the FIFO says
+nothing but "look": what there is to see stands in the records, which a process that was asleep
+reads as they are then.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from time import monotonic
+
+from ..errors import RuntimeDirError
+from ..rundir import RuntimeDir
+from .hostfile import MOST_PROCESSES, HostFile
+from .sharing import Member, Terms
+
+__all__ = ["Members"]
+
+FRESH = 0.02
+"""Seconds for which the last look at who lives is good enough."""
+
+
+class Members:
+    """This process among the others. Not thread-safe: who calls holds a lock."""
+
+    def __init__(self, file: HostFile, folder: RuntimeDir, name: str) -> None:
+        self._file = file
+        self._folder = folder
+        self._name = name
+        self._looked_at = 0.0
+        self._siblings: list[int] = []
+        self._bury()
+        number = file.members.take(0, MOST_PROCESSES, 0)
+        if number is None:
+            raise RuntimeDirError(
+                f"{MOST_PROCESSES} processes share the ledger {name}, and that is the most: give "
+                f"some of them a runtime_dir of their own"
+            )
+        self._number = number
+        self.me = Member(number, None, 0, 0, draining=False)
+        self.bell = folder.make_fifo(self._bell_of(number))
+        """The descriptor of this process' own FIFO."""
+
+    def tell(self, *, terms: Terms | None, held: int, starving: int, draining: bool) -> None:
+        """Publish what the others must know of this process."""
+        self.me = Member(self._number, terms, held, starving, draining)
+        self._file.write_member(self.me)
+
+    def look(self, within: float = FRESH) -> bool:
+        """See anew who lives, and bury who does not; False where that was done just now."""
+        now = monotonic()
+        if now - self._looked_at < within:
+            return False
+        self._looked_at = now
+        self._bury()
+        living = self._file.members.marked(0, MOST_PROCESSES)
+        self._siblings = [number for number in living if number != self._number]
+        return True
+
+    def siblings(self) -> list[Member]:
+        """The others that lived at the last look, with what they tell now."""
+        return [self._file.member(number) for number in self._siblings]
+
+    def starving(self) -> list[int]:
+        """Those of the others that say they starve."""
+        return [number for number in self._file.starving() if number != self._number]
+
+    def ring(self, numbers: Iterable[int] | None = None) -> None:
+        """Wake these of the others, or all that lived at the last look."""
+        for number in self._siblings if numbers is None else numbers:
+            if not self._folder.ring(self._bell_of(number)):
+                self._looked_at = 0.0  # it has died: the next look buries it
+
+    def answer(self) -> None:
+        """Empty this process' own FIFO."""
+        with suppress(BlockingIOError):
+            os.read(self.bell, 4096)
+
+    def leave(self) -> None:
+        """This process takes no more part."""
+        self._remove(self._number)
+        os.close(self.bell)
+
+    def _bury(self) -> None:
+        for number in self._file.members.inherit(0, MOST_PROCESSES):
+            self._remove(number)
+
+    def _remove(self, number: int) -> None:
+        self._file.clear_member(number)
+        self._folder.remove(self._bell_of(number))
+        self._file.members.free(number)
+
+    def _bell_of(self, number: int) -> str:
+        return f"{self._name}.{number}.bell"

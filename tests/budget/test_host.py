@@ -1,0 +1,430 @@
+"""The host's ledger: several owners in one process are as many processes, since every claim is a
+lock of an open file; those that must die are processes."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from poolguard.budget import host
+from poolguard.budget.host import HostLedger
+from poolguard.budget.ledger import POOLED, Backend, Slot
+from poolguard.budget.sharing import Terms
+from poolguard.errors import ForkError, RuntimeDirError
+from poolguard.rundir import RuntimeDir
+from tests.support import until
+
+Join = Callable[..., HostLedger]
+
+
+@pytest.fixture
+def join(tmp_path: Path) -> Iterator[Join]:
+    """One more process takes part: 3 workers, floors of 2, 12 slots, unless told otherwise."""
+    ledgers: list[HostLedger] = []
+
+    def another(
+        instance: int | None = 12, workers: int = 3, floor: int = 2, capacity: int | None = None
+    ) -> HostLedger:
+        ledger = HostLedger(RuntimeDir(tmp_path / "run"), "shop", workers=workers)
+        ledgers.append(ledger)
+        if instance is not None:
+            ledger.agree(Terms(capacity, instance, workers, floor))
+        return ledger
+
+    yield another
+    for ledger in ledgers:
+        ledger.close()
+
+
+def rings(ledger: HostLedger) -> bool:
+    """Whether siblings have news for it; they are taken note of."""
+    try:
+        heard = bool(os.read(ledger.fileno(), 4096))
+    except BlockingIOError:
+        return False
+    ledger.heard()
+    return heard
+
+
+# --- slots
+
+
+def test_nobody_gets_more_than_there_is(join: Join) -> None:
+    ledgers = [join() for _ in range(3)]
+    leased = [ledger.lease(12) for ledger in ledgers]
+    assert [len(slots) for slots in leased] == [8, 2, 2]
+    assert ledgers[0].in_use == 12
+    numbers = {slot.number for slots in leased for slot in slots}
+    assert numbers == set(range(12))
+    assert ledgers[1].lease(1) == []
+    ledgers[0].release(leased[0][0])
+    assert len(ledgers[1].lease(5)) == 1
+
+
+def test_the_floor_of_a_living_worker_is_lent_to_nobody(join: Join) -> None:
+    """Two workers hold nothing: their floors are still theirs."""
+    greedy, idle, late = join(), join(), join()
+    assert len(greedy.lease(99)) == 8
+    assert len(idle.lease(99)) == 2
+    assert len(late.lease(2)) == 2
+
+
+def test_a_worker_beyond_the_plan_lives_on_what_is_left(join: Join) -> None:
+    for _ in range(3):
+        join().lease(2)
+    beyond = join()
+    assert len(beyond.lease(99)) == 6
+
+
+def test_a_worker_beyond_the_plan_takes_the_place_of_one_that_ends(join: Join) -> None:
+    """What it had borrowed goes back to be shared."""
+    first, second, third = join(), join(), join()
+    slots = first.lease(2)
+    beyond = join()
+    beyond.lease(2)
+    for slot in slots:
+        first.release(slot)
+    first.close()
+    assert len(beyond.lease(1)) == 1  # it takes the place now
+    assert len(second.lease(99)) == 2 + 5
+    assert len(third.lease(99)) == 2
+
+
+def test_what_is_given_back_is_what_others_can_use(join: Join) -> None:
+    """A connection in a slot of the floor is closed: a borrowed one moves there."""
+    one, other = join(), join()
+    join()
+    leased = one.lease(8)
+    assert other.lease(3)[2:] == []
+    own = leased[0]
+    one.seated(leased[7], Backend(4711, 1.0))
+    one.release(own)
+    assert len(other.lease(9)) == 1
+    assert len({slot.number for slot in leased[1:]}) == 7
+    assert other.in_use == 10
+
+
+def test_a_draining_worker_gives_up_its_floor(join: Join) -> None:
+    old = [join() for _ in range(3)]
+    for ledger in old:
+        ledger.lease(2)
+    new = join()
+    held = new.lease(6)
+    assert len(held) == 6
+    assert new.lease(1) == []
+    old[0].drain()
+    assert rings(new)
+    assert old[1].in_use == 12  # what it holds it holds until the server has ended it
+    assert len(old[0].lease(1)) == 0
+
+
+def test_slots_of_a_floor_that_an_elder_still_holds_are_waited_for(join: Join) -> None:
+    old = join(instance=4, workers=2, floor=1)
+    slot = old.lease(1)[0]
+    join(instance=4, workers=2, floor=1)
+    old.drain()
+    new = join(instance=4, workers=2, floor=1)
+    assert len(new.lease(1)) == 1
+    old.release(slot)
+    new.heard()
+    assert new.in_use == 1
+    old.close()
+
+
+def test_random_leases_never_exceed_the_limit(join: Join) -> None:
+    """Every number has one holder, whatever is exchanged, and nothing gets lost."""
+    rng = random.Random(7)
+    ledgers = [join() for _ in range(4)]
+    held: list[tuple[HostLedger, Slot]] = []
+    for _ in range(4000):
+        if held and rng.random() < 0.5:
+            ledger, slot = held.pop(rng.randrange(len(held)))
+            ledger.release(slot)
+        else:
+            ledger = rng.choice(ledgers)
+            held += [(ledger, slot) for slot in ledger.lease(rng.randrange(1, 4))]
+        if rng.random() < 0.1:
+            rng.choice(ledgers).heard()
+        numbers = [slot.number for _, slot in held]
+        assert len(set(numbers)) == len(numbers) <= 12
+        assert ledgers[0].in_use == len(held)
+    for ledger, slot in held:
+        ledger.release(slot)
+    assert ledgers[0].in_use == 0
+
+
+# --- terms
+
+
+def test_before_the_terms_are_known_each_worker_may_hold_one(join: Join) -> None:
+    first, second, third, beyond = (join(None) for _ in range(4))
+    assert [len(ledger.lease(3)) for ledger in (first, second, third, beyond)] == [1, 1, 1, 0]
+    assert first.lease(1) == []
+    assert second.published is None
+    first.agree(Terms(97, 12, 3, 2))
+    assert second.published == 97
+    second.agree(Terms(97, 12, 3, 2))
+    assert len(second.lease(99)) == 1 + 6
+
+
+def test_while_terms_disagree_the_smaller_share_rules(join: Join) -> None:
+    one, other = join(12), join(None)
+    assert other.agree(Terms(None, 8, 3, 2)) == Terms(None, 8, 3, 2)
+    assert rings(one)
+    assert one.limit == 8
+    third = join(None)
+    assert third.agree(Terms(None, 20, 3, 2)).instance == 8
+    other.close()
+    leased = third.lease(99)
+    until(lambda: leased.extend(third.lease(99)) or len(leased) == 2 + 6)  # the other 12 rules now
+
+
+def test_what_is_held_beyond_a_smaller_share_is_wanted_back(join: Join) -> None:
+    one = join(12)
+    assert len(one.lease(99)) == 8  # 6 of them shared, up to number 11
+    join(8)
+    assert rings(one)
+    assert one.wanted().idle == 4
+
+
+# --- siblings
+
+
+def test_a_starving_worker_is_helped_by_who_has_borrowed(join: Join) -> None:
+    hungry, rich, poor = join(), join(), join()
+    slots = rich.lease(99)
+    hungry.lease(2)
+    poor.lease(2)
+    assert rich.wanted() == (0, 0)
+    assert hungry.lease(3) == []
+    hungry.starving(3)
+    assert rings(rich)
+    assert rich.wanted() == (3, 2)  # 12 among 3: it lacks 2 of its fair share
+    assert poor.wanted() == (0, 0)
+    for slot in slots[:3]:
+        rich.release(slot)
+    assert rings(hungry)
+    assert len(hungry.lease(3)) == 3
+    hungry.starving(0)
+    assert rich.wanted() == (0, 0)
+
+
+def test_nobody_is_rung_while_nobody_starves(join: Join) -> None:
+    one, other = join(), join()
+    assert rings(one)  # of the other's coming
+    slots = one.lease(5)
+    for slot in slots:
+        one.release(slot)
+    assert not rings(other)
+    assert not rings(one)
+
+
+def test_the_same_need_is_rung_for_now_and_then(join: Join) -> None:
+    hungry, rich = join(), join()
+    rich.lease(99)
+    hungry.starving(1)
+    assert rings(rich)
+    hungry.starving(2)
+    assert not rings(rich)
+    assert rich.wanted().idle == 2
+    until(lambda: hungry.starving(2) or rings(rich))
+    hungry.starving(0)
+    hungry.starving(1)
+    assert rings(rich)
+
+
+def test_who_is_elsewhere_misplaced_makes_room(join: Join) -> None:
+    """A worker that warmed up with shared slots, before its elders were gone, holds them no more
+    once somebody needs them."""
+    elders = [join() for _ in range(3)]
+    mine = [elder.lease(2) for elder in elders]
+    young = [join() for _ in range(3)]
+    for ledger in young:
+        assert len(ledger.lease(2)) == 2
+    for elder, slots in zip(elders, mine, strict=True):
+        elder.drain()
+        for slot in slots:
+            elder.release(slot)
+        elder.close()
+    got = len(young[0].lease(99))
+    young[0].starving(1)
+    for ledger in young[1:]:
+        assert rings(ledger)
+    assert got + len(young[0].lease(99)) == 6
+
+
+# --- the dead
+
+HOLD = """
+import sys
+from pathlib import Path
+from poolguard.budget.host import HostLedger
+from poolguard.budget.ledger import Backend
+from poolguard.budget.sharing import Terms
+from poolguard.rundir import RuntimeDir
+ledger = HostLedger(RuntimeDir(Path(sys.argv[1])), "shop", workers=3)
+ledger.agree(Terms(None, 12, 3, 2))
+slots = ledger.lease(12)
+for at, slot in enumerate(slots[: int(sys.argv[2])]):
+    ledger.seated(slot, Backend(int(sys.argv[3]) + at, 7.0))
+ledger.starving(5)
+print(len(slots), flush=True)
+sys.stdin.read()
+"""
+
+
+def killed(folder: Path, seated: int, first_pid: int = 1000) -> None:
+    """A worker that leased all it could, of which so many had a session, was killed."""
+    worker = subprocess.Popen(
+        [sys.executable, "-c", HOLD, folder / "run", str(seated), str(first_pid)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with worker:
+        assert worker.stdout is not None
+        assert int(worker.stdout.readline()) > 0
+        worker.send_signal(signal.SIGKILL)
+        worker.wait()
+
+
+def test_a_dead_owners_slots_stay_taken_until_its_backends_are_gone(
+    join: Join, tmp_path: Path
+) -> None:
+    ledger, other = join(), join()
+    killed(tmp_path, seated=8)
+    assert ledger.in_use == 8
+    assert len(ledger.lease(99)) == 2
+    orphans = ledger.orphans()
+    assert [orphan.backend for orphan in orphans] == [Backend(1000 + n, 7.0) for n in range(8)]
+    assert other.orphans() == []  # one asks at a time
+    ledger.settle(orphans, gone=orphans[:3])
+    assert len(ledger.lease(99)) == 1  # two of them were of the dead worker's floor
+    assert len(other.orphans()) == 5
+
+
+def test_a_dead_worker_is_buried(join: Join, tmp_path: Path) -> None:
+    """Its hunger impresses nobody, its place and its bell are free for the next."""
+    first, second = join(), join()
+    killed(tmp_path, seated=8)
+    second.lease(2)
+    first.heard()
+    assert first.wanted() == (0, 0)
+    orphans = first.orphans()
+    first.settle(orphans, gone=orphans)
+    third = join()
+    assert len(third.lease(99)) == 2 + 6
+    assert len([*(tmp_path / "run").glob("*.bell")]) == 3
+
+
+def test_who_died_while_connecting_is_waited_for(
+    join: Join, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = join()
+    killed(tmp_path, seated=0)
+    assert ledger.orphans() == []
+    assert ledger.in_use == 8
+    monkeypatch.setattr(host, "UNSEATED_GRACE", 0.0)
+    assert ledger.orphans() == []
+    assert ledger.in_use == 0
+
+
+def test_who_died_behind_a_pooler_is_not_waited_for(join: Join, tmp_path: Path) -> None:
+    ledger = join()
+    killed(tmp_path, seated=1, first_pid=POOLED.pid)
+    assert ledger.orphans() == []
+    assert ledger.in_use == 7
+
+
+def test_with_nobody_left_to_ask_one_slot_is_taken_over(
+    join: Join, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All slots are the dead's: one process may connect, and asks for its predecessor too."""
+    for first_pid in (1000, 2000, 3000):
+        killed(tmp_path, seated=8, first_pid=first_pid)
+    one, other = join(), join()
+    assert one.in_use == 12
+    assert one.lease(1) == []  # the backends are given time to notice
+    monkeypatch.setattr(host, "ASK_AFTER", 0.0)
+    leased: list[Slot] = []
+    until(lambda: leased.extend(one.lease(1)) or leased)
+    assert len(leased) == 1
+    assert other.lease(1) == []
+    assert one.in_use == 12
+
+    one.seated(leased[0], Backend(5000, 9.0))
+    orphans = one.orphans()
+    assert len(orphans) == 12
+    one.settle(orphans, gone=())
+    one.release(leased[0])  # the backend before it may still be there: the slot stays taken
+    assert one.in_use == 12
+
+    leased.clear()
+    until(lambda: leased.extend(other.lease(1)) or leased)
+    other.seated(leased[0], Backend(5001, 9.0))
+    orphans = other.orphans()
+    other.settle(orphans, gone=orphans)
+    assert other.in_use == 1
+    other.release(leased[0])
+    assert other.in_use == 0
+
+
+def test_a_forked_child_has_no_part_in_it(join: Join) -> None:
+    ledger = join()
+    slots = ledger.lease(3)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            ledger.lease(1)
+        except ForkError:
+            os._exit(7)
+        os._exit(1)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 7
+    for slot in slots:
+        ledger.release(slot)
+    assert ledger.in_use == 0
+
+
+# --- the file
+
+
+def test_a_file_of_another_layout_is_refused(tmp_path: Path) -> None:
+    folder = RuntimeDir(tmp_path / "run")
+    (tmp_path / "run" / "shop.ledger").write_bytes(b"something else")
+    (tmp_path / "run" / "shop.ledger").chmod(0o600)
+    with pytest.raises(RuntimeDirError, match="is no ledger of this version of poolguard"):
+        HostLedger(folder, "shop", workers=1)
+    folder.close()
+
+
+def test_a_ledger_that_nobody_uses_any_more_is_used_again(join: Join, tmp_path: Path) -> None:
+    before = join()
+    slots = before.lease(4)
+    for slot in slots:
+        before.release(slot)
+    before.close()
+    assert len(join().lease(99)) == 2 + 6
+
+
+def test_closing_leaves_no_descriptor(tmp_path: Path) -> None:
+    before = os.listdir("/proc/self/fd")
+    ledger = HostLedger(RuntimeDir(tmp_path / "run"), "shop", workers=1)
+    ledger.lease(1)
+    ledger.close()
+    ledger.close()
+    assert os.listdir("/proc/self/fd") == before
+    assert [path.suffix for path in (tmp_path / "run").iterdir()] == [".ledger"]
+
+
+def test_its_words_tell_no_more_than_counts(join: Join) -> None:
+    ledger = join()
+    ledger.lease(2)
+    assert repr(ledger) == "<HostLedger shop 2 held, 2 of 12>"

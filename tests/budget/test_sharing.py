@@ -1,0 +1,63 @@
+"""What processes owe each other: pure arithmetic."""
+
+from __future__ import annotations
+
+from poolguard.budget.ledger import Wanted
+from poolguard.budget.sharing import Member, Terms, asked_of
+
+TERMS = Terms(None, 16, 4, 2)
+
+
+def member(number: int, held: int = 2, starving: int = 0, *, draining: bool = False) -> Member:
+    return Member(number, TERMS, held, starving, draining)
+
+
+def test_nobody_starves_and_nobody_is_asked() -> None:
+    assert asked_of(16, member(0, held=10), [member(1), member(2)], 0) == Wanted(0, 0)
+
+
+def test_idle_borrowed_ones_help_a_sibling_above_its_fair_share_too() -> None:
+    """It holds 4 of 16 among 4, which is fair, and needs 3 more: idle ones are of no other use."""
+    siblings = [member(1, held=4, starving=3), member(2), member(3)]
+    asked = asked_of(16, member(0, held=8), siblings, 0)
+    assert asked == Wanted(idle=3, returned=0)
+
+
+def test_nobody_gives_of_the_floor() -> None:
+    asked = asked_of(16, member(0, held=3), [member(1, held=13, starving=9)], 0)
+    assert asked.idle == 1
+
+
+def test_returned_ones_go_to_a_sibling_below_its_fair_share_only() -> None:
+    """16 among 4 is 4 each: the sibling lacks 2 of its share, we are 6 above ours."""
+    siblings = [member(1, held=2, starving=5), member(2), member(3)]
+    assert asked_of(16, member(0, held=10, starving=9), siblings, 0).returned == 2
+
+
+def test_who_starves_itself_at_its_fair_share_gives_nothing() -> None:
+    siblings = [member(1, held=2, starving=5), member(2), member(3)]
+    assert asked_of(16, member(0, held=4, starving=9), siblings, 0).returned == 0
+
+
+def test_lenders_share_the_need_in_proportion() -> None:
+    """One lender has borrowed twice what the other has."""
+    hungry = member(2, held=2, starving=6)
+    one, other = member(0, held=6), member(1, held=4)
+    assert asked_of(16, one, [other, hungry], 0).idle == 4
+    assert asked_of(16, other, [one, hungry], 0).idle == 2
+
+
+def test_a_draining_process_owes_all_it_holds() -> None:
+    draining = member(0, held=4, draining=True)
+    assert asked_of(16, draining, [member(1, held=0, starving=2)], 0) == Wanted(2, 2)
+    assert draining.borrowed == 4
+
+
+def test_a_draining_process_has_no_share() -> None:
+    """8 are left to one living process, not to two: it may have 6 and is owed the rest."""
+    hungry = member(1, held=6, starving=2)
+    assert asked_of(8, member(0, held=2, draining=True), [hungry], 0).returned == 2
+
+
+def test_slots_beyond_a_smaller_share_are_given_up() -> None:
+    assert asked_of(8, member(0, held=9), [member(1)], over=5).idle == 5

@@ -1,0 +1,114 @@
+"""The runtime folder: made for us alone, and refused where somebody else may have had a hand in."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from poolguard.errors import RuntimeDirError
+from poolguard.rundir import RuntimeDir, default_path
+
+
+def test_it_is_made_for_us_alone(tmp_path: Path) -> None:
+    folder = RuntimeDir(tmp_path / "a" / "b")
+    assert stat.S_IMODE(folder.path.stat().st_mode) == 0o700
+    os.close(folder.file("ledger"))
+    assert stat.S_IMODE((folder.path / "ledger").stat().st_mode) == 0o600
+    folder.close()
+
+
+def test_its_name_depends_on_the_user_alone() -> None:
+    assert default_path() == Path(tempfile.gettempdir()) / f"poolguard-{os.geteuid()}"
+
+
+def test_it_is_locked_against_those_who_tidy_up(tmp_path: Path) -> None:
+    """systemd-tmpfiles tries for an exclusive lock, and passes by where it gets none."""
+    folder = RuntimeDir(tmp_path / "run")
+    other = os.open(folder.path, os.O_RDONLY)
+    with pytest.raises(BlockingIOError):
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    folder.close()
+    fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(other)
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(RuntimeDirError) as caught:
+        RuntimeDir(path)
+    text = str(caught.value)
+    assert str(path) in text
+    assert "POOLGUARD_RUNTIME_DIR" in text
+    assert "\n" not in text
+    return text
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o770, 0o701])
+def test_a_folder_that_others_may_enter_is_refused(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "run"
+    path.mkdir()
+    path.chmod(mode)
+    assert f"its mode is {mode:04o}" in refused(path)
+
+
+def test_a_link_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir(mode=0o700)
+    (tmp_path / "run").symlink_to(tmp_path / "real")
+    refused(tmp_path / "run")
+
+
+def test_a_file_in_its_place_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("")
+    refused(tmp_path / "run")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_another_users_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir(mode=0o700)
+    os.chown(tmp_path / "run", 12345, 12345)
+    assert "it belongs to uid 12345" in refused(tmp_path / "run")
+
+
+def _link(path: Path) -> None:
+    path.symlink_to("/etc/passwd")
+
+
+def _hard_link(path: Path) -> None:
+    path.with_name("other").write_text("")
+    os.link(path.with_name("other"), path)
+
+
+@pytest.mark.parametrize("put", [_link, _hard_link, Path.mkdir, os.mkfifo])
+def test_only_a_plain_file_of_ours_is_opened(tmp_path: Path, put: object) -> None:
+    assert callable(put)
+    folder = RuntimeDir(tmp_path / "run")
+    put(tmp_path / "run" / "ledger")
+    with pytest.raises(RuntimeDirError, match="run/ledger cannot be used"):
+        folder.file("ledger")
+    folder.close()
+
+
+def test_a_bell_is_heard_until_its_reader_is_gone(tmp_path: Path) -> None:
+    folder = RuntimeDir(tmp_path / "run")
+    bell = folder.make_fifo("bell")
+    assert folder.ring("bell")
+    assert os.read(bell, 10) == b"!"
+    with pytest.raises(BlockingIOError):
+        os.read(bell, 10)
+    os.close(bell)
+    assert not folder.ring("bell")
+    assert not folder.ring("never made")
+    folder.close()
+
+
+def test_a_bell_that_nobody_answers_fills_and_blocks_nobody(tmp_path: Path) -> None:
+    folder = RuntimeDir(tmp_path / "run")
+    bell = folder.make_fifo("bell")
+    for _ in range(70_000):  # more than a pipe holds
+        assert folder.ring("bell")
+    os.close(bell)
+    folder.close()
