@@ -1,0 +1,141 @@
+"""``poolguard demo --quick`` from end to end, into each of its outputs, and what they must say."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+
+
+@dataclass
+class Backend:
+    """A tracing backend: it takes OTLP over HTTP, as Jaeger or Tempo does."""
+
+    url: str = ""
+    span_ids: set[str] = field(default_factory=set)
+    services: set[str] = field(default_factory=set)
+
+    def take(self, request: ExportTraceServiceRequest) -> None:
+        for of_resource in request.resource_spans:
+            for attribute in of_resource.resource.attributes:
+                if attribute.key == "service.name":
+                    self.services.add(attribute.value.string_value)
+            for of_scope in of_resource.scope_spans:
+                self.span_ids.update(f"0x{span.span_id.hex()}" for span in of_scope.spans)
+
+
+@pytest.fixture(scope="module")
+def backend() -> Iterator[Backend]:
+    taken = Backend()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            assert self.path == "/v1/traces"
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if self.headers.get("Content-Encoding") == "gzip":
+                import gzip
+
+                body = gzip.decompress(body)
+            taken.take(ExportTraceServiceRequest.FromString(body))
+            answer = ExportTraceServiceResponse().SerializeToString()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/x-protobuf")
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *args: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        taken.url = f"http://127.0.0.1:{server.server_address[1]}"
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield taken
+        server.shutdown()
+        thread.join()
+
+
+@dataclass(frozen=True)
+class Told:
+    """What one run of the demo has said, and to whom."""
+
+    text: str
+    page: str
+    data: dict[str, Any]
+    backend: Backend
+
+
+@pytest.fixture(scope="module")
+def told(backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Told:
+    """One run for all tests here: it takes half a minute."""
+    folder = tmp_path_factory.mktemp("demo")
+    page, data = folder / "demo.html", folder / "demo.json"
+    outputs = ["--html", str(page), "--json", str(data), "--otlp", backend.url]
+    done = subprocess.run(
+        [sys.executable, "-m", "poolguard", "demo", "--quick", *outputs],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return Told(done.stdout, page.read_text(), json.loads(data.read_text()), backend)
+
+
+def test_poolguard_creates_nothing_outside_the_burst(told: Told) -> None:
+    """And its slowest request takes at most a third of the ordinary pool's, over the same load."""
+    ordinary, guarded = told.data["summary"]
+    assert (ordinary["name"], guarded["name"]) == ("psycopg_pool", "poolguard")
+    assert ordinary["requests"] == guarded["requests"] > 1000
+    assert ordinary["failed"] == guarded["failed"] == 0
+    assert ordinary["created_outside_burst"] > 0
+    assert guarded["created_outside_burst"] == 0
+    assert guarded["created_during"] > 0
+    assert guarded["maximum"] <= ordinary["maximum"] / 3
+    for figures in told.data["summary"]:
+        assert figures["peak"] <= figures["budget"]
+
+
+def test_the_spans_say_what_the_requests_saw(told: Told) -> None:
+    """As many requests are tagged `created` as answered that theirs was; all three kinds occur."""
+    _, guarded = told.data["runs"]
+    outcomes = [span["attributes"].get("poolguard.request.outcome") for span in guarded["spans"]]
+    created = sum(sample["created"] for sample in guarded["samples"])
+    assert outcomes.count("created") == created > 0
+    assert outcomes.count("waited") > 0
+    served = [outcome for outcome in outcomes if outcome is not None]
+    assert len(served) == len(guarded["samples"])
+    assert set(served) == {"acquired", "waited", "created"}
+    connects = [span for span in guarded["spans"] if span["name"] == "pool.connect"]
+    assert len(connects) == created
+
+
+def test_the_backend_was_sent_the_same_spans(told: Told) -> None:
+    assert told.backend.services == {"poolguard-demo"}
+    _, guarded = told.data["runs"]
+    assert told.backend.span_ids == {span["span_id"] for span in guarded["spans"]}
+
+
+def test_terminal_and_page_say_it_in_the_same_words(told: Told) -> None:
+    """Table, picture, and three requests as trees; where it was written and sent to."""
+    flat = " ".join(told.text.split())
+    assert told.data["verdict"] in flat
+    assert "of these outside the burst" in flat
+    for outcome in ("acquired", "waited", "created"):
+        assert f"{outcome}: a request that" in flat
+    assert "└─ pool.connect" in told.text
+    assert f"spans sent to: {told.backend.url}" in told.text
+    assert told.page.startswith("<!doctype html>")
+    assert "connecting" in told.data["facts"]
