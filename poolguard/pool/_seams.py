@@ -16,6 +16,9 @@ one, this is the file to mend, and ``tests/pool/test_seams.py`` says which.
 ``_close_connection``        the pool closes a connection of its own will
 ``_signal_stop_worker``      the pool closes, or is collected unclosed
 ``_connect``                 one connect with psycopg_pool's statistics and callbacks
+``_check_open``              the pool is about to open, or to be asked for a connection: not
+``_check_open_getconn``      in a child of the process that opened it
+``_check_connection``        the ``check`` callback may find a free connection dead
 ``_lock``                    what the pool's counts are changed under
 ``_nconns _pool _waiting``   the counts: all connections, the idle ones, the queue
 ``_nconns_min``              the fewest idle ones of late: what shrinking is judged by
@@ -28,8 +31,12 @@ one, this is the file to mend, and ``tests/pool/test_seams.py`` says which.
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from contextlib import AbstractContextManager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any, Generic
 
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
@@ -39,7 +46,10 @@ from psycopg_pool.abc import ACT, CT
 
 from .seat import Seat
 
-__all__ = ["AsyncSeams", "Counts", "Reader", "SyncSeams", "seat_of", "silence"]
+__all__ = ["CHECK_FAILED_AT", "AsyncSeams", "Counts", "Reader", "SyncSeams", "seat_of", "silence"]
+
+CHECK_FAILED_AT: ContextVar[float] = ContextVar("poolguard_check_failed_at", default=0.0)
+"""When the ``check`` callback last failed in this thread or task: its acquire goes on trying."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +87,8 @@ class Reader:
     _stats: Any
     _CONNECTIONS_LOST: str
     _closed: bool
+    _forked = False
+    """This is a child of the process that opened the pool."""
 
     @property
     def closed(self) -> bool:
@@ -84,6 +96,28 @@ class Reader:
 
     def _mark_closed(self) -> None:
         self._closed = True
+
+    def _take_all_idle(self) -> list[Any]:
+        conns = list(self._pool)
+        self._pool.clear()
+        return conns
+
+    def _close_to_child(self) -> None:
+        """Leave what a fork has brought here to the parent."""
+        self._forked = True
+        self._mark_closed()
+        self._take_all_idle()
+
+    def _refuse_child(self) -> None:
+        raise NotImplementedError
+
+    def _check_open(self) -> None:
+        self._refuse_child()
+        super()._check_open()  # type: ignore[misc] # psycopg_pool's, which the pools derive from
+
+    def _check_open_getconn(self) -> None:
+        self._refuse_child()
+        super()._check_open_getconn()  # type: ignore[misc]
 
     def counts(self) -> Counts:
         return Counts(
@@ -110,8 +144,11 @@ class Reader:
             self._pool.remove(conn)
         except ValueError:
             return False
-        self._nconns_min = min(self._nconns_min, len(self._pool))
         return True
+
+    def _fewer_idle(self) -> None:
+        """One of the idle ones is gone for good."""
+        self._nconns_min = min(self._nconns_min, len(self._pool))
 
     def _take_longest_idle(self) -> Any:
         conn = self._pool.popleft()
@@ -139,6 +176,9 @@ class SyncSeams(Reader, ConnectionPool[CT], Generic[CT]):
         raise NotImplementedError
 
     def _may_join(self, conn: CT) -> bool:
+        raise NotImplementedError
+
+    def _has_joined(self, conn: CT) -> None:
         raise NotImplementedError
 
     def _before_close(self, conn: CT) -> None:
@@ -189,11 +229,26 @@ class SyncSeams(Reader, ConnectionPool[CT], Generic[CT]):
     def _add_to_pool(self, conn: CT) -> None:
         if self._may_join(conn):
             super()._add_to_pool(conn)
+            self._has_joined(conn)
+
+    def _check_connection(self, conn: CT) -> None:
+        try:
+            super()._check_connection(conn)
+        except BaseException:
+            CHECK_FAILED_AT.set(monotonic())
+            raise
 
     def _close_connection(self, conn: CT) -> None:
-        self._before_close(conn)
+        if self._forked:
+            return  # to close it here would end it in the parent
+        with self._lock:
+            self._before_close(conn)
         super()._close_connection(conn)
         self._after_close(conn)
+
+    def _close_to_child(self) -> None:
+        super()._close_to_child()
+        self._lock = threading.RLock()  # the old one may be held, by a thread that is not here
 
     def _signal_stop_worker(self) -> list[Any]:
         self._when_stopping()
@@ -213,6 +268,9 @@ class AsyncSeams(Reader, AsyncConnectionPool[ACT], Generic[ACT]):
         raise NotImplementedError
 
     def _may_join(self, conn: ACT) -> bool:
+        raise NotImplementedError
+
+    def _has_joined(self, conn: ACT) -> None:
         raise NotImplementedError
 
     def _before_close(self, conn: ACT) -> None:
@@ -254,8 +312,22 @@ class AsyncSeams(Reader, AsyncConnectionPool[ACT], Generic[ACT]):
     async def _add_to_pool(self, conn: ACT) -> None:
         if self._may_join(conn):
             await super()._add_to_pool(conn)
+            self._has_joined(conn)
+
+    async def _check_connection(self, conn: ACT) -> None:
+        try:
+            await super()._check_connection(conn)
+        except BaseException:
+            CHECK_FAILED_AT.set(monotonic())
+            raise
 
     async def _close_connection(self, conn: ACT) -> None:
+        if self._forked:
+            return  # to close it here would end it in the parent
         self._before_close(conn)
         await super()._close_connection(conn)
         self._after_close(conn)
+
+    def _close_to_child(self) -> None:
+        super()._close_to_child()
+        self._lock = asyncio.Lock()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
+from contextlib import suppress
 from contextvars import Context
 from time import monotonic
 from typing import Any, Generic, cast
-from weakref import finalize, ref
+from weakref import ref
 
+import psycopg_pool
 from psycopg import AsyncConnection
 from psycopg_pool.abc import (
     ACT,
@@ -23,8 +25,8 @@ from ..budget.ledger import Ledger
 from ..listener import Listener
 from ._seams import AsyncSeams, seat_of, silence
 from .arrival import ARRIVING, arrive, place_of
-from .books import Books, Opening
-from .seat import Watch
+from .books import Books, Opening, log_callback_failed
+from .seat import Seat, Watch
 from .shell import Shell, remember_open
 from .upkeep import Pace
 
@@ -76,7 +78,6 @@ class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
             reconnect_timeout=reconnect_timeout,
         )
         self._warm_event: asyncio.Event | None = None
-        self._timer: asyncio.TimerHandle | None = None
         self._tasks_under_way: set[asyncio.Task[None]] = set()
         super().__init__(
             conninfo,
@@ -121,6 +122,28 @@ class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
             self._books.acquired(began, seat)
         return conn
 
+    async def open(self, wait: bool = False, timeout: float = 30.0) -> None:
+        """Open the pool, as :meth:`psycopg_pool.AsyncConnectionPool.open` does."""
+        try:
+            await super().open(wait, timeout)
+        except psycopg_pool.PoolClosed as error:
+            raise self._unopened(error) from None
+
+    async def wait(self, timeout: float = 30.0) -> None:
+        """Wait for the floor, as :meth:`psycopg_pool.AsyncConnectionPool.wait` does.
+
+        Closes the pool when the time is over; :meth:`wait_warm` does not.
+        """
+        try:
+            await super().wait(timeout)
+        except (psycopg_pool.PoolTimeout, psycopg_pool.PoolClosed) as error:
+            raise self._unopened(error) from None
+
+    async def resize(self, min_size: int, max_size: int | None = None) -> None:
+        """Change the bounds, as :meth:`psycopg_pool.AsyncConnectionPool.resize` does."""
+        await super().resize(min_size, max_size)
+        self._ring()  # those who wait may have a connection opened for them now
+
     @property
     def warm(self) -> bool:
         """The floor has been reached at least once."""
@@ -152,44 +175,43 @@ class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
             return
         until = monotonic() + timeout
         await super().close(timeout)
-        if self._timer is not None:
-            self._timer.cancel()
-        for task in self._tasks_under_way:
+        # A callback that closes the pool runs in one of these tasks itself.
+        tasks = self._tasks_under_way - {asyncio.current_task()}
+        for task in tasks:
             task.cancel()
-        if self._tasks_under_way:
-            await asyncio.wait(self._tasks_under_way, timeout=max(0.0, until - monotonic()))
+        if tasks:
+            await asyncio.wait(tasks, timeout=max(0.0, until - monotonic()))
         while self._watch.any_closing() and monotonic() < until:
             # The reader wakes the loop when a socket ends; a short sleep sees what it has booked.
             await asyncio.sleep(0.002)
-        self._end_when_empty()
+        self._clock.look()
+
+    def abandon(self) -> None:
+        """Close a pool whose loop has ended without closing it: nothing can be awaited any more.
+
+        Its slots are given back, also those of connections that are still in use somewhere.
+        """
+        if self.closed:
+            return
+        self._mark_closed()
+        for conn in self._take_all_idle():
+            self._before_close(conn)
+            self._bury(conn)
+        for seat in self._watch.take_all():
+            self._books.ended(seat)
+        self._books.tell()
+        self._books.close()
+        self._watch.close()
 
     # -- the moments of psycopg_pool -----------------------------------------------------------
 
     def _when_opened(self) -> None:
-        remember_open(self)
-        loop = asyncio.get_running_loop()
-        watch = self._watch = Watch()
+        self._watch = Watch()
         self._warm_event = asyncio.Event()
-        self._loop = loop
-        this = ref(self)
-
-        def news() -> None:
-            if (pool := this()) is not None:
-                pool._read_watch()
-
-        def ring() -> None:
-            """From any thread: the ledger's callback."""
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(news)
-
-        if watch.sees_sockets:
-            loop.add_reader(watch.fileno(), news)
-            finalize(self, _stop_reading, loop, watch).atexit = False
-        else:
-            watch.on_ring = ring
-        self._news = news
-        self._books.opened(self.name, monotonic(), ring)
-        loop.call_soon(news)
+        self._clock = _Clock(self, self._watch, self._books)
+        remember_open(self)
+        self._books.opened(self.name, monotonic(), self._clock.ring)
+        self._clock.start()
 
     def _may_join(self, conn: ACT) -> bool:
         if self._joins(conn):
@@ -199,47 +221,32 @@ class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
         self._watch.ring()
         return False
 
+    def _has_joined(self, conn: ACT) -> None:
+        # It may have ended just before it joined, when the upkeep could not find it.
+        if (seat := seat_of(conn)) is not None and seat.gone and self._lost_idle(conn):
+            self._bury(conn)
+            self._watch.ring()
+
     # -- upkeep --------------------------------------------------------------------------------
 
-    def _read_watch(self) -> None:
-        """Something has happened, or is due: one round of upkeep."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._watch.closed:
-            return  # a call that was on its way when the last connection ended
-        ended = self._watch.wait(0)
-        if self.closed:
-            for seat in ended:
-                self._books.ended(seat)
-            self._books.tell()
-            self._end_when_empty()
-            return
+    def _look(self, ended: list[Seat]) -> float | None:
+        """One round of upkeep; returns when the next is due, by the monotonic clock."""
         todo = self._round(ended)
         if self._books.warm_after is not None and self._warm_event is not None:
             self._warm_event.set()
         for opening in todo.openings:
             self._in_task("connect", self._open_one(opening))
-        if todo.verify is not None:
-            self._in_task("verify", self._verify(todo.verify))
         for conn in todo.dead:
             self._bury(conn)
         for conn in todo.surplus:
             self._in_task("close", self._discard(conn))
+        if todo.verify is not None:
+            self._in_task("verify", self._verify(todo.verify))
         self._books.tell()
-        if todo.wake is not None:
-            self._timer = self._loop.call_later(max(0.0, todo.wake - monotonic()), self._news)
-
-    def _end_when_empty(self) -> None:
-        """Stop watching once every connection of a closed pool has ended."""
-        if not len(self._watch) and not self._books.opening:
-            self._books.close()
-            _stop_reading(self._loop, self._watch)
+        return todo.wake
 
     def _in_task(self, what: str, job: Coroutine[Any, Any, None]) -> None:
-        # In an empty context: what a pool does of itself is no part of any request's trace.
-        task = Context().run(self._loop.create_task, job)
-        task.set_name(f"{self.name}-{what}")
+        task = asyncio.create_task(job, name=f"{self.name}-{what}")
         self._tasks_under_way.add(task)
         task.add_done_callback(self._tasks_under_way.discard)
 
@@ -259,7 +266,10 @@ class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
             self._books.tell()
             self._watch.ring()
             if give_up:
-                await self.reconnect_failed()
+                try:
+                    await self.reconnect_failed()
+                except Exception as raised:  # noqa: BLE001 - as in psycopg_pool's workers
+                    log_callback_failed("reconnect_failed", raised)
             return
         self._books.connected(seat, opening.reason, place_of(conn))
         await self._put(conn)
@@ -290,24 +300,78 @@ class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
         self._cut(conn)
 
 
-def _stop_reading(loop: asyncio.AbstractEventLoop, watch: Watch) -> None:
-    if watch.sees_sockets and not watch.closed:
-        if not loop.is_closed():
-            loop.remove_reader(watch.fileno())
-        watch.close()
+class _Clock:
+    """What wakes the upkeep of an async pool: the watch, the ledger, or the time.
+
+    It holds the pool only while that looks at itself. Once the pool is closed, or collected, it
+    stays until the last connection has ended, so that every slot is given back.
+    """
+
+    def __init__(self, pool: AsyncGuardedPool[Any], watch: Watch, books: Books) -> None:
+        self._pool = ref(pool, lambda _: self.ring())
+        self._watch = watch
+        self._books = books
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        # An empty one: what a pool does of itself is no part of the trace in which it was opened,
+        # or in which somebody has returned a connection.
+        self._context = Context()
+
+    def start(self) -> None:
+        if self._watch.sees_sockets:
+            self._context.run(self._loop.add_reader, self._watch.fileno(), self.look)
+        else:
+            self._watch.on_ring = self.ring
+        self._loop.call_soon(self.look, context=self._context)
+
+    def ring(self) -> None:
+        """From any thread: look soon."""
+        with suppress(RuntimeError):  # the loop is closed, and nobody will look any more
+            self._loop.call_soon_threadsafe(self.look, context=self._context)
+
+    def look(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._watch.closed:
+            return  # a call that was on its way when the last connection ended
+        ended = self._watch.wait(0)
+        pool = self._pool()
+        if pool is not None and not pool.closed:
+            try:
+                wake = pool._look(ended)
+            except Exception:  # the upkeep must not end before the pool does
+                logger.exception("the upkeep of pool %r failed; it goes on", pool.name)
+                wake = monotonic() + 1.0
+        else:
+            wake = self._wind_up(ended)
+        if wake is not None:
+            delay = max(0.0, wake - monotonic())
+            self._timer = self._loop.call_later(delay, self.look, context=self._context)
+
+    def _wind_up(self, ended: list[Seat]) -> float | None:
+        for seat in ended:
+            self._books.ended(seat)
+        self._books.tell()
+        if not len(self._watch) and not self._books.opening:
+            self._books.close()
+            if self._watch.sees_sockets:
+                self._loop.remove_reader(self._watch.fileno())
+            self._watch.close()
+        return monotonic() + 1.0 if self._watch.blind else None
 
 
 def _seat_then(configure: AsyncConnectionCB[ACT] | None) -> AsyncConnectionCB[ACT]:
     """psycopg_pool's ``configure`` callback: ours first, then the user's."""
 
     async def seat_then_configure(conn: ACT) -> None:
-        arrive(conn)
-        if configure is not None:
-            try:
+        try:
+            arrive(conn)
+            if configure is not None:
                 await configure(conn)
-            except BaseException:
-                silence(conn)
-                await conn.close()
-                raise
+        except BaseException:
+            silence(conn)
+            await conn.close()
+            raise
 
     return seat_then_configure

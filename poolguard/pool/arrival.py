@@ -22,9 +22,7 @@ def arrive(conn: Any) -> None:
     """Seat a new connection and watch its socket, before anything can happen to it."""
     seat, watch = ARRIVING.get()
     seat.take(conn)
-    fileno = socket_of(conn)
-    if fileno is not None:
-        watch.add(seat, fileno)
+    watch.add(seat, socket_of(conn))
 
 
 def socket_of(conn: Any) -> int | None:

@@ -29,18 +29,19 @@ from ..listener import (
     ConnectFailed,
     CreateReason,
     Listener,
+    Listeners,
     Outcome,
     Place,
     Warmed,
 )
-from ._seams import Counts
+from ._seams import CHECK_FAILED_AT, Counts
 from .errors import PoolTimeout, TooManyRequests, describe
 from .growth import Demand
 from .outcome import OUTCOMES, judge
 from .seat import Seat
 from .upkeep import Action, Open, Pace, Snapshot, decide, lifetime
 
-__all__ = ["Books", "Opening"]
+__all__ = ["Books", "Opening", "log_callback_failed"]
 
 # The name of psycopg_pool's own logger: those who filter or count its records go on doing so.
 logger = logging.getLogger("psycopg.pool")
@@ -76,7 +77,8 @@ class Books:
     ) -> None:
         self.name = ""
         self.ledger = ledger
-        self.listener = listener
+        # What a listener raises must not harm the pool: an acquire would lose its connection.
+        self.listener = listener if isinstance(listener, Listeners) else Listeners([listener])
         self.pace = pace
         self.max_connecting = max_connecting
         self.max_lifetime = max_lifetime
@@ -100,6 +102,7 @@ class Books:
         self._begun = 0
         self._queue_since: float | None = None
         self._starved = False
+        """The ledger had no slot left when it was last asked, and has not rung since."""
         self._connect_time = 0.05
 
         self._failures = 0
@@ -141,6 +144,10 @@ class Books:
         if self._unsubscribe is not None:
             self._unsubscribe()
 
+    def disown(self) -> None:
+        """In a forked child: a lock that was held at the fork is held for ever."""
+        self._acquires_lock = threading.Lock()
+
     def look(
         self, now: float, counts: Counts, idle: Sequence[Seat]
     ) -> tuple[list[Opening], list[Action], float | None]:
@@ -157,8 +164,12 @@ class Books:
     def _begin(self, action: Open) -> list[Opening]:
         slots: Sequence[Slot | None] = [None] * action.n
         if self.ledger is not None:
+            # A slot may become free while this one is told that there is none: what the ledger's
+            # ring takes back must have been set before.
+            self._starved = True
             slots = self.ledger.lease(action.n)
-            self._starved = len(slots) < action.n
+            if len(slots) == action.n:
+                self._starved = False
             self.ledger.starving(action.n - len(slots))
         self.opening += len(slots)
         self._begun += len(slots)
@@ -238,12 +249,12 @@ class Books:
         """The connect of *seat* has failed. True: time to call ``reconnect_failed``."""
         now = monotonic()
         self.opening -= 1
-        if seat.conn is None and seat.socket is None:
+        if not seat.seated:
             self.vacate(seat)  # it never got as far as a socket that the watch could tell of
         self._failures += 1
         self._failed_at = now
         self._jitter = random.uniform(1 - JITTER, 1 + JITTER)
-        self.last_error = describe(error)
+        self.last_error = describe(error, of_connect=not seat.seated)
         if self._failures == 1:
             self._failing_since = seat.began
         if not self._failures & (self._failures - 1):  # the 1st, 2nd, 4th, 8th …: no log storm
@@ -261,7 +272,7 @@ class Books:
     def connect_cancelled(self, seat: Seat) -> None:
         """The connect was given up, since the pool closed."""
         self.opening -= 1
-        if seat.socket is None:
+        if not seat.seated:
             self.vacate(seat)
 
     def vacate(self, seat: Seat) -> None:
@@ -278,6 +289,9 @@ class Books:
             self._count_end(seat)
 
     def _count_end(self, seat: Seat) -> None:
+        if seat.booked:
+            return
+        seat.booked = True
         reason = seat.reason or "lost"
         self._closed[reason] = self._closed.get(reason, 0) + 1
         closed = Closed(self.name, reason, monotonic() - seat.connected_at)
@@ -295,7 +309,8 @@ class Books:
 
     def acquired(self, began: float, seat: Seat) -> None:
         """An acquire that began at *began* was given the connection of *seat*."""
-        outcome = judge(began=began, connected=seat.connected_at, was_free=seat.was_free)
+        was_free = seat.was_free and CHECK_FAILED_AT.get() < began
+        outcome = judge(began=began, connected=seat.connected_at, was_free=was_free)
         with self._acquires_lock:  # an increment alone may lose one when threads switch within it
             self._acquires[outcome] += 1
         self.listener.acquire_ended(
@@ -325,6 +340,10 @@ class Books:
             f"the pool {self.name!r} has already {counts.waiting} requests waiting"
             f"{self._state(counts)}"
         )
+
+    def incomplete_error(self, error: Exception, counts: Counts) -> PoolTimeout:
+        """The error of a wait for the floor that was in vain, *error* being psycopg_pool's."""
+        return PoolTimeout(f"{error}{self._state(counts)}")
 
     def _state(self, counts: Counts) -> str:
         """What an error tells of the pool, and what to change."""
@@ -365,3 +384,8 @@ class Books:
             },
             "last_error": self.last_error,
         }
+
+
+def log_callback_failed(name: str, error: Exception) -> None:
+    """A callback of the user's has raised where there is nobody to raise it to."""
+    logger.warning("callback %s failed: %s: %s", name, type(error).__name__, error)

@@ -8,6 +8,9 @@ __all__ = ["Demand", "connects_to_begin", "next_look"]
 
 SLOWEST_STEP = 0.020
 """Seconds: a queue that persists this long doubles the connects under way, at the latest."""
+SHORTEST_STEP = 0.001
+SLOW_DOUBLINGS = 16
+"""So many steps make a start: a queue that never empties is bounded by nothing but the room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,7 @@ class Demand:
     @property
     def step(self) -> float:
         """Seconds in which the connects under way may double."""
-        return min(SLOWEST_STEP, self.connect_time / 10)
+        return min(SLOWEST_STEP, max(SHORTEST_STEP, self.connect_time / 10))
 
 
 def connects_to_begin(now: float, demand: Demand) -> int:
@@ -66,8 +69,9 @@ def connects_to_begin(now: float, demand: Demand) -> int:
     """
     for_queue = demand.waiting - demand.opening
     if demand.lent and for_queue > 0:
-        doublings = min(16, int(demand.waited / demand.step))
-        for_queue = min(for_queue, (1 << doublings) - 1 - demand.begun)
+        doublings = int(demand.waited / demand.step)
+        if doublings < SLOW_DOUBLINGS:
+            for_queue = min(for_queue, (1 << doublings) - 1 - demand.begun)
     n = min(max(for_queue, demand.floor - demand.size), demand.room)
     if demand.retry_at is not None:
         n = min(n, 0 if demand.opening or now < demand.retry_at else 1)

@@ -19,7 +19,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
-from weakref import ReferenceType, ref
+from weakref import ReferenceType, WeakSet, ref
 
 from ..budget.ledger import Slot
 from ..listener import CloseReason, Connected
@@ -37,12 +37,14 @@ class Seat:
     __slots__ = (
         "_conn",
         "began",
+        "booked",
         "connected",
         "connected_at",
         "gone",
         "proved_at",
         "reason",
         "retire_at",
+        "seated",
         "slot",
         "socket",
         "was_free",
@@ -61,6 +63,10 @@ class Seat:
         """Set by whoever closes the connection of his own will."""
         self.gone = False
         """The server has ended its side."""
+        self.booked = False
+        """Its end has been counted."""
+        self.seated = False
+        """It has a connection, or had one, whose end the watch will tell."""
         self.socket: socket.socket | None = None
         self._conn: ReferenceType[Any] | None = None
 
@@ -75,8 +81,13 @@ class Seat:
 
     def take(self, conn: Any) -> None:
         """Seat a connection that has just been made."""
-        self._conn = ref(conn)
+        self._conn = ref(conn, self._dropped)
         conn._poolguard_seat = self
+
+    def _dropped(self, _: object) -> None:
+        # psycopg_pool does not close connections that it finds broken, nor do applications always.
+        # No lock may be taken here: the collector runs at any time, also while one is held.
+        self.hang_up()
 
     def hang_up(self) -> None:
         """Let the FIN leave after a close: the duplicate would hold the socket open."""
@@ -97,14 +108,17 @@ class Watch:
     """Waits for the end of any seat's socket, for a ring of the doorbell, or for a time.
 
     One thread (or one event loop) waits; any thread may add seats or ring. Without epoll (outside
-    Linux) only the doorbell and the time work: a seat then ends when its connection is closed.
+    Linux), or a socket, a seat ends when its connection is closed or collected, and each return of
+    :meth:`wait` looks for that.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Reentrant: what rings may be the collector, which runs at any time.
+        self._lock = threading.RLock()
         self._seats: dict[int, Seat] = {}
+        self._unseen: list[Seat] = []
+        """Seats whose sockets cannot be watched."""
         self._closed = False
-        self._reported: list[Seat] = []
         self._rung = threading.Event()
         self.on_ring: Callable[[], None] | None = None
         """Called at each ring where there is no descriptor for an event loop to wait on."""
@@ -115,12 +129,13 @@ class Watch:
             self._epoll.register(self._bell, select.EPOLLIN)
         else:
             _say_once_that_sockets_are_not_watched()
+        _watches.add(self)
 
     def __repr__(self) -> str:
-        return f"<Watch of {len(self._seats)} sockets{' closed' if self._closed else ''}>"
+        return f"<Watch of {len(self)} seats{' closed' if self._closed else ''}>"
 
     def __len__(self) -> int:
-        return len(self._seats)
+        return len(self._seats) + len(self._unseen)
 
     @property
     def closed(self) -> bool:
@@ -130,6 +145,11 @@ class Watch:
     def sees_sockets(self) -> bool:
         return self._epoll is not None
 
+    @property
+    def blind(self) -> bool:
+        """Some seat can end without a word: :meth:`wait` has to be called now and then."""
+        return bool(self._unseen)
+
     def fileno(self) -> int:
         """The descriptor for an event loop to wait on; -1 where sockets are not watched."""
         return -1 if self._epoll is None else self._epoll.fileno()
@@ -137,18 +157,29 @@ class Watch:
     def any_closing(self) -> bool:
         """Some connection was closed by us and the server has not ended its side yet."""
         with self._lock:
-            return any(seat.reason is not None for seat in self._seats.values())
+            seats = (*self._seats.values(), *self._unseen)
+        return any(seat.reason is not None for seat in seats)
 
-    def add(self, seat: Seat, fileno: int) -> None:
+    def add(self, seat: Seat, fileno: int | None) -> None:
         """Watch the socket *fileno* on behalf of *seat*, through a duplicate of it."""
         with self._lock:
-            if self._epoll is None or self._closed:
+            if self._closed:
                 return
-            seat.socket = socket.socket(fileno=os.dup(fileno))
-            self._seats[seat.socket.fileno()] = seat
-            # Edge-triggered: what the server sends to a connection in use is not our business,
-            # and its end is told once.
-            self._epoll.register(seat.socket, select.EPOLLRDHUP | select.EPOLLET)
+            if self._epoll is None or fileno is None:
+                self._unseen.append(seat)
+                seat.seated = True
+                return
+            duplicate = socket.socket(fileno=os.dup(fileno))
+            try:
+                # Edge-triggered: what the server sends to a connection in use is not our business,
+                # and its end is told once.
+                self._epoll.register(duplicate, select.EPOLLRDHUP | select.EPOLLET)
+            except BaseException:
+                duplicate.close()
+                raise
+            seat.socket = duplicate
+            seat.seated = True
+            self._seats[duplicate.fileno()] = seat
 
     def ring(self) -> None:
         """Make :meth:`wait` return now."""
@@ -162,21 +193,17 @@ class Watch:
         if self.on_ring is not None:
             self.on_ring()
 
-    def report(self, seat: Seat) -> None:
-        """Have the next :meth:`wait` tell the end of a seat whose socket is not watched."""
-        with self._lock:
-            self._reported.append(seat)
-        self.ring()
-
     def wait(self, timeout: float | None) -> list[Seat]:
-        """The seats whose sockets have ended; waits at most *timeout* seconds for news."""
+        """The seats that have ended; waits at most *timeout* seconds for news."""
         if self._epoll is None:
             self._rung.wait(timeout)
             self._rung.clear()
-        ended = self._poll(self._epoll, timeout) if self._epoll is not None else []
-        with self._lock:
-            ended += self._reported
-            self._reported = []
+        ended = [] if self._epoll is None else self._poll(self._epoll, timeout)
+        if self._unseen:
+            with self._lock:
+                over = [seat for seat in self._unseen if _is_over(seat)]
+                self._unseen = [seat for seat in self._unseen if seat not in over]
+            ended += over
         for seat in ended:
             seat.gone = True
         return ended
@@ -198,32 +225,61 @@ class Watch:
             ended.append(seat)
         return ended
 
+    def take_all(self) -> list[Seat]:
+        """Watch no seat any more; returns those that were here, whether they have ended or not."""
+        with self._lock:
+            seats = [*self._seats.values(), *self._unseen]
+            self._forget()
+        return seats
+
     def close(self) -> None:
         """Stop watching; seats that are still here are forgotten."""
         with self._lock:
-            self.disown()
+            self._end()
 
     def disown(self) -> None:
-        """The same without taking the lock: in a forked child its holder does not exist.
+        """The same in a forked child, for which the parent's watch goes on."""
+        self._end()
+        self._lock = threading.RLock()  # the old one may be held, by a thread that is not here
 
-        Only this process' descriptors are closed; the parent's watch goes on.
-        """
+    def _end(self) -> None:
         if self._closed:
             return
         self._closed = True
+        self._forget()
+        if self._epoll is not None:
+            self._epoll.close()
+            os.close(self._bell)
+
+    def _forget(self) -> None:
         for seat in self._seats.values():
             if seat.socket is not None:
                 seat.socket.close()
                 seat.socket = None
         self._seats.clear()
-        if self._epoll is not None:
-            self._epoll.close()
-            os.close(self._bell)
+        self._unseen.clear()
 
     def __del__(self) -> None:
         if not getattr(self, "_closed", True):
-            self.disown()
+            self._end()
 
+
+def _is_over(seat: Seat) -> bool:
+    conn = seat.conn
+    return conn is None or bool(getattr(conn, "closed", False))
+
+
+_watches: WeakSet[Watch] = WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    """The sockets are the parent's: nothing that is dropped in the child may shut them down."""
+    for watch in list(_watches):
+        watch.disown()
+    _watches.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 _said = False
 

@@ -7,7 +7,6 @@ what remains is a list of I/O to do, which each pool does in its own way.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
@@ -47,7 +46,6 @@ class Shell(Reader):
     name: str
     _books: Books
     _watch: Watch
-    _forked = False
 
     # -- one look ------------------------------------------------------------------------------
 
@@ -57,9 +55,7 @@ class Shell(Reader):
         for seat in ended:
             self._books.ended(seat)
             conn = seat.conn
-            if conn is not None and seat.reason is None and self._take_idle(conn):
-                self._resized_by(-1)
-                self._count_lost()
+            if conn is not None and seat.reason is None and self._lost_idle(conn):
                 done.dead.append(conn)
         now = monotonic()
         done.openings, actions, done.wake = self._books.look(now, self.counts(), self._idle_seats())
@@ -71,10 +67,13 @@ class Shell(Reader):
                     self._let_go(self._take_longest_idle(), "idle", done)
                 self._new_idle_period()
             elif isinstance(action, Retire):
-                for conn in self._taken(action.seat):
+                conn = action.seat.conn
+                if self._take_idle(conn):
+                    self._fewer_idle()
                     self._let_go(conn, "lifetime", done)
             elif isinstance(action, Verify):
-                for conn in self._taken(action.seat):
+                conn = action.seat.conn
+                if self._take_idle(conn):  # not counted as used: it comes back
                     done.verify = conn
                     self._books.verification_began(action.seat, now)
             elif isinstance(action, Abandon):
@@ -87,21 +86,29 @@ class Shell(Reader):
         self._resized_by(-1)
         done.surplus.append(conn)
 
-    def _taken(self, seat: Seat) -> Iterator[Any]:
-        """The connection of *seat*, taken out of the idle ones; nothing if it has just left."""
-        conn = seat.conn
-        if conn is not None and self._take_idle(conn):
-            yield conn
+    def _lost_idle(self, conn: Any) -> bool:
+        """Count a connection that has ended as lost; False where it is not an idle one."""
+        if not self._take_idle(conn):
+            return False
+        self._fewer_idle()
+        self._resized_by(-1)
+        self._count_lost()
+        return True
 
     # -- moments of psycopg_pool that both answer alike --------------------------------------
 
     def _when_vacant(self) -> None:
-        self._watch.ring()
+        self._ring()
 
     def _when_queued(self) -> None:
         counts = self.counts()
         if counts.size < counts.max_size:
-            self._watch.ring()
+            self._ring()
+
+    def _ring(self) -> None:
+        """Have the pool looked at now; nothing before it is opened, which looks anyway."""
+        if (watch := getattr(self, "_watch", None)) is not None:
+            watch.ring()
 
     def _joins(self, conn: Any) -> bool:
         """A connection comes in: whether it is still alive, as far as the watch knows."""
@@ -124,30 +131,24 @@ class Shell(Reader):
     def _after_close(self, conn: Any) -> None:
         seat = seat_of(conn)
         if seat is not None and not seat.gone:
-            if seat.socket is None:
-                self._watch.report(seat)
-            else:
-                seat.hang_up()
+            seat.hang_up()
+            if self._watch.blind:
+                self._watch.ring()
 
     def _cut(self, conn: Any) -> None:
         """Have the seat of a dead connection ended, though its server may never answer."""
         seat = seat_of(conn)
         if seat is not None and not seat.gone:
-            if seat.socket is None:
-                self._watch.report(seat)
-            else:
-                seat.cut()
+            seat.cut()
+            if self._watch.blind:
+                self._watch.ring()
 
     # -- errors --------------------------------------------------------------------------------
 
     def _explained(self, error: BaseException, began: float) -> BaseException:
         """Count an acquire's failure; returns the error to raise, in psycopg_pool's own family."""
         if self._forked:
-            return ForkError(
-                f"the pool {self.name!r} was opened before this process ({os.getpid()}) was "
-                f"forked, and its connections belong to the parent. Open the pool in the child: "
-                f"under gunicorn, in post_fork or later, which poolguard's hooks do"
-            )
+            return error
         self._books.refused(began, error)
         if isinstance(error, psycopg_pool.PoolTimeout):
             return self._books.timeout_error(monotonic() - began, self.counts())
@@ -157,16 +158,26 @@ class Shell(Reader):
             return PoolClosed(*error.args)
         return error
 
+    def _unopened(self, error: psycopg_pool.PoolTimeout | psycopg_pool.PoolClosed) -> Exception:
+        """The error to raise where waiting for the floor, or opening, has ended with *error*."""
+        if isinstance(error, psycopg_pool.PoolTimeout):
+            return self._books.incomplete_error(error, self.counts())
+        return PoolClosed(*error.args)
+
     # -- fork ----------------------------------------------------------------------------------
 
-    def _disown(self) -> None:
-        """In a forked child: this pool is the parent's.
+    def _refuse_child(self) -> None:
+        if self._forked:
+            raise ForkError(
+                f"the pool {self.name!r} was opened before this process ({os.getpid()}) was "
+                f"forked, and its connections belong to the parent. Open the pool in the child: "
+                f"under gunicorn, in post_fork or later, which poolguard's hooks do"
+            )
 
-        No lock is taken, since one that was held at the fork is held for ever.
-        """
-        self._forked = True
-        self._mark_closed()
-        self._watch.disown()
+    def _disown(self) -> None:
+        """In a forked child: this pool is the parent's. No lock is taken, one may be held."""
+        self._close_to_child()
+        self._books.disown()
 
 
 _open_pools: WeakSet[Shell] = WeakSet()

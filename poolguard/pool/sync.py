@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Any, Generic, cast
 from weakref import ReferenceType, ref
 
+import psycopg_pool
 from psycopg import Connection
 from psycopg_pool.abc import CT, ConnectFailedCB, ConnectionCB, ConninfoParam, KwargsParam
 
@@ -16,7 +17,7 @@ from ..budget.ledger import Ledger
 from ..listener import Listener
 from ._seams import SyncSeams, seat_of, silence
 from .arrival import ARRIVING, arrive, place_of
-from .books import Books, Opening
+from .books import Books, Opening, log_callback_failed
 from .seat import Seat, Watch
 from .shell import Shell, remember_open
 from .upkeep import Pace
@@ -79,6 +80,8 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
         )
         self._warm = threading.Event()
         self._upkeep: threading.Thread | None = None
+        self._jobs: list[threading.Thread] = []
+        """Connects and verifications, some of which may have ended."""
         super().__init__(
             conninfo,
             connection_class=connection_class,
@@ -122,6 +125,28 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
             self._books.acquired(began, seat)
         return conn
 
+    def open(self, wait: bool = False, timeout: float = 30.0) -> None:
+        """Open the pool, as :meth:`psycopg_pool.ConnectionPool.open` does."""
+        try:
+            super().open(wait, timeout)
+        except psycopg_pool.PoolClosed as error:
+            raise self._unopened(error) from None
+
+    def wait(self, timeout: float = 30.0) -> None:
+        """Wait for the floor, as :meth:`psycopg_pool.ConnectionPool.wait` does.
+
+        Closes the pool when the time is over; :meth:`wait_warm` does not.
+        """
+        try:
+            super().wait(timeout)
+        except (psycopg_pool.PoolTimeout, psycopg_pool.PoolClosed) as error:
+            raise self._unopened(error) from None
+
+    def resize(self, min_size: int, max_size: int | None = None) -> None:
+        """Change the bounds, as :meth:`psycopg_pool.ConnectionPool.resize` does."""
+        super().resize(min_size, max_size)
+        self._ring()  # those who wait may have a connection opened for them now
+
     @property
     def warm(self) -> bool:
         """The floor has been reached at least once."""
@@ -142,24 +167,37 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
     def close(self, timeout: float = 5.0) -> None:
         """Close the pool, as :meth:`psycopg_pool.ConnectionPool.close` does.
 
-        Waits, within *timeout* seconds, until the server has ended the connections that were idle.
+        Waits, within *timeout* seconds, until the server has ended the connections that were idle
+        and those being opened.
         """
         until = monotonic() + timeout
         super().close(timeout)
+        while (thread := self._unfinished()) is not None and monotonic() < until:
+            thread.join(0.005)
+
+    def _unfinished(self) -> threading.Thread | None:
+        """A thread of the closed pool that is about to end, but for that which asks."""
+        here = threading.current_thread()
+        for job in self._jobs:
+            if job.is_alive() and job is not here:
+                return job
         upkeep = self._upkeep
-        if upkeep is not None and upkeep is not threading.current_thread():
-            while upkeep.is_alive() and self._watch.any_closing() and monotonic() < until:
-                upkeep.join(0.005)
+        if upkeep is None or upkeep is here or not upkeep.is_alive():
+            return None
+        watch = self._watch
+        stays = len(watch) > 0 and not watch.any_closing() and not self._books.opening
+        return None if stays else upkeep
 
     # -- the moments of psycopg_pool -----------------------------------------------------------
 
     def _when_opened(self) -> None:
-        remember_open(self)
         watch = self._watch = Watch()
+        remember_open(self)
         self._books.opened(self.name, monotonic(), watch.ring)
         self._upkeep = threading.Thread(
             target=_keep_up,
-            args=(ref(self), watch, self._books),
+            # The ring of __del__ comes too early: the pool can still be reached then.
+            args=(ref(self, lambda _: watch.ring()), watch, self._books),
             name=f"{self.name}-upkeep",
             daemon=True,
         )
@@ -177,6 +215,15 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
         self._watch.ring()
         return False
 
+    def _has_joined(self, conn: CT) -> None:
+        # It may have ended just before it joined, when the upkeep could not find it.
+        if (seat := seat_of(conn)) is not None and seat.gone:
+            with self._counting:
+                lost = self._lost_idle(conn)
+            if lost:
+                self._bury(conn)
+                self._watch.ring()
+
     # -- upkeep --------------------------------------------------------------------------------
 
     def _look(self, ended: list[Seat]) -> float | None:
@@ -190,17 +237,22 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
                 self._in_thread("connect", self._open_one, opening)
             except RuntimeError as error:  # the process may have no more threads
                 self._not_opened(opening, error)
-        if todo.verify is not None:
-            self._in_thread("verify", self._verify, todo.verify)
         for conn in todo.dead:
             self._bury(conn)
         for conn in todo.surplus:
             self._discard(conn)
+        if todo.verify is not None:
+            try:
+                self._in_thread("verify", self._verify, todo.verify)
+            except RuntimeError:
+                self._verified(todo.verify)  # not now, then
         self._books.tell()
         return todo.wake
 
     def _in_thread(self, what: str, target: Callable[..., None], *args: Any) -> None:
-        threading.Thread(target=target, args=args, name=f"{self.name}-{what}", daemon=True).start()
+        job = threading.Thread(target=target, args=args, name=f"{self.name}-{what}", daemon=True)
+        job.start()
+        self._jobs = [*(other for other in self._jobs if other.is_alive()), job]
 
     def _open_one(self, opening: Opening) -> None:
         """Connect, in a thread of its own: a connect never queues behind another or a return."""
@@ -224,7 +276,10 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
         self._books.tell()
         self._watch.ring()
         if give_up:
-            self.reconnect_failed()
+            try:
+                self.reconnect_failed()
+            except Exception as raised:  # noqa: BLE001 - as in psycopg_pool's workers
+                log_callback_failed("reconnect_failed", raised)
 
     def _verify(self, conn: CT) -> None:
         """Ask one idle connection for a sign of life and put it back, or let it go."""
@@ -237,10 +292,13 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
                 self._count_lost()
             self._bury(conn)
         else:
-            with self._counting:
-                self._books.verification_ended()
-            self._put(conn)
+            self._verified(conn)
         self._watch.ring()
+
+    def _verified(self, conn: CT) -> None:
+        with self._counting:
+            self._books.verification_ended()
+        self._put(conn)
 
     def _bury(self, conn: CT) -> None:
         """Close a connection that the server has ended, or that does not answer."""
@@ -271,7 +329,7 @@ def _keep_up(pool: ReferenceType[GuardedPool[Any]], watch: Watch, books: Books) 
         for seat in ended:
             books.ended(seat)
         books.tell()
-        wake = None
+        wake = monotonic() + 1.0 if watch.blind else None
         if not len(watch) and not books.opening:
             books.close()
             watch.close()
@@ -282,13 +340,13 @@ def _seat_then(configure: ConnectionCB[CT] | None) -> ConnectionCB[CT]:
     """psycopg_pool's ``configure`` callback: ours first, then the user's."""
 
     def seat_then_configure(conn: CT) -> None:
-        arrive(conn)
-        if configure is not None:
-            try:
+        try:
+            arrive(conn)
+            if configure is not None:
                 configure(conn)
-            except BaseException:
-                silence(conn)
-                conn.close()
-                raise
+        except BaseException:
+            silence(conn)
+            conn.close()
+            raise
 
     return seat_then_configure

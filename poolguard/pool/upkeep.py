@@ -128,7 +128,8 @@ def decide(now: float, s: Snapshot, pace: Pace) -> tuple[list[Action], float | N
     if d.size > d.floor:
         period_ends = s.idle_low_since + pace.idle_timeout
         if period_ends <= now:
-            actions.append(Shrink(max(0, min(s.idle_low, d.size - d.opening - d.floor))))
+            spare = len(s.idle) - sum(isinstance(a, (Verify, Retire)) for a in actions)
+            actions.append(Shrink(max(0, min(s.idle_low, spare, d.size - d.opening - d.floor))))
             wakes.append(now + pace.idle_timeout)
         else:
             wakes.append(period_ends)
@@ -143,17 +144,17 @@ def _care(now: float, idle: Sequence[Seat], d: Demand, pace: Pace) -> tuple[list
     if retiring.retire_at > now and verify_at > now:
         return [], min(retiring.retire_at, verify_at)
     # With the others lent out, a request is about to ask for the last idle one: let it.
+    needed = len(idle) == 1 and d.lent > 0
     later = now + pace.check_timeout
-    if len(idle) == 1 and d.lent:
-        return [], later
     if retiring.retire_at <= now:
         # Both steps of a replacement follow from the counts, so it does not matter who opened the
         # one too many. Where the pool is full, the old one has to make the place.
         if d.size - d.opening > d.floor or d.size >= d.max_size:
-            return [Retire(retiring)], later
-        if not d.opening and d.room and (d.retry_at is None or d.retry_at <= now):
+            if not needed:
+                return [Retire(retiring)], later
+        elif not d.opening and d.room and (d.retry_at is None or d.retry_at <= now):
             return [Open(1, "refresh")], later
-    if verify_at <= now:
+    if verify_at <= now and not needed:
         return [Verify(oldest)], later
     return [], later
 

@@ -1,0 +1,38 @@
+"""Both kinds of pool, and a way to the server that a test can close."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import cast
+
+import pytest
+
+from poolguard.lab.postgres import PrivatePostgres
+from poolguard.lab.proxy import SlowProxy
+from tests.pool.support import Kind
+
+
+@pytest.fixture(params=["sync", "async"])
+def kind(request: pytest.FixtureRequest) -> Kind:
+    """A test that asks for this runs once with each of the two pools."""
+    return cast("Kind", request.param)
+
+
+@pytest.fixture(scope="session")
+def _gate(postgres: PrivatePostgres) -> Iterator[SlowProxy]:
+    with SlowProxy(target=("127.0.0.1", postgres.port), connect_delay=0) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def gate(_gate: SlowProxy) -> Iterator[SlowProxy]:
+    """A proxy before the server: ``blackhole()`` holds connects, ``refuse()`` fails them."""
+    yield _gate
+    _gate.resume()
+    _gate.set(latency=0)
+
+
+@pytest.fixture
+def gate_dsn(postgres: PrivatePostgres, gate: SlowProxy) -> str:
+    """The way to the server through the gate."""
+    return postgres.conninfo(host=gate.host, port=gate.port)

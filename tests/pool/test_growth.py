@@ -1,0 +1,160 @@
+"""How many connects to begin: plain numbers in, plain numbers out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from poolguard.pool.growth import SLOW_DOUBLINGS, Demand, connects_to_begin, next_look
+
+NOW = 1000.0
+CALM = Demand(
+    waiting=0,
+    idle=0,
+    opening=0,
+    size=0,
+    lent=0,
+    floor=0,
+    max_size=100,
+    max_connecting=32,
+    begun=0,
+    waited=0.0,
+    connect_time=0.1,
+    retry_at=None,
+)
+
+
+def begins(**state: object) -> int:
+    return connects_to_begin(NOW, replace(CALM, **state))  # type: ignore[arg-type]
+
+
+def looks(**state: object) -> float | None:
+    return next_look(NOW, replace(CALM, **state))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("state", "n"),
+    [
+        ({}, 0),
+        ({"floor": 10}, 10),
+        ({"floor": 10, "size": 4, "idle": 4}, 6),
+        ({"floor": 10, "size": 10, "opening": 10}, 0),
+        ({"floor": 10, "size": 12, "idle": 12}, 0),
+        ({"floor": 3, "size": 1, "lent": 1}, 2),
+    ],
+)
+def test_the_floor_is_filled_at_once(state: dict[str, int], n: int) -> None:
+    assert begins(**state) == n
+
+
+@pytest.mark.parametrize(
+    ("state", "n"),
+    [
+        ({"waiting": 20}, 20),
+        ({"waiting": 20, "opening": 5, "size": 5}, 15),
+        ({"waiting": 5, "opening": 5, "size": 5}, 0),
+        ({"waiting": 3, "opening": 5, "size": 5}, 0),
+        ({"waiting": 5, "floor": 10}, 10),
+        ({"waiting": 10, "floor": 5}, 10),
+    ],
+)
+def test_with_nothing_lent_out_each_waiter_needs_a_connect(state: dict[str, int], n: int) -> None:
+    assert begins(**state) == n
+
+
+@pytest.mark.parametrize(
+    ("state", "n"),
+    [
+        ({"waiting": 20, "max_size": 8}, 8),
+        ({"waiting": 20, "max_size": 8, "size": 6, "lent": 6, "waited": 9.0}, 2),
+        ({"waiting": 20, "max_size": 8, "size": 8, "lent": 8, "waited": 9.0}, 0),
+        ({"waiting": 20, "max_size": 8, "size": 9, "lent": 9, "waited": 9.0}, 0),
+        ({"floor": 50}, 32),
+        ({"waiting": 50, "opening": 30, "size": 30}, 2),
+        ({"waiting": 50, "opening": 40, "size": 40}, 0),
+        ({"floor": 5, "max_connecting": 2, "opening": 1, "size": 1}, 1),
+        ({"waiting": 20, "starved": True}, 0),
+        ({"floor": 20, "starved": True}, 0),
+    ],
+)
+def test_bounds(state: dict[str, object], n: int) -> None:
+    """max_size (which resize() may have put below the size), max_connecting, the ledger."""
+    assert begins(**state) == n
+
+
+def test_while_something_is_lent_a_queue_of_no_length_opens_nothing() -> None:
+    assert begins(waiting=20, size=1, lent=1, waited=0.0) == 0
+    assert begins(waiting=20, size=1, lent=1, waited=0.0099) == 0
+
+
+def test_slow_start_doubles_with_each_step_that_the_queue_persists() -> None:
+    """A step is a tenth of a connect's time: here 10 ms."""
+    begun, bursts = 0, []
+    for step in range(1, 7):
+        n = begins(
+            waiting=20,
+            size=1 + begun,
+            opening=begun,
+            lent=1,
+            begun=begun,
+            waited=step * 0.01 + 1e-9,
+        )
+        bursts.append(n)
+        begun += n
+    assert bursts == [1, 2, 4, 8, 5, 0]
+
+
+def test_slow_start_counts_what_it_has_begun_also_when_that_has_ended() -> None:
+    assert begins(waiting=20, size=8, lent=8, begun=7, waited=0.035) == 0
+    assert begins(waiting=20, size=8, lent=8, begun=7, waited=0.045) == 8
+
+
+def test_slow_start_does_not_slow_the_floor_down() -> None:
+    assert begins(waiting=20, size=1, lent=1, floor=5) == 4
+
+
+def test_a_step_is_bounded_in_both_directions() -> None:
+    assert CALM.step == pytest.approx(0.01)
+    assert replace(CALM, connect_time=30.0).step == 0.020
+    assert replace(CALM, connect_time=0.0).step == 0.001
+
+
+def test_a_queue_that_never_empties_goes_on_growing() -> None:
+    """However many connects it has begun in its life, most of which are gone again."""
+    long = SLOW_DOUBLINGS * 0.01 + 1.0
+    assert begins(waiting=5, size=3, lent=3, begun=10_000_000, waited=long) == 5
+
+
+def test_one_probe_at_a_time_while_connecting_fails() -> None:
+    failing = {"waiting": 20, "floor": 5, "retry_at": NOW}
+    assert begins(**failing) == 1
+    assert begins(**failing, opening=1, size=1) == 0
+    assert begins(**{**failing, "retry_at": NOW + 0.01}) == 0
+    assert begins(**{**failing, "retry_at": NOW - 9.0}) == 1
+    assert begins(retry_at=NOW) == 0
+    assert begins(**failing, starved=True) == 0
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {},
+        {"floor": 5, "size": 5, "idle": 5},
+        {"waiting": 5, "opening": 5, "size": 5},
+        {"waiting": 5, "size": 100, "lent": 100},
+        {"waiting": 5, "starved": True, "lent": 1, "size": 1},
+        {"waiting": 5, "retry_at": NOW + 1, "opening": 1, "size": 1},
+    ],
+)
+def test_nothing_to_look_for_before_an_event(state: dict[str, object]) -> None:
+    assert looks(**state) is None
+
+
+def test_it_looks_again_after_a_step_while_the_queue_persists() -> None:
+    assert looks(waiting=5, opening=1, size=2, lent=1) == pytest.approx(NOW + 0.01)
+
+
+@pytest.mark.parametrize("state", [{"waiting": 5}, {"floor": 5}])
+def test_it_looks_again_when_the_next_probe_is_due(state: dict[str, object]) -> None:
+    assert looks(**state, retry_at=NOW + 0.7) == NOW + 0.7

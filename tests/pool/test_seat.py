@@ -1,0 +1,291 @@
+"""The watch on real sockets: who ended, who hung up, and which descriptors are left."""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from time import monotonic
+
+import psycopg
+import pytest
+
+from poolguard.pool import seat as module
+from poolguard.pool.seat import Seat, Watch
+from tests.pool.support import descriptors, held_elsewhere, in_child
+from tests.support import until
+
+
+class Owner:
+    """Stands for a connection: what a seat refers to."""
+
+    closed = False
+
+
+@pytest.fixture
+def watch() -> Iterator[Watch]:
+    made = Watch()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """A client's socket and its peer's."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.settimeout(10)
+        theirs.settimeout(10)
+        yield ours, theirs
+
+
+def seated(watch: Watch, fileno: int | None) -> tuple[Seat, Owner]:
+    seat, owner = Seat(None, 0.0), Owner()
+    seat.take(owner)
+    watch.add(seat, fileno)
+    return seat, owner
+
+
+Pair = tuple[socket.socket, socket.socket]
+
+
+def test_the_end_of_a_peer_is_told_once(watch: Watch, pair: Pair) -> None:
+    ours, theirs = pair
+    seat, _owner = seated(watch, ours.fileno())
+    assert watch.wait(0) == []
+    assert len(watch) == 1
+    theirs.close()
+    assert watch.wait(10) == [seat]
+    assert seat.gone
+    assert watch.wait(0) == []
+    assert len(watch) == 0
+
+
+def test_a_reset_is_an_end(watch: Watch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ours = socket.create_connection(server.getsockname())
+        theirs, _ = server.accept()
+        seat, _owner = seated(watch, ours.fileno())
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        theirs.close()
+        assert watch.wait(10) == [seat]
+        ours.close()
+
+
+def test_data_is_not_an_end(watch: Watch, pair: Pair) -> None:
+    """What the server sends to a connection in use wakes nobody."""
+    ours, theirs = pair
+    seated(watch, ours.fileno())
+    theirs.sendall(b"a row")
+    assert watch.wait(0) == []
+    assert ours.recv(100) == b"a row"
+
+
+def test_closing_the_original_is_not_an_end(watch: Watch, pair: Pair) -> None:
+    """The peer decides; the duplicate is what tells."""
+    ours, theirs = pair
+    seat, _owner = seated(watch, ours.fileno())
+    ours.close()
+    assert watch.wait(0) == []
+    theirs.close()
+    assert watch.wait(10) == [seat]
+
+
+def test_without_hanging_up_the_peer_never_learns_of_the_close(watch: Watch, pair: Pair) -> None:
+    ours, theirs = pair
+    seat, _owner = seated(watch, ours.fileno())
+    ours.close()
+    theirs.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        theirs.recv(1)
+    theirs.settimeout(10)
+    seat.hang_up()
+    assert theirs.recv(1) == b""
+    assert watch.wait(0) == []
+    theirs.sendall(b"last words")  # our side reads on until the peer ends, too
+    assert len(watch) == 1
+
+
+def test_a_connection_that_nobody_refers_to_any_more_has_hung_up(watch: Watch, pair: Pair) -> None:
+    """psycopg_pool drops broken connections without closing them."""
+    ours, theirs = pair
+    seat, owner = seated(watch, ours.fileno())
+    ours.close()
+    del owner
+    gc.collect()
+    assert seat.conn is None
+    assert theirs.recv(1) == b""
+
+
+def test_cut_gives_end_of_file_to_whoever_reads(watch: Watch, pair: Pair) -> None:
+    ours, theirs = pair
+    seat, _owner = seated(watch, ours.fileno())
+    read: list[bytes] = []
+    reader = threading.Thread(target=lambda: read.append(ours.recv(1)))
+    reader.start()
+    seat.cut()
+    reader.join(10)
+    assert read == [b""]
+    assert watch.wait(10) == [seat]
+    assert theirs.recv(1) == b""
+
+
+def test_hanging_up_what_has_ended_does_nothing(watch: Watch, pair: Pair) -> None:
+    ours, theirs = pair
+    seat, _owner = seated(watch, ours.fileno())
+    theirs.close()
+    watch.wait(10)
+    seat.hang_up()
+    seat.cut()
+
+
+def test_a_ring_wakes_a_wait_that_has_no_end(watch: Watch) -> None:
+    woken = threading.Event()
+
+    def wait() -> None:
+        watch.wait(None)
+        woken.set()
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    assert not woken.is_set()
+    watch.ring()
+    assert woken.wait(10)
+    waiting.join()
+
+
+def test_rings_before_the_wait_are_answered_once(watch: Watch) -> None:
+    watch.ring()
+    watch.ring()
+    began = monotonic()
+    assert watch.wait(10) == []
+    assert monotonic() - began < 5
+    began = monotonic()
+    watch.wait(0.05)
+    assert monotonic() - began >= 0.05
+
+
+def test_no_descriptor_is_left(pair: Pair) -> None:
+    ours, _theirs = pair
+    before = descriptors()
+    watch = Watch()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        sockets = [socket.create_connection(server.getsockname()) for _ in range(5)]
+        for each in sockets:
+            seated(watch, each.fileno())
+        for each in sockets[:2]:
+            each.shutdown(socket.SHUT_RDWR)
+        until(lambda: watch.wait(0.1) is not None and len(watch) == 3)
+        for each in sockets:
+            each.close()
+    watch.close()
+    watch.close()
+    assert descriptors() == before
+    watch = Watch()
+    seated(watch, ours.fileno())
+    watch = Watch()  # the other one is collected
+    watch.close()
+    gc.collect()
+    assert descriptors() == before
+
+
+def test_a_closed_watch_takes_no_seat_and_hears_no_ring(watch: Watch, pair: Pair) -> None:
+    watch.close()
+    before = descriptors()
+    seat, _owner = seated(watch, pair[0].fileno())
+    watch.ring()
+    assert not seat.seated
+    assert len(watch) == 0
+    assert descriptors() == before
+
+
+def test_any_closing(watch: Watch, pair: Pair) -> None:
+    ours, theirs = pair
+    seat, _owner = seated(watch, ours.fileno())
+    assert not watch.any_closing()
+    seat.reason = "idle"
+    assert watch.any_closing()
+    theirs.close()
+    watch.wait(10)
+    assert not watch.any_closing()
+
+
+@pytest.mark.parametrize("how", ["close", "drop"])
+def test_without_sockets_a_seat_ends_with_its_connection(
+    monkeypatch: pytest.MonkeyPatch, pair: Pair, how: str
+) -> None:
+    """Outside Linux."""
+    monkeypatch.setattr(module, "WATCHES", False)
+    watch = Watch()
+    seat, owner = seated(watch, pair[0].fileno())
+    assert (watch.sees_sockets, watch.blind) == (False, True)
+    assert watch.wait(0) == []
+    if how == "close":
+        owner.closed = True
+    else:
+        del owner
+    watch.ring()
+    assert watch.wait(10) == [seat]
+    assert (watch.blind, len(watch)) == (False, 0)
+    watch.close()
+
+
+def test_in_a_forked_child_the_watch_is_closed_and_the_parents_goes_on(
+    watch: Watch, pair: Pair
+) -> None:
+    """Nothing that the child drops or closes reaches the parent's sockets."""
+    ours, theirs = pair
+    seat, owner = seated(watch, ours.fileno())
+
+    def child() -> str:
+        closed, left = watch.closed, len(watch)
+        seat.hang_up()
+        watch.ring()
+        watch.close()
+        return f"{closed} {left} {seat.socket}"
+
+    with held_elsewhere(watch._lock):
+        assert in_child(child) == "True 0 None"
+    assert owner is seat.conn
+    theirs.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        theirs.recv(1)
+    theirs.close()
+    assert watch.wait(10) == [seat]
+
+
+def test_the_end_of_a_real_server_session(
+    watch: Watch, dsn: str, admin: psycopg.Connection
+) -> None:
+    conn = psycopg.connect(dsn)
+    seat = Seat(None, 0.0)
+    seat.take(conn)
+    watch.add(seat, conn.pgconn.socket)
+    admin.execute("SELECT pg_terminate_backend(%s)", [conn.info.backend_pid])
+    assert watch.wait(10) == [seat]
+    conn.close()
+
+
+def test_the_end_comes_when_the_server_has_ended_not_when_we_have_closed(
+    watch: Watch, dsn: str, admin: psycopg.Connection
+) -> None:
+    """Its backend is gone from pg_stat_activity when the watch tells."""
+    conn = psycopg.connect(dsn)
+    pid = conn.info.backend_pid
+    seat = Seat(None, 0.0)
+    seat.take(conn)
+    watch.add(seat, conn.pgconn.socket)
+    conn.close()
+    seat.hang_up()
+    assert watch.wait(10) == [seat]
+    row = admin.execute("SELECT count(*) FROM pg_stat_activity WHERE pid = %s", [pid]).fetchone()
+    assert row == (0,)
+
+
+def test_descriptors_are_closed_in_an_executed_program(watch: Watch, pair: Pair) -> None:
+    seat, _owner = seated(watch, pair[0].fileno())
+    assert seat.socket is not None
+    for fileno in (watch.fileno(), watch._bell, seat.socket.fileno()):
+        assert not os.get_inheritable(fileno)
