@@ -7,34 +7,25 @@ a submodule of that name would put the module in its place.
 from __future__ import annotations
 
 import asyncio
-import logging
-import math
 import os
 import threading
 from collections.abc import Callable
-from contextvars import Context
-from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from . import registry
-from .budget.capacity import QUERY, Capacity
-from .budget.ledger import StaticLedger
-from .budget.plan import Plan, known_budget, make_plan
-from .errors import ModeError, PoolguardError, SettingsError
+from .budget.plan import Plan
+from .errors import ForkError, ModeError, PoolguardError, SettingsError
+from .opening import AsyncOpening, SyncOpening
 from .settings import Settings
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
-    import psycopg
-
     from .pool.aio import AsyncGuardedPool
     from .pool.sync import GuardedPool
 
 __all__ = ["Guard", "aconnection", "connection", "guard"]
-
-logger = logging.getLogger("poolguard")
 
 BUILD_TIMEOUT = 30.0
 """Seconds that an acquire waits for the opening thread to have imported psycopg."""
@@ -57,7 +48,8 @@ class Guard:
     name: str
     settings: Settings
     from_environment: bool
-    _lock: threading.Lock
+    _lock: threading.RLock
+    _opening: SyncOpening | AsyncOpening | None
 
     def __new__(
         cls,
@@ -66,8 +58,14 @@ class Guard:
         name: str = "default",
         **settings: Any,
     ) -> Guard:
-        built = Settings.build(dsn=conninfo, **settings)
-        return registry.register(name, built, lambda: cls._make(name, built))
+        if conninfo is not None:
+            if settings.get("dsn") is not None:
+                raise SettingsError("conninfo and dsn are the same setting; give one of them")
+            settings["dsn"] = conninfo
+        built = Settings.build(**settings)
+        found = registry.register(name, built, lambda: cls._make(name, built))
+        found.from_environment = False
+        return found
 
     @classmethod
     def _make(cls, name: str, settings: Settings, *, from_environment: bool = False) -> Guard:
@@ -75,25 +73,29 @@ class Guard:
         self.name = name
         self.settings = settings
         self.from_environment = from_environment
-        self._lock = threading.Lock()
-        self._reset()
+        # Reentrant: a signal's handler may close the guard while the thread it interrupts opens it.
+        self._lock = threading.RLock()
+        self._opening = None
         return self
 
-    def _reset(self) -> None:
-        self._opened_in = 0
-        self._closed = False
-        self._built = threading.Event()
-        self._broken: PoolguardError | None = None
-        self._sync: GuardedPool[Any] | None = None
-        self._async: AsyncGuardedPool[Any] | None = None
-        self._ledger = StaticLedger(1)
-        self._plan: Plan | None = None
+    def _renew_lock(self) -> None:
+        """Told by the registry: whoever held the lock at the fork does not exist here."""
+        self._lock = threading.RLock()
 
     def __repr__(self) -> str:
-        state = "inert"
-        if self._opened_in:
-            state = "closed" if self._closed else "ready" if self.ready else "opening"
+        opening = self._own()
+        if opening is None:
+            state = "inert"
+        elif opening.alive:
+            state = "ready" if self.ready else "opening" if opening.error is None else "broken"
+        else:
+            state = "closed"
         return f"<Guard {self.name!r} {state} {self.settings!r}>"
+
+    def _own(self) -> SyncOpening | AsyncOpening | None:
+        """The last opening, if it was this process' own."""
+        opening = self._opening
+        return opening if opening is not None and opening.here else None
 
     # -- opening -------------------------------------------------------------------------------
 
@@ -102,186 +104,78 @@ class Guard:
 
         Waits at most *wait* seconds for it to be warm; true when it is. A database that is away is
         no error: the pool keeps trying. Opening twice is allowed, reopening a closed guard too.
-        Raises :exc:`~poolguard.errors.PoolguardError` where the settings cannot work.
+        Raises :exc:`~poolguard.errors.PoolguardError` where the settings cannot work, if that
+        turns out within *wait* seconds; it is logged in any case.
         """
-        self._must_be("sync")
         with self._lock:
+            self._must_be("sync")
             if not self.opened:
-                self._reset()
-                self._opened_in = os.getpid()
-                threading.Thread(
-                    target=self._open_sync, name=f"poolguard-{self.name}-open", daemon=True
-                ).start()
+                before = self._opening
+                self._opening = opening = SyncOpening(self.name, self.settings)
+                try:
+                    opening.begin()
+                except RuntimeError:  # the process may have no more threads
+                    self._opening = before
+                    raise
         return self.wait_warm(wait) if wait > 0 else self.ready
 
     def wait_warm(self, timeout: float) -> bool:
         """Wait at most *timeout* seconds until the floor is reached; true when it has been.
 
-        Raises what made opening impossible.
+        Raises what made opening impossible. False at once for a guard that is not open.
         """
-        until = monotonic() + timeout
-        if not self._built.wait(timeout):
-            return False
-        if self._broken is not None:
-            raise self._broken
-        return self._sync is not None and self._sync.wait_warm(max(0.0, until - monotonic()))
-
-    def _open_sync(self) -> None:
-        """Import psycopg and open the pool, in a thread: post_fork must not wait for either."""
-        try:
-            from .pool.sync import GuardedPool
-
-            self._plan = self._plan_if_known()
-            pool = GuardedPool(
-                configure=self._configure, **self._arguments(), **self._pool_settings()
-            )
-            with self._lock:
-                if self._closed:
-                    return
-                self._sync = pool
-                pool.open()
-        except PoolguardError as error:
-            self._broken = error
-            logger.error("poolguard %r cannot open: %s", self.name, error)  # noqa: TRY400
-        except Exception as error:
-            self._broken = PoolguardError(f"poolguard {self.name!r} cannot open: {error!r}")
-            logger.exception("poolguard %r cannot open", self.name)
-        finally:
-            self._built.set()
+        opening = self._own()
+        return isinstance(opening, SyncOpening) and opening.wait_warm(timeout)
 
     async def aopen(self, wait: float = 0) -> bool:
         """Open the async pool on the running loop and start warming it.
 
-        Waits at most *wait* seconds for it to be warm; true when it is. Otherwise as :meth:`open`.
+        Waits at most *wait* seconds for it to be warm; true when it is. A pool whose loop was
+        closed under it is given up, and another one opened. Otherwise as :meth:`open`.
         """
-        self._must_be("async")
-        if not self.opened:
-            self._reset()
-            self._opened_in = os.getpid()
-            from .pool.aio import AsyncGuardedPool
-
-            try:
-                self._plan = self._plan_if_known()
-                self._async = AsyncGuardedPool(
-                    configure=self._aconfigure, **self._arguments(), **self._pool_settings()
+        with self._lock:
+            self._must_be("async")
+            opening = self._own()
+            if not isinstance(opening, AsyncOpening) or not opening.alive:
+                if isinstance(opening, AsyncOpening):
+                    opening.abandon()
+                opening = self._opening = AsyncOpening(self.name, self.settings)
+            elif opening.loop is not asyncio.get_running_loop():
+                raise PoolguardError(
+                    f"the guard {self.name!r} is open on another event loop, and its connections "
+                    f"belong to that. Close it there first, or make a guard with another name"
                 )
-            except PoolguardError:
-                self._opened_in = 0
-                raise
-            # In an empty context: the pool's tasks are no part of the trace that is current here.
-            opening = Context().run(asyncio.ensure_future, self._async.open())
-            self._opening = opening
-            self._built.set()
-        await asyncio.shield(self._opening)
-        assert self._async is not None
-        return await self._async.wait_warm(wait) if wait > 0 else self.ready
-
-    def _arguments(self) -> dict[str, Any]:
-        """psycopg_pool's own arguments."""
-        s = self.settings
-        plan = self._plan
-        return {
-            "conninfo": s.dsn or "",
-            "kwargs": self._connect_arguments(),
-            "min_size": plan.floor if plan else 1,
-            "max_size": plan.max_size if plan else 1,
-            "open": False,
-            "name": self.name,
-            "timeout": s.acquire_timeout,
-            "max_waiting": s.max_waiting,
-            "max_lifetime": s.max_lifetime,
-            "max_idle": s.idle_timeout,
-            "reconnect_timeout": math.inf,
-            "num_workers": 1,
-        }
-
-    def _pool_settings(self) -> dict[str, Any]:
-        """What poolguard's pools take beyond psycopg_pool's."""
-        from .telemetry.spans import SpanListener
-
-        s = self.settings
-        self._ledger.set_limit(self._plan.max_size if self._plan else 1)
-        return {
-            "ledger": self._ledger,
-            "listener": SpanListener(s.spans),
-            "max_connecting": s.max_connecting,
-            "refresh_interval": s.refresh_interval,
-            "check_timeout": s.check_timeout,
-        }
-
-    def _connect_arguments(self) -> dict[str, Any]:
-        from psycopg import ProgrammingError
-        from psycopg.conninfo import conninfo_to_dict
-
-        arguments: dict[str, Any] = {
-            "connect_timeout": math.ceil(self.settings.connect_timeout),
-            "fallback_application_name": "poolguard",
-        }
-        dsn = self.settings.dsn
-        if isinstance(dsn, str):
-            try:
-                given = conninfo_to_dict(dsn)
-            except ProgrammingError:
-                raise SettingsError(
-                    f"{self.settings.source('dsn')}: libpq cannot parse it as a connection string "
-                    f"or URL (neither it nor libpq's message is shown, since they may hold the "
-                    f"password). Special characters in a URL's user, password or path need "
-                    f"percent-encoding"
-                ) from None
-            if self.settings.source("connect_timeout") == "default" and "connect_timeout" in given:
-                del arguments["connect_timeout"]
-        return arguments
-
-    # -- plan ----------------------------------------------------------------------------------
-
-    def _plan_if_known(self) -> Plan | None:
-        if known_budget(self.settings) is None:
-            return None
-        return make_plan(None, self.settings, registry.workplace())
-
-    def _adopt(self, row: Any) -> Plan:
-        capacity = Capacity.from_row(row)
-        plan = make_plan(capacity, self.settings, registry.workplace())
-        self._ledger.set_limit(plan.max_size)
-        self._plan = plan
-        return plan
-
-    def _configure(self, conn: psycopg.Connection[Any]) -> None:
-        """With the first connection: ask what the server grants, and size the pool by it."""
-        if self._plan is None and self._sync is not None:
-            plan = self._adopt(_ask(conn))
-            self._sync.resize(plan.floor, plan.max_size)
-
-    async def _aconfigure(self, conn: psycopg.AsyncConnection[Any]) -> None:
-        if self._plan is None and self._async is not None:
-            plan = self._adopt(await _aask(conn))
-            await self._async.resize(plan.floor, plan.max_size)
+        warm = await opening.wait_warm(wait)
+        return warm if wait > 0 else self.ready
 
     # -- use -----------------------------------------------------------------------------------
 
     @property
     def pool(self) -> GuardedPool[Any] | AsyncGuardedPool[Any]:
         """The pool itself. Raises :exc:`~poolguard.errors.PoolguardError` while there is none."""
-        return self._async or self._sync_pool()
+        return self._async_pool() if self.mode == "async" else self._sync_pool()
 
     @property
     def plan(self) -> Plan | None:
         """Who gets how many connections; None until the server has been asked for its capacity."""
-        return self._plan
+        opening = self._own()
+        return None if opening is None else opening.plan
 
     @property
     def opened(self) -> bool:
         """It was opened in this process and not closed since."""
-        return self._opened_in == os.getpid() and not self._closed
+        opening = self._own()
+        return opening is not None and opening.alive
 
     def not_warm(self) -> str:
         """What to say when the warm-up has not ended in time."""
         status = self.status()
-        error = status.get("last_error")
-        have = status.get("idle", 0) + status.get("used", 0)
+        error = status["last_error"]
+        have = status["idle"] + status["used"]
+        floor = "?" if status["floor"] is None else status["floor"]
         return (
             f"poolguard {self.name!r} is not warm after {self.settings.warmup_timeout:g} s: it has "
-            f"{have} of {status.get('floor', '?')} connections"
+            f"{have} of {floor} connections"
             + (f"; the last failure: {error}" if error else "")
             + ". It keeps trying"
         )
@@ -289,7 +183,8 @@ class Guard:
     @property
     def ready(self) -> bool:
         """Open, warmed up, and at least one connection stands."""
-        pool = self._async or self._sync
+        opening = self._own()
+        pool = opening.pool if opening is not None and opening.alive else None
         if pool is None or pool.closed or not pool.warm:
             return False
         status = pool.status()
@@ -307,18 +202,33 @@ class Guard:
     def aconnection(self, timeout: float | None = None) -> AbstractAsyncContextManager[Any]:
         """A connection of the async pool: ``async with guard.aconnection() as conn``."""
         self._must_be("async")
-        if self._async is None:
-            raise self._not_open("await guard.aopen()")
-        return self._async.connection(timeout)
+        return self._async_pool().connection(timeout)
 
     def _sync_pool(self) -> GuardedPool[Any]:
-        if self._opened_in:
-            self._built.wait(BUILD_TIMEOUT)
-        if self._broken is not None:
-            raise self._broken
-        if self._sync is None:
+        opening = self._opened_here()
+        pool = opening.built(BUILD_TIMEOUT) if isinstance(opening, SyncOpening) else None
+        if pool is None:
             raise self._not_open("guard.open()")
-        return self._sync
+        return pool
+
+    def _async_pool(self) -> AsyncGuardedPool[Any]:
+        opening = self._opened_here()
+        if (
+            not isinstance(opening, AsyncOpening)
+            or opening.pool is None
+            or opening.loop.is_closed()
+        ):
+            raise self._not_open("await guard.aopen()")
+        return opening.pool
+
+    def _opened_here(self) -> SyncOpening | AsyncOpening | None:
+        if self._opening is not None and not self._opening.here:
+            raise ForkError(
+                f"the guard {self.name!r} was opened before this process ({os.getpid()}) was "
+                f"forked, and its connections belong to the parent. Open the guard in the child: "
+                f"under gunicorn, in post_fork or later, which poolguard's hooks do"
+            )
+        return self._opening
 
     def _not_open(self, how: str) -> PoolguardError:
         from .pool.errors import PoolClosed
@@ -342,31 +252,39 @@ class Guard:
         """``sync`` or ``async``; None while nothing has decided it."""
         if self.settings.mode != "auto":
             return self.settings.mode
-        if self._async is not None:
-            return "async"
-        if self._opened_in and self._opened_in == os.getpid():
-            return "sync"
+        opening = self._own()
+        if opening is not None:
+            return opening.mode
         return registry.workplace().mode
 
     def status(self) -> dict[str, Any]:
         """What the guard has and does, JSON-ready."""
-        plan = self._plan
-        pool = self._async or self._sync
+        opening = self._own()
+        pool = None if opening is None else opening.pool
+        plan = self.plan
         status: dict[str, Any] = {
             "name": self.name,
             "pid": os.getpid(),
             "mode": self.mode,
             "ready": self.ready,
+            "floor": None,
+            "max_size": None,
+            **dict.fromkeys(("idle", "used", "opening", "waiting"), 0),
+            "acquires": {},
+            "created": {},
+            "closed": {},
+            "warmup": {"asked": None, "opened": 0, "seconds": None},
+            "last_error": None,
         }
         if pool is not None:
             status |= pool.status()
-        if self._broken is not None:
-            status["last_error"] = str(self._broken)
+        if opening is not None and opening.error is not None:
+            status["last_error"] = str(opening.error)
         status["budget"] = {
             "capacity": plan and plan.capacity,
             "budget": plan and plan.budget,
             "instance": plan and plan.instance,
-            "in_use": self._ledger.in_use,
+            "in_use": 0 if opening is None else opening.ledger.in_use,
         }
         return status
 
@@ -378,19 +296,15 @@ class Guard:
         A connection that is in use goes on until it is returned. In another process than the one
         that opened the guard, and for an async guard, nothing is done.
         """
-        with self._lock:
-            if self._opened_in != os.getpid() or self._async is not None:
-                return
-            self._closed = True
-            pool = self._sync
-        if pool is not None:
-            pool.close(timeout)
+        opening = self._own()
+        if isinstance(opening, SyncOpening):
+            opening.close(timeout)
 
     async def aclose(self, timeout: float = 5.0) -> None:
         """Close the async pool, within *timeout* seconds. Closing twice is allowed."""
-        if self._opened_in == os.getpid() and self._async is not None:
-            self._closed = True
-            await self._async.close(timeout)
+        opening = self._own()
+        if isinstance(opening, AsyncOpening):
+            await opening.close(timeout)
 
     def __enter__(self) -> Guard:
         self.open(self.settings.warmup_timeout)
@@ -438,23 +352,3 @@ def connection(timeout: float | None = None) -> AbstractContextManager[Any]:
 def aconnection(timeout: float | None = None) -> AbstractAsyncContextManager[Any]:
     """A connection of the default guard: ``async with poolguard.aconnection() as conn``."""
     return guard().aconnection(timeout)
-
-
-def _ask(conn: psycopg.Connection[Any]) -> Any:
-    from psycopg.rows import dict_row
-
-    conn.autocommit = True
-    with conn.cursor(row_factory=dict_row) as cursor:
-        row = cursor.execute(QUERY).fetchone()
-    conn.autocommit = False
-    return row
-
-
-async def _aask(conn: psycopg.AsyncConnection[Any]) -> Any:
-    from psycopg.rows import dict_row
-
-    await conn.set_autocommit(True)
-    async with conn.cursor(row_factory=dict_row) as cursor:
-        row = await (await cursor.execute(QUERY)).fetchone()
-    await conn.set_autocommit(False)
-    return row

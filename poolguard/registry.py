@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import TYPE_CHECKING
 
@@ -71,3 +72,14 @@ def forget_all() -> None:
     with _lock:
         _guards.clear()
     set_workplace(Workplace())
+
+
+def _after_fork_in_child() -> None:
+    # The thread that held a lock at the fork does not exist here, so nobody would release it.
+    global _lock  # noqa: PLW0603
+    _lock = threading.RLock()
+    for each in _guards.values():
+        each._renew_lock()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

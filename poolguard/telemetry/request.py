@@ -7,25 +7,36 @@ through to the span at each acquire, since a server span may end before the appl
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from contextvars import ContextVar
 from time import time_ns
 from typing import TYPE_CHECKING
 
-from opentelemetry import propagate, trace
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from opentelemetry import context, propagate, trace
+from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, Status, StatusCode
 
 from ..pool.outcome import worst
 
 if TYPE_CHECKING:
     from ..listener import AcquireEnded, Outcome
 
-__all__ = ["CURRENT", "Request"]
+__all__ = ["CURRENT", "Request", "local_span"]
 
 CURRENT: ContextVar[Request | None] = ContextVar("poolguard_request", default=None)
 """The request that this context serves."""
 
 tracer = trace.get_tracer("poolguard")
+
+
+def local_span() -> Span | None:
+    """The current span, if it is one of this process, whether recording or not.
+
+    One that was only announced to us, by a ``traceparent`` that somebody extracted, is none.
+    """
+    span = trace.get_current_span()
+    known = span.get_span_context()
+    return span if known.is_valid and not known.is_remote else None
 
 
 class Request:
@@ -38,7 +49,9 @@ class Request:
 
     __slots__ = (
         "_began",
+        "_ended",
         "_headers",
+        "_lock",
         "_method",
         "_own",
         "_path",
@@ -56,8 +69,9 @@ class Request:
         self._path = path
         self._headers = headers
         self._own = False
-        span = trace.get_current_span()
-        self._span: Span | None = span if span.get_span_context().is_valid else None
+        self._ended = False
+        self._lock = threading.Lock()
+        self._span = local_span()
         self.outcome: Outcome = "acquired"
         self.acquires = 0
         self.waited = 0
@@ -75,33 +89,29 @@ class Request:
         """A span was current when the request entered."""
         return self._span is not None
 
-    @property
-    def has_own_span(self) -> bool:
-        """A span of our own was begun for it, and must be ended with it."""
-        return self._own
-
     def note(self, event: AcquireEnded) -> Span:
         """Count one acquire and write the tags through; returns the span that has them."""
-        self.acquires += 1
-        self.outcome = worst(self.outcome, event.outcome)
-        if event.outcome == "waited":
-            self.waited += 1
-        elif event.outcome == "created":
-            self.created += 1
-        if event.outcome != "acquired":
-            self.wait_time += event.ended - event.began
-        span = self._span
-        if span is None:
-            span = self._span = self._bind()
-        if span.is_recording():
-            span.set_attribute("poolguard.request.outcome", self.outcome)
-            span.set_attribute("poolguard.request.acquire_count", self.acquires)
-            span.set_attribute("poolguard.request.wait_time", self.wait_time)
-            if self.waited:
-                span.set_attribute("poolguard.request.waited_count", self.waited)
-            if self.created:
-                span.set_attribute("poolguard.request.created_count", self.created)
-        return span
+        with self._lock:  # one request may acquire in several threads at once
+            self.acquires += 1
+            self.outcome = worst(self.outcome, event.outcome)
+            if event.outcome == "waited":
+                self.waited += 1
+            elif event.outcome == "created":
+                self.created += 1
+            if event.outcome != "acquired":
+                self.wait_time += event.ended - event.began
+            span = self._span
+            if span is None:
+                span = self._span = self._bind()
+            if span.is_recording():
+                span.set_attribute("poolguard.request.outcome", self.outcome)
+                span.set_attribute("poolguard.request.acquire_count", self.acquires)
+                span.set_attribute("poolguard.request.wait_time", self.wait_time)
+                if self.waited:
+                    span.set_attribute("poolguard.request.waited_count", self.waited)
+                if self.created:
+                    span.set_attribute("poolguard.request.created_count", self.created)
+            return span
 
     def _bind(self) -> Span:
         """The span for the tags: the one current now, at the first acquire, or one of our own.
@@ -109,28 +119,33 @@ class Request:
         One of our own is not begun at the request's entry: a framework that is instrumented
         further in would find it and make its own server span an internal one.
         """
-        span = trace.get_current_span()
-        if span.get_span_context().is_valid:
+        span = local_span()
+        if span is not None:
             return span
+        if self._ended:  # a task that outlives its request: nobody would end a span begun now
+            return INVALID_SPAN
         self._own = True
         return tracer.start_span(
             self._method,
-            context=propagate.extract(self._headers),
+            context=propagate.extract(self._headers, context.get_current()),
             kind=SpanKind.SERVER,
             attributes={"http.request.method": self._method, "url.path": self._path},
             start_time=self._began,
         )
 
     def end(self, status: int | None, error: BaseException | None = None) -> None:
-        """The response is complete, or the application has failed."""
-        if not self._own or self._span is None:
+        """The response is complete, or the application has failed. Only the first call counts."""
+        with self._lock:
+            span = self._span if self._own and not self._ended else None
+            self._ended = True
+        if span is None:
             return
-        self._own = False
-        if self._span.is_recording():
+        if span.is_recording():
+            failed = status is not None and status >= 500
             if status is not None:
-                self._span.set_attribute("http.response.status_code", status)
-            if error is not None:
-                self._span.set_attribute("error.type", type(error).__qualname__)
-            if error is not None or (status is not None and status >= 500):
-                self._span.set_status(Status(StatusCode.ERROR))
-        self._span.end()
+                span.set_attribute("http.response.status_code", status)
+            if error is not None or failed:
+                reason = str(status) if error is None else type(error).__qualname__
+                span.set_attribute("error.type", reason)
+                span.set_status(Status(StatusCode.ERROR))
+        span.end()

@@ -10,7 +10,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 from opentelemetry.util.types import AttributeValue
 
 from ..listener import AcquireEnded, Connected, Listener
-from .request import CURRENT, tracer
+from .request import CURRENT, local_span, tracer
 
 if TYPE_CHECKING:
     from ..settings import Spans
@@ -36,15 +36,16 @@ class SpanListener(Listener):
         bound = None if request is None else request.note(event)
         if self._spans == "off" or (self._spans == "slow" and event.outcome == "acquired"):
             return
-        parent = trace.get_current_span()
-        if not parent.get_span_context().is_valid and bound is not None:
-            parent = bound
-        if parent.is_recording():
+        parent = local_span() or bound
+        if parent is not None and parent.is_recording():
             _add_spans(event, parent)
 
 
 def _add_spans(event: AcquireEnded, parent: trace.Span) -> None:
-    to_epoch = time.time_ns() - int(time.monotonic() * 1e9)
+    # Read in this order: what may pass between the two moves the spans later, and so neither before
+    # the request's begin nor past this moment.
+    now = time.monotonic()
+    to_epoch = time.time_ns() - int(now * 1e9)
     attributes: dict[str, AttributeValue] = {
         "db.client.connection.pool.name": event.pool,
         "poolguard.acquire.outcome": event.outcome,

@@ -1,0 +1,48 @@
+"""With opentelemetry-api alone, as poolguard's dependencies bring it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+SCRIPT = """
+import sys
+from importlib.abc import MetaPathFinder
+
+class NoSdk(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "opentelemetry.sdk":
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, NoSdk())
+
+from poolguard import Guard
+from poolguard.telemetry.request import CURRENT, Request
+
+with Guard(sys.argv[1], budget=2, floor=1, spans="all") as guard:
+    for headers in ({}, {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}):
+        request = Request("GET", "/", headers)
+        CURRENT.set(request)
+        with guard.connection(), guard.connection():
+            pass
+        try:
+            with guard.connection(), guard.connection():
+                guard.connection(timeout=0.01).__enter__()
+        except Exception as error:
+            request.end(503, error)
+    print(request)
+assert not [name for name in sys.modules if name.startswith("opentelemetry.sdk")]
+"""
+
+
+def test_it_counts_and_tells_nobody(dsn: str) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", SCRIPT, dsn],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stderr == ""
+    assert ran.stdout.startswith("<Request GET / timeout acquires=5 ")

@@ -1,0 +1,339 @@
+"""A guard: from settings to a warm pool, and what becomes of it when things go wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+import poolguard
+from poolguard import Guard, ModeError, opening
+from poolguard.budget.plan import Plan, make_plan
+from poolguard.lab.postgres import PrivatePostgres
+from poolguard.lab.proxy import SlowProxy
+from poolguard.pool.errors import PoolClosed
+
+from .support import until
+
+SMALL: dict[str, Any] = {"budget": 8, "floor": 2, "max_size": 4}
+"""Settings with a plan that asks no server."""
+
+
+@pytest.fixture
+def proxy(postgres: PrivatePostgres) -> Iterator[SlowProxy]:
+    """A way to the server that a test may cut."""
+    with SlowProxy(target=("127.0.0.1", postgres.port), connect_delay=0.0) as own:
+        yield own
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
+    """The first opening thread stops on its way, as if importing psycopg took long."""
+    held = Held()
+    monkeypatch.setattr(opening, "make_plan", held)
+    yield held
+    held.release.set()
+
+
+class Held:
+    """``make_plan``, whose first caller waits."""
+
+    def __init__(self) -> None:
+        self.reached = threading.Event()
+        self.release = threading.Event()
+
+    def __call__(self, *arguments: Any) -> Plan:
+        if not self.reached.is_set():
+            self.reached.set()
+            assert self.release.wait(10)
+        return make_plan(*arguments)
+
+
+def named(dsn: str, name: str) -> str:
+    """*dsn* under an application name, by which :func:`backends` knows its connections."""
+    return make_conninfo(dsn, application_name=name)
+
+
+def backends(admin: psycopg.Connection, name: str) -> int:
+    """How many connections of that application name the server has."""
+    count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s"
+    row = admin.execute(count, [name]).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def in_thread(job: Callable[[], object]) -> threading.Thread:
+    thread = threading.Thread(target=job, daemon=True)
+    thread.start()
+    return thread
+
+
+# -- opening -----------------------------------------------------------------------------------
+
+
+def test_open_waits_until_the_floor_is_there(dsn: str, admin: psycopg.Connection) -> None:
+    guard = Guard(named(dsn, "floor"), **SMALL)
+    assert guard.open(wait=10)
+    assert guard.ready
+    assert backends(admin, "floor") == 2
+    with guard.connection() as conn:
+        assert conn.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_guard_is_inert_until_opened(dsn: str, admin: psycopg.Connection) -> None:
+    guard = Guard(named(dsn, "inert"), **SMALL)
+    assert (guard.opened, guard.ready, guard.plan) == (False, False, None)
+    assert not guard.wait_warm(10)
+    assert backends(admin, "inert") == 0
+    with pytest.raises(PoolClosed, match="not open in this process"):
+        guard.connection()
+    with pytest.raises(PoolClosed, match="not open in this process"):
+        _ = guard.pool
+
+
+def test_the_first_connection_asks_for_the_capacity(postgres: PrivatePostgres) -> None:
+    """20 for the role, less 3 in reserve, among 2 workers; one process may open its half."""
+    role = postgres.create_role("limited_to_20", connection_limit=20)
+    guard = Guard(role, workers=2, floor=3)
+    assert guard.open(wait=10)
+    plan = guard.plan
+    assert plan is not None
+    assert (plan.capacity, plan.budget, plan.workers, plan.floor) == (20, 17, 2, 3)
+    status = guard.status()
+    assert (status["floor"], status["max_size"], status["idle"]) == (3, 8, 3)
+    assert status["budget"] == {"capacity": 20, "budget": 17, "instance": 17, "in_use": 3}
+
+
+def test_one_connection_asks_before_there_are_others(
+    slow_dsn: str, admin: psycopg.Connection
+) -> None:
+    """Until the server has told what it grants, there is no budget that a second one could keep."""
+    guard = Guard(named(slow_dsn, "asking"), floor=3, max_size=3)
+    guard.open()
+    until(lambda: guard.status()["opening"])
+    while guard.plan is None:
+        assert guard.status()["opening"] <= 1
+        assert backends(admin, "asking") <= 1
+    assert guard.wait_warm(10)
+    assert backends(admin, "asking") == 3
+
+
+def test_a_budget_in_numbers_asks_nobody(proxy: SlowProxy, postgres: PrivatePostgres) -> None:
+    proxy.refuse()
+    guard = Guard(postgres.conninfo(port=proxy.port), **SMALL)
+    guard.open()
+    until(lambda: guard.plan)
+    plan = guard.plan
+    assert plan is not None
+    assert (plan.capacity, plan.budget, plan.floor, plan.max_size) == (None, 8, 2, 4)
+
+
+def test_a_capacity_that_cannot_be_divided_says_so(postgres: PrivatePostgres) -> None:
+    """The arithmetic is in the status and in what the door logs, and it goes on asking."""
+    role = postgres.create_role("limited_to_3", connection_limit=3)
+    guard = Guard(role)
+    assert not guard.open(wait=0.2)
+    until(lambda: guard.status()["last_error"])
+    assert "nothing is left to share: the server grants 3 connection" in guard.not_warm()
+    with postgres.connect() as admin:
+        admin.execute("ALTER ROLE limited_to_3 CONNECTION LIMIT 10")
+    assert guard.wait_warm(10)
+
+
+def test_two_threads_that_open_open_once(dsn: str, admin: psycopg.Connection) -> None:
+    guard = Guard(named(dsn, "twice"), **SMALL)
+    together = threading.Barrier(8)
+
+    def open_it() -> None:
+        together.wait(10)
+        guard.open(wait=10)
+
+    threads = [in_thread(open_it) for _ in range(8)]
+    for thread in threads:
+        thread.join(10)
+    assert guard.status()["created"] == {"warmup": 2}
+    assert backends(admin, "twice") == 2
+
+
+def test_an_acquire_waits_for_the_opening_thread(dsn: str, held: Held) -> None:
+    guard = Guard(dsn, **SMALL)
+    guard.open()
+    assert held.reached.wait(10)
+    got: list[Any] = []
+
+    def acquire() -> None:
+        with guard.connection() as conn:
+            got.append(conn.execute("SELECT 1").fetchone())
+
+    thread = in_thread(acquire)
+    thread.join(0.1)
+    assert not got
+    held.release.set()
+    thread.join(10)
+    assert got == [(1,)]
+
+
+def test_conninfo_and_environment_may_set_connect_timeout(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only poolguard's default gives way to libpq's setting, not what was asked for."""
+
+    def chosen(name: str, conninfo: str, **settings: Any) -> object:
+        guard = Guard(conninfo, name=name, **SMALL, **settings)
+        assert guard.open(wait=10)
+        kwargs: dict[str, Any] = guard.pool.kwargs  # type: ignore[assignment]
+        return kwargs.get("connect_timeout", "libpq's")
+
+    theirs = make_conninfo(dsn, connect_timeout=7)
+    assert chosen("default", dsn) == 5
+    assert chosen("theirs", theirs) == "libpq's"
+    assert chosen("ours", theirs, connect_timeout=3.2) == 4
+    monkeypatch.setenv("PGCONNECT_TIMEOUT", "7")
+    assert chosen("environment", dsn) == "libpq's"
+
+
+# -- closing -----------------------------------------------------------------------------------
+
+
+def test_close_ends_every_connection(dsn: str, admin: psycopg.Connection) -> None:
+    guard = Guard(named(dsn, "closing"), **SMALL)
+    guard.close()
+    guard.open(wait=10)
+    guard.close()
+    assert backends(admin, "closing") == 0
+    assert (guard.opened, guard.ready) == (False, False)
+    with pytest.raises(PoolClosed):
+        guard.connection().__enter__()
+    guard.close()
+
+
+def test_a_connection_in_use_outlives_close(dsn: str, admin: psycopg.Connection) -> None:
+    guard = Guard(named(dsn, "in-use"), **SMALL)
+    guard.open(wait=10)
+    with guard.connection() as conn:
+        guard.close()
+        assert not guard.ready
+        assert conn.execute("SELECT 1").fetchone() == (1,)
+    until(lambda: backends(admin, "in-use") == 0)
+
+
+def test_a_closed_guard_may_be_opened_again(dsn: str, admin: psycopg.Connection) -> None:
+    guard = Guard(named(dsn, "again"), **SMALL)
+    for _ in range(2):
+        assert guard.open(wait=10)
+        assert backends(admin, "again") == 2
+        guard.close()
+        assert backends(admin, "again") == 0
+
+
+def test_closed_while_it_opens_it_opens_nothing(
+    dsn: str, admin: psycopg.Connection, held: Held
+) -> None:
+    guard = Guard(named(dsn, "early"), **SMALL)
+    guard.open()
+    assert held.reached.wait(10)
+    guard.close()
+    held.release.set()
+    assert not guard.wait_warm(10)
+    assert guard.status()["created"] == {}
+    assert backends(admin, "early") == 0
+    with pytest.raises(PoolClosed, match="not open"):
+        guard.connection()
+
+
+def test_a_late_opening_thread_stays_out_of_the_next_opening(
+    dsn: str, admin: psycopg.Connection, held: Held
+) -> None:
+    """Closed and opened again while the first opening still imports: one pool, not two."""
+    guard = Guard(named(dsn, "late"), **SMALL)
+    guard.open()
+    assert held.reached.wait(10)
+    first = guard._opening
+    guard.close()
+    assert guard.open(wait=10)
+    held.release.set()
+    assert isinstance(first, opening.SyncOpening)
+    assert first.built(10) is None
+    assert guard.status()["created"] == {"warmup": 2}
+    assert backends(admin, "late") == 2
+    guard.close()
+    assert backends(admin, "late") == 0
+
+
+def test_a_signal_handler_may_close_what_the_same_thread_opens(dsn: str) -> None:
+    """A handler runs in the middle of whatever the thread does, holding what that holds."""
+    guard = Guard(dsn, **SMALL)
+
+    def as_a_handler() -> None:
+        with guard._lock:
+            guard.open()
+            assert isinstance(guard._opening, opening.SyncOpening)
+            with guard._opening._lock:
+                guard.close()
+
+    thread = in_thread(as_a_handler)
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_with_opens_warms_and_closes(dsn: str, admin: psycopg.Connection) -> None:
+    with Guard(named(dsn, "with"), **SMALL) as guard:
+        assert guard.ready
+        with guard.connection() as conn:
+            conn.execute("SELECT 1")
+    assert backends(admin, "with") == 0
+
+
+# -- what it says of itself --------------------------------------------------------------------
+
+
+def test_status_is_plain_data_with_the_same_keys_in_every_state(dsn: str) -> None:
+    guard = Guard(dsn, **SMALL)
+    inert = guard.status()
+    guard.open(wait=10)
+    with guard.connection():
+        opened = guard.status()
+    guard.close()
+    closed = guard.status()
+    for status in (inert, opened, closed):
+        assert json.loads(json.dumps(status)) == status
+        assert status.keys() == inert.keys()
+        assert (status["name"], status["pid"]) == ("default", os.getpid())
+    assert (inert["mode"], inert["ready"], inert["floor"], inert["idle"]) == (None, False, None, 0)
+    assert (opened["mode"], opened["ready"], opened["floor"]) == ("sync", True, 2)
+    assert (opened["idle"], opened["used"], opened["acquires"]) == (1, 1, {"acquired": 1})
+    assert (closed["ready"], closed["idle"], closed["used"]) == (False, 0, 0)
+    assert closed["closed"] == {"shutdown": 2}
+
+
+def test_repr_shows_name_state_and_what_was_set(dsn: str) -> None:
+    guard = Guard(dsn, name="main", **SMALL)
+    said = "Settings(dsn=<str>, budget=8, floor=2, max_size=4)"
+    assert repr(guard) == f"<Guard 'main' inert {said}>"
+    guard.open(wait=10)
+    assert repr(guard) == f"<Guard 'main' ready {said}>"
+    guard.close()
+    assert repr(guard) == f"<Guard 'main' closed {said}>"
+
+
+# -- the default guard -------------------------------------------------------------------------
+
+
+def test_the_default_guard_comes_from_the_environment(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", dsn)
+    monkeypatch.setenv("POOLGUARD_BUDGET", "4")
+    guard = poolguard.guard()
+    assert guard is poolguard.guard("default")
+    guard.open(wait=10)
+    with poolguard.connection() as conn:
+        assert conn.execute("SELECT 1").fetchone() == (1,)
+    with pytest.raises(ModeError):
+        poolguard.aconnection()

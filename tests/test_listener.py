@@ -1,0 +1,107 @@
+"""Events are told to every listener, and none can harm another or the pool."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from typing import Any
+
+import pytest
+
+from poolguard.listener import (
+    AcquireEnded,
+    Closed,
+    Connected,
+    ConnectFailed,
+    Listener,
+    Listeners,
+    Place,
+    Warmed,
+)
+
+CONNECTED = Connected("main", "warmup", 1.0, 2.0, Place("db", 5432, "shop"))
+EVENTS = {
+    "acquire_ended": AcquireEnded("main", "created", 1.5, 2.5, CONNECTED),
+    "connected": CONNECTED,
+    "connect_failed": ConnectFailed("main", "growth", 1.0, 2.0, "OperationalError: no"),
+    "closed": Closed("main", "idle", 60.0),
+    "warmed": Warmed("main", 2, 2, 0.1),
+}
+
+
+class Recorder(Listener):
+    def __init__(self) -> None:
+        self.told: list[tuple[str, object]] = []
+
+    def acquire_ended(self, event: AcquireEnded, /) -> None:
+        self.told.append(("acquire_ended", event))
+
+    def connected(self, event: Connected, /) -> None:
+        self.told.append(("connected", event))
+
+    def connect_failed(self, event: ConnectFailed, /) -> None:
+        self.told.append(("connect_failed", event))
+
+    def closed(self, event: Closed, /) -> None:
+        self.told.append(("closed", event))
+
+    def warmed(self, event: Warmed, /) -> None:
+        self.told.append(("warmed", event))
+
+
+class Failing(Listener):
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def __repr__(self) -> str:
+        return "Failing()"
+
+    def _fail(self, event: Any, /) -> None:
+        raise self._error
+
+    acquire_ended = connected = connect_failed = closed = warmed = _fail
+
+
+def tell_all(listener: Listener) -> None:
+    for name, event in EVENTS.items():
+        getattr(listener, name)(event)
+
+
+def test_every_event_is_there_with_a_method_of_its_own() -> None:
+    methods = {name for name in vars(Listener) if not name.startswith("_")}
+    assert methods == EVENTS.keys()
+
+
+def test_a_listener_may_leave_out_what_it_does_not_need() -> None:
+    tell_all(Listener())
+
+
+def test_each_is_told_everything() -> None:
+    one, other = Recorder(), Recorder()
+    tell_all(Listeners([one, other]))
+    assert one.told == other.told == list(EVENTS.items())
+
+
+def test_one_that_fails_is_logged_and_the_next_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    recorder = Recorder()
+    tell_all(Listeners([Failing(RuntimeError("broken")), recorder]))
+    assert recorder.told == list(EVENTS.items())
+    assert [record.levelno for record in caplog.records] == [logging.ERROR] * len(EVENTS)
+    assert all(record.exc_info for record in caplog.records)
+    assert "Warmed(pool='main', asked=2" in caplog.text
+
+
+def test_what_is_meant_to_end_the_process_ends_it() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        Listeners([Failing(KeyboardInterrupt())]).warmed(Warmed("main", 1, 1, 0.1))
+
+
+@pytest.mark.parametrize("event", [*EVENTS.values(), CONNECTED.place])
+def test_events_cannot_be_changed(event: Any) -> None:
+    name = dataclasses.fields(event)[0].name
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(event, name, None)
+
+
+def test_repr_names_the_listeners() -> None:
+    assert repr(Listeners([Failing(ValueError())])) == "<Listeners [Failing()]>"
