@@ -6,9 +6,21 @@ and receive, and nothing of a request is kept on ``self``.
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
-from contextlib import asynccontextmanager
+import signal
+import threading
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    MutableMapping,
+)
+from contextlib import asynccontextmanager, contextmanager
+from time import monotonic
 from typing import Any
 
 from . import registry
@@ -22,9 +34,16 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[Any]]
+
+POLL = 0.05
+"""Seconds between two looks at whether the server was told to stop while it warms up."""
 
 logger = logging.getLogger("poolguard")
+
+may_exit = True
+"""Whether ``on_warmup_failure="exit"`` applies: the gunicorn hooks say no after the first
+generation of workers, since one that exits for it takes the whole service down."""
 
 
 class PoolGuardMiddleware:
@@ -38,54 +57,68 @@ class PoolGuardMiddleware:
     def __init__(self, app: App, guard: Guard | None = None) -> None:
         self.app = app
         self._guard = guard
+        self._opened: dict[Guard, asyncio.AbstractEventLoop] = {}
 
     def __repr__(self) -> str:
         return f"<PoolGuardMiddleware guard={self._guard!r} app={self.app!r}>"
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
         if scope["type"] == "lifespan":
-            await _Lifespan(self.app, self._guard).run(scope, receive, send)
-        elif scope["type"] in ("http", "websocket"):
-            await self._request(scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
+            return await _Lifespan(self.app, self._guard).run(scope, receive, send)
+        if scope["type"] in ("http", "websocket"):
+            return await self._request(scope, receive, send)
+        return await self.app(scope, receive, send)
 
-    async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _request(self, scope: Scope, receive: Receive, send: Send) -> Any:
         from .telemetry.request import CURRENT, Request
 
+        loop = asyncio.get_running_loop()
         for guard in _guards(self._guard):
-            if not guard.opened:
-                # The server runs no lifespan (asgi_lifespan="off"): the first request opens.
+            if self._opened.get(guard) is not loop:
+                # Where the server runs no lifespan (asgi_lifespan="off") the first requests open,
+                # and wait for it. Once: one that is closed at shutdown is not to be opened again.
                 await guard.aopen()
-        request = Request(scope.get("method", "WEBSOCKET"), scope.get("path", ""), _traced(scope))
+                self._opened[guard] = loop
+        # The handshake of a websocket is a GET.
+        request = Request(scope.get("method", "GET"), scope.get("path", ""), _Headers(scope))
         status: int | None = None
 
         async def send_and_see(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status = message.get("status")
             await send(message)
 
         token = CURRENT.set(request)
         try:
-            await self.app(scope, receive, send if request.has_span else send_and_see)
+            returned = await self.app(scope, receive, send if request.has_span else send_and_see)
         except BaseException as error:
             request.end(status, error)
             raise
-        else:
-            request.end(status)
         finally:
             CURRENT.reset(token)
+        request.end(status)
+        return returned
 
 
-def _traced(scope: Scope) -> dict[str, str]:
-    """The headers that may carry a trace; all others stay undecoded."""
-    headers: Iterable[tuple[bytes, bytes]] = scope.get("headers", ())
-    return {
-        name.decode("latin-1"): value.decode("latin-1")
-        for name, value in headers
-        if name in (b"traceparent", b"tracestate", b"baggage", b"b3") or name[:4] == b"x-b3"
-    }
+class _Headers(Mapping[str, str]):
+    """A request's headers by name, read when a span of our own asks for the trace it continues."""
+
+    def __init__(self, scope: Scope) -> None:
+        self._headers: Iterable[tuple[bytes, bytes]] = scope.get("headers", ())
+
+    def __getitem__(self, name: str) -> str:
+        wanted = name.lower().encode("latin-1")
+        values = [value.decode("latin-1") for key, value in self._headers if key == wanted]
+        if not values:
+            raise KeyError(name)
+        return ",".join(values)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys(key.decode("latin-1") for key, _ in self._headers))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 def _guards(given: Guard | None) -> list[Guard]:
@@ -97,29 +130,82 @@ def _guards(given: Guard | None) -> list[Guard]:
 
 
 @asynccontextmanager
-async def lifespan(_app: object = None, *, guard: Guard | None = None) -> AsyncIterator[None]:
+async def lifespan(app: object = None, /, *, guard: Guard | None = None) -> AsyncIterator[None]:
     """Opens and warms the pools, and closes them at the end: what the middleware's lifespan does.
 
     For applications that have a lifespan of their own; it may also be given as it is, as
-    ``Starlette(lifespan=poolguard.asgi.lifespan)``. Waits at most ``warmup_timeout`` seconds; a
-    database that is away is no error, unless ``on_warmup_failure`` is ``exit``.
+    ``Starlette(lifespan=poolguard.asgi.lifespan)``, which passes its application. Waits at most
+    ``warmup_timeout`` seconds; a database that is away is no error, unless ``on_warmup_failure`` is
+    ``exit``. Guards that are open already are none of its business.
+
+    :param guard: the guard to open, also as the first argument; by default every async guard that
+        is registered, or the default one from the environment where none is.
     """
-    guards = _guards(guard)
+    opened = await _open(app if isinstance(app, Guard) else guard)
     try:
-        for each in guards:
-            if not await each.aopen(each.settings.warmup_timeout):
-                _complain(each)
         yield
     finally:
-        for each in guards:
-            await each.aclose()
+        await _close(opened)
 
 
-def _complain(guard: Guard) -> None:
+async def _open(given: Guard | None) -> list[Guard]:
+    """Open and warm the guards that are not open yet; returns them."""
+    opened = [each for each in _guards(given) if not each.opened]
+    try:
+        for each in opened:
+            await each.aopen()
+        began = monotonic()
+        with _told_to_stop() as told:
+            for each in opened:
+                await _warm(each, began, told)
+    except BaseException:
+        await _close(opened)
+        raise
+    return opened
+
+
+async def _close(opened: list[Guard]) -> None:
+    for each in opened:
+        await each.aclose()
+
+
+async def _warm(guard: Guard, began: float, told: Callable[[], bool]) -> None:
+    """Wait for one guard to be warm, within its time, and as long as nobody stops the server."""
+    until = began + guard.settings.warmup_timeout
+    while not await guard.aopen(min(POLL, until - monotonic())):
+        if told():
+            return
+        if monotonic() >= until:
+            break
+    else:
+        return
     said = guard.not_warm()
-    if guard.settings.on_warmup_failure == "exit":
+    if guard.settings.on_warmup_failure == "exit" and may_exit:
         raise PoolguardError(said)
-    logger.warning("%s", said)
+    logger.warning("%s. It serves anyway, and keeps trying", said)
+
+
+@contextmanager
+def _told_to_stop() -> Iterator[Callable[[], bool]]:
+    """Whether SIGTERM has come since: while the lifespan starts up, servers only note it."""
+    told = False
+
+    def note(number: int, frame: Any) -> None:
+        nonlocal told
+        told = True
+        if callable(before):
+            before(number, frame)
+
+    before = signal.getsignal(signal.SIGTERM)
+    # The event loop's own handlers hang on a file descriptor and go on working.
+    noting = callable(before) and threading.current_thread() is threading.main_thread()
+    if noting:
+        signal.signal(signal.SIGTERM, note)
+    try:
+        yield lambda: told
+    finally:
+        if noting and signal.getsignal(signal.SIGTERM) is note:
+            signal.signal(signal.SIGTERM, before)
 
 
 class _Lifespan:
@@ -131,49 +217,63 @@ class _Lifespan:
 
     def __init__(self, app: App, guard: Guard | None) -> None:
         self._app = app
-        self._pools = lifespan(guard=guard)
-        self._open = False
+        self._guard = guard
+        self._opened: list[Guard] = []
+        self._asked = False
+        """The application has asked for a message: it has a lifespan of its own."""
         self._started = False
         """The server has been told that the startup is complete, or has failed."""
+        self._stopping = False
+        """The application has been told to shut down."""
+        self._ended = False
+        """The server has been told that the startup failed, or that the shutdown is over."""
 
-    async def run(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def run(self, scope: Scope, receive: Receive, send: Send) -> Any:
         startup = [await receive()]
         try:
-            await self._pools.__aenter__()
-        except Exception as error:  # noqa: BLE001 - see below
+            self._opened = await _open(self._guard)
+        except Exception as error:
             # Only an explicit failure stops a server: an exception makes some of them serve
-            # without lifespan, and so without pools.
-            logger.error("%s", error)  # noqa: TRY400 - the text says it all
-            await send({"type": "lifespan.startup.failed", "message": str(error)})
-            return
-        self._open = True
+            # without lifespan, and so without pools. The server logs the message.
+            if not isinstance(error, PoolguardError):
+                logger.exception("the pools could not be opened")
+            said = f"poolguard {str(error).removeprefix('poolguard ')}"
+            await send({"type": "lifespan.startup.failed", "message": said})
+            return None
 
-        async def receive_again() -> Message:
-            return startup.pop() if startup else await receive()
+        async def receive_and_see() -> Message:
+            self._asked = True
+            message = startup.pop() if startup else await receive()
+            self._stopping |= message["type"] == "lifespan.shutdown"
+            return message
 
         async def send_when_closed(message: Message) -> None:
             if message["type"].startswith("lifespan.startup."):
                 self._started = True
             if message["type"] != "lifespan.startup.complete":
+                self._ended = True
                 await self._close()
             await send(message)
 
+        returned = None
         try:
-            await self._app(scope, receive_again, send_when_closed)
+            returned = await self._app(scope, receive_and_see, send_when_closed)
         except Exception:
-            if self._started:
-                await self._close()
+            if self._asked or self._started:
+                # The server may go on serving after a lifespan that failed midway: leave the pools.
+                if self._stopping or not self._started:
+                    await self._close()
                 raise
             logger.debug("the application has no lifespan of its own", exc_info=True)
-        if not self._open:
-            return
         if not self._started:
             await send({"type": "lifespan.startup.complete"})
-        await receive()  # lifespan.shutdown, which the application has not waited for
-        await self._close()
-        await send({"type": "lifespan.shutdown.complete"})
+        if not self._ended:
+            if not self._stopping:
+                await receive()  # lifespan.shutdown, which the application has not waited for
+            await self._close()
+            await send({"type": "lifespan.shutdown.complete"})
+        return returned
 
     async def _close(self) -> None:
-        if self._open:
-            self._open = False
-            await self._pools.__aexit__(None, None, None)
+        opened, self._opened = self._opened, []
+        await _close(opened)

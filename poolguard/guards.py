@@ -177,7 +177,6 @@ class Guard:
             f"poolguard {self.name!r} is not warm after {self.settings.warmup_timeout:g} s: it has "
             f"{have} of {floor} connections"
             + (f"; the last failure: {error}" if error else "")
-            + ". It keeps trying"
         )
 
     @property

@@ -17,29 +17,33 @@ or gunicorn: gunicorn's objects are used as they are.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import sys
 from collections.abc import Callable, MutableMapping
+from contextlib import suppress
+from importlib import import_module
 from time import monotonic
-from typing import Any
+from typing import Any, NoReturn
 
-from . import registry
+from . import asgi, registry
 from .budget.plan import Workplace, known_budget, make_plan
 from .errors import PoolguardError
 from .guards import Guard, guard
 from .settings import Settings
 
-HOOKS = (
-    "on_starting",
-    "pre_fork",
-    "post_fork",
-    "post_worker_init",
-    "worker_int",
-    "worker_abort",
-    "worker_exit",
-    "child_exit",
-)
+HOOKS = {
+    "on_starting": 1,
+    "pre_fork": 2,
+    "post_fork": 2,
+    "post_worker_init": 1,
+    "worker_int": 1,
+    "worker_abort": 1,
+    "worker_exit": 2,
+    "child_exit": 2,
+}
+"""Each hook, and how many arguments gunicorn wants it to take."""
 
 __all__ = [  # noqa: PLE0604 - a star import is to bring the hooks and nothing else
     *HOOKS
@@ -53,9 +57,16 @@ POLL = 0.05
 
 logger = logging.getLogger("poolguard")
 
+_first_workers: int | None = None
+"""How many workers gunicorn started with: those are the first generation."""
+_warned: set[str] = set()
+"""The guards that were found open in the master, and warned about."""
+
 
 def on_starting(server: Any) -> None:
     """In the master, once: refuse settings that cannot work, before anything is forked."""
+    global _first_workers  # noqa: PLW0603 - the workers inherit it
+    _first_workers = server.cfg.workers
     try:
         settings = [known.settings for known in registry.guards()] or [Settings.build()]
         found = _workplace(server.cfg)
@@ -69,7 +80,11 @@ def on_starting(server: Any) -> None:
 def pre_fork(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's signature
     """In the master, before each fork: a guard that is open here would be useless in the child."""
     for each in registry.guards():
-        if each.opened:
+        if each.opened and each.name not in _warned:
+            _warned.add(each.name)
+            # A fork while its thread still imports psycopg would leave the child half a module.
+            with suppress(PoolguardError):
+                _ = each.pool
             server.log.warning(
                 "poolguard %r was opened in the gunicorn master: its connections serve no request. "
                 "Make the guard where you like, but leave opening it to the hooks",
@@ -81,11 +96,13 @@ def post_fork(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's si
     """In the worker, first of all: begin to connect while the application is being imported."""
     _borrow_log(worker)
     registry.set_workplace(_workplace(worker.cfg))
+    asgi.may_exit = _is_first_generation(worker)
     if _drops_privileges(worker.cfg):
         return  # connections and files must belong to the user that the worker will be
-    if not registry.guards() and Settings.has_dsn():
-        guard()
-    _open_sync_guards()
+    try:
+        _open_sync_guards()
+    except PoolguardError as error:
+        _give_up(worker.log, error, BOOT_ERROR)
 
 
 def post_worker_init(worker: Any) -> None:
@@ -95,20 +112,23 @@ def post_worker_init(worker: Any) -> None:
     """
     try:
         _open_sync_guards()
+        began = monotonic()
         for each in _sync_guards():
-            _warm(worker, each)
+            _warm(worker, each, began)
     except PoolguardError as error:
         _give_up(worker.log, error, BOOT_ERROR)
 
 
 def worker_int(worker: Any) -> None:
-    """In the worker, on SIGINT or SIGQUIT: close the pools."""
-    _close(worker)
+    """In the worker, on SIGINT or SIGQUIT: nothing, ``worker_exit`` follows.
+
+    Most workers call this in a signal handler. What it interrupted may hold the locks that closing
+    a pool takes.
+    """
 
 
 def worker_abort(worker: Any) -> None:
-    """In the worker, on SIGABRT (it was too slow): close the pools."""
-    _close(worker)
+    """In the worker, on SIGABRT (it was too slow): nothing, as ``worker_int``."""
 
 
 def worker_exit(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's signature
@@ -126,20 +146,39 @@ def install(namespace: MutableMapping[str, Any]) -> None:
 
     A hook that the file defines runs as well: before ours when starting, after ours when ending.
     """
-    for name in HOOKS:
+    for name, arity in HOOKS.items():
         ours = globals()[name]
-        theirs = namespace.get(name)
+        theirs = _found(namespace.get(name))
         if theirs is None or theirs is ours:
             namespace[name] = ours
+        elif not callable(theirs) or _arity(theirs) != arity:
+            pass  # no hook: gunicorn refuses it, and says why
         elif name in WHEN_ENDING:
-            namespace[name] = _chain(ours, theirs, name)
+            namespace[name] = _chain(ours, theirs, arity)
         else:
-            namespace[name] = _chain(theirs, ours, name)
+            namespace[name] = _chain(theirs, ours, arity)
 
 
-def _chain(first: Callable[..., Any], then: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """Both hooks as one. gunicorn checks how many arguments a hook takes, so the count is kept."""
-    if name in ("on_starting", "post_worker_init", "worker_int", "worker_abort"):
+def _found(hook: Any) -> Any:
+    """gunicorn takes a hook by its name too: ``"package.module.function"``."""
+    if not isinstance(hook, str):
+        return hook
+    home, _, name = hook.rpartition(".")
+    try:
+        return getattr(import_module(home), name)
+    except (ImportError, AttributeError, ValueError):
+        return hook
+
+
+def _arity(hook: Callable[..., Any]) -> int:
+    """As gunicorn counts, which refuses a hook that takes more or fewer than it passes."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(each.kind in kinds for each in inspect.signature(hook).parameters.values())
+
+
+def _chain(first: Callable[..., Any], then: Callable[..., Any], arity: int) -> Callable[..., Any]:
+    """Both hooks as one that takes as many arguments."""
+    if arity == 1:
 
         def one(subject: Any) -> None:
             first(subject)
@@ -170,19 +209,25 @@ def _drops_privileges(cfg: Any) -> bool:
     return bool(cfg.uid != os.geteuid() or cfg.gid != os.getegid())
 
 
+def _is_first_generation(worker: Any) -> bool:
+    first = worker.cfg.workers if _first_workers is None else _first_workers
+    return bool(worker.age <= first)
+
+
 def _sync_guards() -> list[Guard]:
     return [each for each in registry.guards() if each.mode == "sync"]
 
 
 def _open_sync_guards() -> None:
+    if not registry.guards() and Settings.has_dsn():
+        guard()
     for each in _sync_guards():
         if not each.opened:
             each.open()
 
 
-def _warm(worker: Any, each: Guard) -> None:
+def _warm(worker: Any, each: Guard, began: float) -> None:
     """Wait for one guard to be warm, within its time, and as long as nobody stops the worker."""
-    began = monotonic()
     until = began + each.settings.warmup_timeout
     while not each.wait_warm(min(POLL, max(0.0, until - monotonic()))):
         if not worker.alive:
@@ -198,16 +243,19 @@ def _warm(worker: Any, each: Guard) -> None:
             (monotonic() - began) * 1e3,
         )
         return
-    if each.settings.on_warmup_failure == "exit" and worker.age <= worker.cfg.workers:
+    if each.settings.on_warmup_failure == "exit" and _is_first_generation(worker):
         raise PoolguardError(each.not_warm())
-    worker.log.warning("%s", each.not_warm())
+    worker.log.warning("%s. It serves anyway, and keeps trying", each.not_warm())
 
 
 def _close(worker: Any) -> None:
     # In the master too a worker may be said to exit; its guards are none of ours to close.
     if worker.pid == os.getpid():
         for each in registry.guards():
-            each.close()
+            try:
+                each.close()
+            except Exception:
+                logger.exception("poolguard %r could not be closed", each.name)
 
 
 def _borrow_log(worker: Any) -> None:
@@ -216,13 +264,15 @@ def _borrow_log(worker: Any) -> None:
     Only where nobody has configured anything else: they would be lost otherwise, or reach standard
     error without a time.
     """
-    if not logger.handlers and not logging.getLogger().handlers:
-        logger.handlers = list(worker.log.error_log.handlers)
-        logger.setLevel(worker.log.error_log.level)
+    theirs = getattr(worker.log, "error_log", None)  # a logger_class need not have it
+    if theirs is not None and not logger.handlers and not logging.getLogger().handlers:
+        logger.handlers = list(theirs.handlers)
+        logger.setLevel(theirs.level)
         logger.propagate = False
 
 
-def _give_up(log: Any, error: PoolguardError, code: int) -> None:
-    """End the process with one clear line instead of a traceback."""
-    log.error("poolguard: %s", error)
+def _give_up(log: Any, error: PoolguardError, code: int) -> NoReturn:
+    """End the process with one clear line for each thing that is wrong, instead of a traceback."""
+    for line in str(error).splitlines():
+        log.error("poolguard: %s", line.removeprefix("poolguard "))
     sys.exit(code)

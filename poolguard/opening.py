@@ -150,7 +150,8 @@ class SyncOpening(_Opening):
                     pool.open()
         except PoolguardError as error:
             self.error = error
-            logger.error("poolguard %r cannot open: %s", self.name, error)  # noqa: TRY400
+            # Raised to whoever waits for the pool or wants to use it: those will say it.
+            logger.debug("poolguard %r cannot open: %s", self.name, error)
         except Exception as error:
             self.error = PoolguardError(f"poolguard {self.name!r} cannot open: {error!r}")
             logger.exception("poolguard %r cannot open", self.name)

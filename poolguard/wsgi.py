@@ -1,14 +1,13 @@
 """The WSGI door: a middleware that records each request.
 
 The pools are opened by the gunicorn hooks, or by the first request where there are none. The
-application is called at once; its iterable is handed on as it is, but where a span of our own must
-end with it.
+application is called at once. A list that it returns, or a file, is handed on as it is; any other
+body may yet acquire while it is iterated, and is wrapped, so that the request ends with it.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from . import registry
@@ -34,36 +33,35 @@ class PoolGuardMiddleware:
     def __init__(self, app: WSGIApplication, guard: Guard | None = None) -> None:
         self.app = app
         self._guard = guard
+        self._opened: set[Guard] = set()
 
     def __repr__(self) -> str:
         return f"<PoolGuardMiddleware guard={self._guard!r} app={self.app!r}>"
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        from .telemetry.request import CURRENT, Request
+        from .telemetry.request import Request
 
         for guard in _guards(self._guard):
-            if not guard.opened:
-                guard.open()
-        request = Request(environ["REQUEST_METHOD"], environ.get("PATH_INFO", ""), _traced(environ))
-        status: list[int] = []
-        # Not reset when the application returns: a body that is still to be iterated may acquire.
-        # The thread's next request replaces it.
-        CURRENT.set(request)
+            if guard not in self._opened:
+                # Once each: one that is closed when the process ends is not to be opened again.
+                if not guard.opened:
+                    guard.open()
+                self._opened.add(guard)
+        request = Request(
+            environ.get("REQUEST_METHOD", "GET"), environ.get("PATH_INFO", ""), _Headers(environ)
+        )
+        visit = _Visit(request)
         try:
             body = self.app(
-                environ, start_response if request.has_span else _seeing(start_response, status)
+                environ, start_response if request.has_span else visit.seeing(start_response)
             )
         except BaseException as error:
-            request.end(_last(status), error)
+            visit.end(error)
             raise
-        if isinstance(body, (list, tuple)):
-            request.end(_last(status))
-            CURRENT.set(None)
+        if isinstance(body, (list, tuple)) or _is_file(environ, body):
+            visit.end()
             return body
-        if request.has_own_span and not _is_file(environ, body):
-            return _Body(body, request, status)
-        request.end(_last(status))
-        return body
+        return _Body(body, visit)
 
 
 def _guards(given: Guard | None) -> list[Guard]:
@@ -74,55 +72,96 @@ def _guards(given: Guard | None) -> list[Guard]:
     return [guard for guard in found if guard.mode != "async"]
 
 
-def _traced(environ: WSGIEnvironment) -> dict[str, str]:
-    """The headers that may carry a trace."""
-    return {
-        key[5:].replace("_", "-").lower(): environ[key]
-        for key in ("HTTP_TRACEPARENT", "HTTP_TRACESTATE", "HTTP_BAGGAGE", "HTTP_B3")
-        if key in environ
-    }
-
-
-def _seeing(start_response: StartResponse, status: list[int]) -> StartResponse:
-    def start(line: str, *rest: Any, **named: Any) -> Callable[[bytes], object]:
-        status.append(int(line[:3]))
-        return start_response(line, *rest, **named)
-
-    return start
-
-
-def _last(status: list[int]) -> int | None:
-    return status[-1] if status else None
-
-
 def _is_file(environ: WSGIEnvironment, body: object) -> bool:
     """The server sends this body by its descriptor, and must see it as it is."""
     wrapper = environ.get("wsgi.file_wrapper")
     return isinstance(wrapper, type) and isinstance(body, wrapper)
 
 
-class _Body:
-    """A streaming body whose end is the end of the request's own span."""
+class _Headers(Mapping[str, str]):
+    """A request's headers by name, read when a span of our own asks for the trace it continues."""
 
-    def __init__(self, body: Iterable[bytes], request: Request, status: list[int]) -> None:
-        self._body = body
+    def __init__(self, environ: WSGIEnvironment) -> None:
+        self._environ = environ
+
+    def __getitem__(self, name: str) -> str:
+        value: str = self._environ[f"HTTP_{name.upper().replace('-', '_')}"]
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        return (
+            key.removeprefix("HTTP_").replace("_", "-").lower()
+            for key in self._environ
+            if key.startswith("HTTP_")
+        )
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+class _Visit:
+    """A request being current in this context, from its entry to its end."""
+
+    def __init__(self, request: Request) -> None:
+        from .telemetry.request import CURRENT
+
         self._request = request
-        self._status = status
-        self._iterator: Iterator[bytes] | None = None
+        self._status: int | None = None
+        self._before = CURRENT.get()  # another middleware of ours, further out
+        CURRENT.set(request)
+
+    def seeing(self, start_response: StartResponse) -> StartResponse:
+        """*start_response*, with the status noted once the server has taken it."""
+
+        def start(line: str, *rest: Any, **named: Any) -> Callable[[bytes], object]:
+            write = start_response(line, *rest, **named)
+            code = str(line)[:3]
+            self._status = int(code) if code.isdecimal() else None
+            return write
+
+        return start
+
+    def end(self, error: BaseException | None = None) -> None:
+        """The response is complete, or the application has failed."""
+        from .telemetry.request import CURRENT
+
+        self._request.end(self._status, error)
+        # No token: a server may close the body in another context than the one of the call.
+        if CURRENT.get() is self._request:
+            CURRENT.set(self._before)
+
+
+class _Body:
+    """A body whose end is the end of its request."""
+
+    def __init__(self, body: Iterable[bytes], visit: _Visit) -> None:
+        self._body = body
+        self._visit = visit
+        self._chunks: Iterator[bytes] | None = None
+        self._error: BaseException | None = None
 
     def __iter__(self) -> Iterator[bytes]:
-        self._iterator = iter(self._body)
         return self
 
     def __next__(self) -> bytes:
-        if self._iterator is None:
-            self._iterator = iter(self._body)
-        return next(self._iterator)
+        try:
+            if self._chunks is None:
+                self._chunks = iter(self._body)
+            return next(self._chunks)
+        except StopIteration:
+            raise
+        except BaseException as error:
+            self._error = error
+            raise
 
     def close(self) -> None:
         try:
             close = getattr(self._body, "close", None)
             if close is not None:
                 close()
+        except BaseException as error:
+            self._error = self._error or error
+            raise
         finally:
-            self._request.end(_last(self._status), sys.exc_info()[1])
+            self._visit.end(self._error)
+            self._error = None  # its traceback leads back to here

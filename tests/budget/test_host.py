@@ -53,6 +53,18 @@ def rings(ledger: HostLedger) -> bool:
     return heard
 
 
+def leased_in_time(ledger: HostLedger, n: int) -> list[Slot]:
+    """Lease until there are *n*: what the dead leave is not found at every moment."""
+    leased: list[Slot] = []
+
+    def enough() -> bool:
+        leased.extend(ledger.lease(n - len(leased)))
+        return len(leased) == n
+
+    until(enough)
+    return leased
+
+
 # --- slots
 
 
@@ -182,8 +194,7 @@ def test_while_terms_disagree_the_smaller_share_rules(join: Join) -> None:
     third = join(None)
     assert third.agree(Terms(None, 20, 3, 2)).instance == 8
     other.close()
-    leased = third.lease(99)
-    until(lambda: leased.extend(third.lease(99)) or len(leased) == 2 + 6)  # the other 12 rules now
+    assert len(leased_in_time(third, 2 + 6)) == 2 + 6  # what the remaining smaller one allows
 
 
 def test_what_is_held_beyond_a_smaller_share_is_wanted_back(join: Join) -> None:
@@ -234,7 +245,12 @@ def test_the_same_need_is_rung_for_now_and_then(join: Join) -> None:
     hungry.starving(2)
     assert not rings(rich)
     assert rich.wanted().idle == 2
-    until(lambda: hungry.starving(2) or rings(rich))
+
+    def rung_again() -> bool:
+        hungry.starving(2)
+        return rings(rich)
+
+    until(rung_again)
     hungry.starving(0)
     hungry.starving(1)
     assert rings(rich)
@@ -353,9 +369,7 @@ def test_with_nobody_left_to_ask_one_slot_is_taken_over(
     assert one.in_use == 12
     assert one.lease(1) == []  # the backends are given time to notice
     monkeypatch.setattr(host, "ASK_AFTER", 0.0)
-    leased: list[Slot] = []
-    until(lambda: leased.extend(one.lease(1)) or leased)
-    assert len(leased) == 1
+    leased = leased_in_time(one, 1)
     assert other.lease(1) == []
     assert one.in_use == 12
 
@@ -366,8 +380,7 @@ def test_with_nobody_left_to_ask_one_slot_is_taken_over(
     one.release(leased[0])  # the backend before it may still be there: the slot stays taken
     assert one.in_use == 12
 
-    leased.clear()
-    until(lambda: leased.extend(other.lease(1)) or leased)
+    leased = leased_in_time(other, 1)
     other.seated(leased[0], Backend(5001, 9.0))
     orphans = other.orphans()
     other.settle(orphans, gone=orphans)

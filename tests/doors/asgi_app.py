@@ -1,0 +1,99 @@
+"""The ASGI test application: the same paths as the WSGI one. It has no lifespan of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from contextvars import Context
+from typing import Any
+
+import poolguard
+from poolguard.asgi import PoolGuardMiddleware, Receive, Scope, Send
+
+
+async def status() -> dict[str, Any]:
+    return poolguard.guard().status()
+
+
+async def query() -> int:
+    async with poolguard.aconnection() as conn:
+        row = await (await conn.execute("SELECT pg_backend_pid()")).fetchone()
+    return int(row[0])
+
+
+async def sleep() -> None:
+    async with poolguard.aconnection() as conn:
+        await conn.execute("SELECT pg_sleep(1)")
+
+
+async def create() -> int:
+    async with occupied(poolguard.guard().status()["floor"], lambda: False):
+        return await query()
+
+
+async def wait() -> int:
+    guard = poolguard.guard()
+    async with occupied(guard.status()["max_size"], lambda: bool(guard.status()["waiting"])):
+        return await query()
+
+
+@asynccontextmanager
+async def occupied(n: int, enough: Callable[[], bool]) -> AsyncIterator[None]:
+    held, over = asyncio.Event(), asyncio.Event()
+
+    async def hold() -> None:
+        async with AsyncExitStack() as stack:
+            for _ in range(n):
+                await stack.enter_async_context(poolguard.aconnection())
+            held.set()
+            while not over.is_set() and not enough():
+                await asyncio.sleep(0.01)
+
+    # In an empty context: it is no part of the request.
+    task = Context().run(asyncio.ensure_future, hold())
+    try:
+        await asyncio.wait_for(held.wait(), 10)
+        yield
+    finally:
+        over.set()
+        await task
+
+
+PATHS: dict[str, Callable[[], Awaitable[Any]]] = {
+    "status": status,
+    "query": query,
+    "sleep": sleep,
+    "create": create,
+    "wait": wait,
+}
+
+
+async def application(scope: Scope, receive: Receive, send: Send) -> None:
+    assert scope["type"] == "http"
+    code = 200
+    try:
+        body = await PATHS[scope["path"].split("/")[1]]()
+    except Exception as error:  # noqa: BLE001 - poolguard's and psycopg_pool's
+        code, body = 503, repr(error)
+    headers = [(b"content-type", b"application/json")]
+    await send({"type": "http.response.start", "status": code, "headers": headers})
+    await send({"type": "http.response.body", "body": json.dumps(body).encode()})
+
+
+guarded = PoolGuardMiddleware(application)
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    """Say, at the end of the lifespan, what the middleware has left."""
+    await guarded(scope, receive, send)
+    if scope["type"] == "lifespan":
+        print("the pool is", "open" if poolguard.guard().opened else "closed", flush=True)
+
+
+if "TEST_INSTRUMENTED" in os.environ:
+    from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
+
+    app = OpenTelemetryMiddleware(app)

@@ -1,0 +1,238 @@
+"""The gunicorn hooks: how they get into gunicorn.conf.py, and what they do in the master."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from time import monotonic
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from gunicorn import util
+from gunicorn.config import Config, Setting
+from gunicorn.glogging import Logger
+
+import poolguard
+import poolguard.gunicorn
+from poolguard import registry
+
+from ..support import until
+from .conftest import Serve
+from .server import ASGI, SYNC, UVICORN, Door
+
+STARTING = ("on_starting", "pre_fork", "post_fork", "post_worker_init")
+ENDING = ("worker_int", "worker_abort", "worker_exit", "child_exit")
+
+
+def worker_of(cfg: Config, **more: Any) -> SimpleNamespace:
+    """What the hooks need of a worker, around gunicorn's own configuration and log."""
+    told: dict[str, Any] = {"cfg": cfg, "log": Logger(cfg), "pid": os.getpid(), "alive": True}
+    return SimpleNamespace(**{**told, "age": 1, **more})
+
+
+# -- in the file -------------------------------------------------------------------------------
+
+
+def test_a_star_import_brings_the_hooks_and_nothing_else() -> None:
+    """gunicorn takes every name in its file that is a setting's, so none may come by accident."""
+    namespace: dict[str, Any] = {}
+    exec("from poolguard.gunicorn import *", namespace)
+    assert namespace.keys() - {"__builtins__"} == {*STARTING, *ENDING}
+    assert namespace.keys() - {"__builtins__"} <= Config().settings.keys()
+
+
+def test_gunicorn_takes_the_hooks() -> None:
+    """Its validation counts their arguments: as they are, and chained with the file's own."""
+    cfg = Config()
+    namespace: dict[str, Any] = {}
+    for name, arity in poolguard.gunicorn.HOOKS.items():
+        cfg.set(name, getattr(poolguard.gunicorn, name))
+        their = cfg.settings[name].default
+        assert util.get_arity(their) == arity
+        namespace[name] = their
+    poolguard.gunicorn.install(namespace)
+    for name in poolguard.gunicorn.HOOKS:
+        assert namespace[name] is not cfg.settings[name].default
+        cfg.set(name, namespace[name])
+
+
+def test_install_runs_the_files_own_hook_first_when_starting_and_last_when_ending(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ran: list[tuple[str, str]] = []
+
+    def hook(name: str, whose: str) -> Any:
+        if poolguard.gunicorn.HOOKS[name] == 1:
+            return lambda subject: ran.append((name, whose))
+        return lambda server, worker: ran.append((name, whose))
+
+    namespace = {name: hook(name, "theirs") for name in (*STARTING, *ENDING)}
+    for name in namespace:
+        monkeypatch.setattr(poolguard.gunicorn, name, hook(name, "ours"))
+    poolguard.gunicorn.install(namespace)
+    for name, installed in namespace.items():
+        installed(*[None] * poolguard.gunicorn.HOOKS[name])
+    assert ran == [
+        *((name, whose) for name in STARTING for whose in ("theirs", "ours")),
+        *((name, whose) for name in ENDING for whose in ("ours", "theirs")),
+    ]
+
+
+def test_install_adds_what_the_file_does_not_define() -> None:
+    """Twice is as good as once."""
+    namespace: dict[str, Any] = {"workers": 4}
+    poolguard.gunicorn.install(namespace)
+    poolguard.gunicorn.install(namespace)
+    hooks = {name: getattr(poolguard.gunicorn, name) for name in (*STARTING, *ENDING)}
+    assert namespace == {"workers": 4, **hooks}
+
+
+def their_post_fork(server: list[str], worker: object) -> None:
+    """A hook that the file names as ``"module.function"``."""
+    server.append("theirs")
+
+
+def test_install_chains_a_hook_that_is_given_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """gunicorn takes an import string too."""
+    monkeypatch.setattr(poolguard.gunicorn, "post_fork", lambda server, _: server.append("ours"))
+    namespace: dict[str, Any] = {"post_fork": f"{__name__}.their_post_fork"}
+    poolguard.gunicorn.install(namespace)
+    ran: list[str] = []
+    namespace["post_fork"](ran, None)
+    assert ran == ["theirs", "ours"]
+
+
+@pytest.mark.parametrize("hook", [lambda server: None, lambda *both: None, "no.such.thing", 5])
+def test_install_leaves_what_gunicorn_refuses_for_gunicorn_to_refuse(hook: Any) -> None:
+    """Chained, a hook with the wrong arity would fail in each worker instead of at start."""
+    namespace = {"post_fork": hook}
+    poolguard.gunicorn.install(namespace)
+    assert namespace["post_fork"] is hook
+    with pytest.raises(TypeError):
+        Config().set("post_fork", hook)
+
+
+def test_importing_the_hooks_imports_neither_psycopg_nor_opentelemetry_nor_gunicorn() -> None:
+    """gunicorn.conf.py is run in the master, and psycopg must not be imported before a patch."""
+    code = "import poolguard.gunicorn, sys, json; print(json.dumps(sorted(sys.modules)))"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    tops = {name.partition(".")[0] for name in json.loads(ran.stdout)}
+    assert "poolguard" in tops
+    assert not tops & {"psycopg", "psycopg_pool", "psycopg_binary", "opentelemetry", "gunicorn"}
+
+
+# -- in the master -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("environ", "named"),
+    [
+        ({"POOLGUARD_FLOOR": "many"}, "POOLGUARD_FLOOR"),
+        ({"POOLGUARD_FLOR": "2"}, "POOLGUARD_FLOR"),
+        ({"POOLGUARD_BUDGET": "1", "TEST_WORKERS": "2"}, "budget"),
+        ({"DATABASE_URL": "mysql://user:s3cret@localhost/shop"}, "DATABASE_URL"),
+    ],
+    ids=["value", "name", "budget", "dsn"],
+)
+def test_a_settings_error_is_one_clear_line_at_start(
+    environ: dict[str, str], named: str, serve: Serve
+) -> None:
+    server = serve(SYNC, **{"dsn": "postgresql://user:s3cret@localhost/shop", **environ})
+    assert server.wait() == 1
+    (line,) = server.lines("ERROR")
+    assert "poolguard: " in line
+    assert named in line
+    assert "Traceback" not in server.said()
+    assert "s3cret" not in server.said()
+    assert not server.lines("Booting worker"), "nothing was forked"
+
+
+@pytest.mark.parametrize("door", [SYNC, ASGI, UVICORN], ids=str)
+def test_a_conninfo_that_libpq_cannot_read_halts_gunicorn_without_showing_it(
+    door: Door, serve: Serve
+) -> None:
+    """libpq, which reads it, is not to be had before the fork."""
+    server = serve(door, dsn="postgresql://user:s3cret@[::1/shop")
+    assert server.wait() == 3
+    (line, *_) = server.lines("ERROR")
+    assert "DATABASE_URL" in line
+    assert "Traceback" not in server.said()
+    assert "s3cret" not in server.said()
+
+
+def test_a_guard_opened_in_the_master_is_warned_about_once(serve: Serve, dsn: str) -> None:
+    """And the workers open one of their own all the same."""
+    server = serve(SYNC, dsn=dsn, TEST_OPEN_IN_MASTER="1", TEST_WORKERS="2", POOLGUARD_BUDGET="4")
+    until(lambda: len(server.lines("Booting worker")) == 2)
+    assert server.get("/query").status == 200
+    (line,) = server.lines("opened in the gunicorn master")
+    assert "WARNING" in line
+    assert "'default'" in line
+    assert server.status()["acquires"].keys() <= {"acquired"}
+
+
+# -- in the worker -----------------------------------------------------------------------------
+
+
+def test_a_worker_that_changes_its_user_opens_after_the_change(
+    monkeypatch: pytest.MonkeyPatch, dsn: str
+) -> None:
+    """Connections and files must belong to the user that it will be."""
+    monkeypatch.setenv("DATABASE_URL", dsn)
+    cfg = Config()
+    cfg.set("user", os.geteuid() + 1)
+    worker = worker_of(cfg)
+    poolguard.gunicorn.post_fork(None, worker)
+    assert registry.guards() == []
+    poolguard.gunicorn.post_worker_init(worker)
+    (guard,) = registry.guards()
+    assert guard.ready
+    poolguard.gunicorn.worker_exit(None, worker)
+    assert not guard.opened
+
+
+def test_two_guards_warm_up_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where both databases are away the worker waits for one warmup_timeout, not for two."""
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    away = {"warmup_timeout": 1, "mode": "sync", "budget": 2}
+    for name in ("one", "two", "three"):
+        poolguard.Guard("host=127.0.0.1 port=1 dbname=shop", name=name, **away)
+    worker = worker_of(Config())
+    began = monotonic()
+    poolguard.gunicorn.post_fork(None, worker)
+    poolguard.gunicorn.post_worker_init(worker)
+    assert 1 <= monotonic() - began < 2
+    poolguard.gunicorn.worker_exit(None, worker)
+
+
+@pytest.mark.parametrize("name", ["worker_int", "worker_abort"])
+def test_a_hook_that_runs_in_a_signal_handler_closes_nothing_there(name: str, dsn: str) -> None:
+    """What the signal interrupted may hold it; ``worker_exit`` follows."""
+    with poolguard.Guard(dsn, mode="sync", budget=2) as guard:
+        getattr(poolguard.gunicorn, name)(worker_of(Config()))
+        assert guard.opened
+
+
+def test_a_worker_said_to_exit_in_the_master_closes_nothing_there(dsn: str) -> None:
+    """gunicorn calls ``worker_exit`` in the master for a worker that is gone already."""
+    with poolguard.Guard(dsn, mode="sync", budget=2) as guard:
+        poolguard.gunicorn.worker_exit(None, worker_of(Config(), pid=1))
+        assert guard.opened
+
+
+def test_a_logger_class_without_an_error_log_is_no_obstacle(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("DATABASE_URL", "PGHOST"):
+        monkeypatch.delenv(name, raising=False)
+    poolguard.gunicorn.post_fork(None, worker_of(Config(), log=SimpleNamespace()))
+
+
+def test_the_settings_in_the_hooks_are_gunicorns() -> None:
+    """The table of arities is gunicorn's own, hook by hook."""
+    known = {setting.name: setting for setting in Setting.__subclasses__()}
+    for name, arity in poolguard.gunicorn.HOOKS.items():
+        assert util.get_arity(known[name].default) == arity

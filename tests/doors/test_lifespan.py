@@ -1,0 +1,408 @@
+"""The pools in the lifespan, driven by the very code of gunicorn and uvicorn."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from time import monotonic
+from typing import Any, Protocol
+
+import pytest
+from gunicorn.asgi.lifespan import LifespanManager, LifespanStartupFailed
+from starlette.applications import Starlette
+from uvicorn.config import Config
+from uvicorn.lifespan.on import LifespanOn
+
+import poolguard
+import poolguard.asgi
+from poolguard import registry
+from poolguard.asgi import App, PoolGuardMiddleware, Receive, Scope, Send
+
+from .test_asgi import run
+
+AWAY = "host=127.0.0.1 port=1 dbname=shop"
+"""Nobody listens there."""
+
+
+class Lifespan(Protocol):
+    """A server's half of the protocol."""
+
+    async def startup(self) -> None: ...
+
+    async def shutdown(self) -> None: ...
+
+
+class Uvicorn:
+    """uvicorn's, which tells by a flag what gunicorn raises."""
+
+    def __init__(self, app: App) -> None:
+        self._lifespan = LifespanOn(Config(app, lifespan="auto", log_config=None))
+
+    async def startup(self) -> None:
+        await self._lifespan.startup()
+        if self._lifespan.should_exit:
+            raise LifespanStartupFailed
+
+    async def shutdown(self) -> None:
+        await self._lifespan.shutdown()
+
+
+def gunicorn(app: App) -> Lifespan:
+    """gunicorn's own asgi worker's."""
+    manager: Lifespan = LifespanManager(app, logging.getLogger("gunicorn.error"))
+    return manager
+
+
+every_server = pytest.mark.parametrize("server", [gunicorn, Uvicorn])
+Server = Callable[[App], Lifespan]
+
+
+@pytest.fixture
+def guard(dsn: str) -> poolguard.Guard:
+    """A guard that the lifespan opens."""
+    return poolguard.Guard(dsn, mode="async", budget=3, floor=2)
+
+
+def said(caplog: pytest.LogCaptureFixture, level: int = logging.WARNING) -> list[str]:
+    """What poolguard and the servers have logged, from that level on."""
+    ours = ("poolguard", "gunicorn", "uvicorn")
+    return [
+        record.getMessage()
+        for record in caplog.records
+        if record.levelno >= level and record.name.startswith(ours)
+    ]
+
+
+# -- applications ------------------------------------------------------------------------------
+
+
+async def refusing(scope: Scope, receive: Receive, send: Send) -> None:
+    """It has no lifespan, as Django."""
+    raise ValueError("this application takes HTTP only")
+
+
+async def ignoring(scope: Scope, receive: Receive, send: Send) -> None:
+    """It has none either."""
+
+
+async def hasty(scope: Scope, receive: Receive, send: Send) -> None:
+    """It does not wait for the end."""
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+
+
+async def silent(scope: Scope, receive: Receive, send: Send) -> None:
+    """It does not say that its shutdown is complete."""
+    await hasty(scope, receive, send)
+    await receive()
+
+
+async def whole(scope: Scope, receive: Receive, send: Send) -> None:
+    """It does what the protocol says."""
+    await silent(scope, receive, send)
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+async def poor(scope: Scope, receive: Receive, send: Send) -> None:
+    """It fails to shut down, and says so."""
+    await silent(scope, receive, send)
+    await send({"type": "lifespan.shutdown.failed", "message": "cannot stop"})
+
+
+# -- whose lifespan it is ----------------------------------------------------------------------
+
+
+@every_server
+@pytest.mark.parametrize(
+    "app", [refusing, ignoring, hasty, silent, whole, poor], ids=lambda app: app.__name__
+)
+def test_the_pools_are_warm_from_startup_to_shutdown(
+    app: App, server: Server, guard: poolguard.Guard
+) -> None:
+    """Whatever lifespan the application has, and the server waits for none that it has not."""
+
+    async def main() -> None:
+        lifespan = server(PoolGuardMiddleware(app))
+        await asyncio.wait_for(lifespan.startup(), 20)
+        assert guard.ready
+        assert guard.status()["created"] == {"warmup": 2}
+        began = monotonic()
+        await asyncio.wait_for(lifespan.shutdown(), 20)
+        assert monotonic() - began < 5
+        assert not guard.opened
+
+    run(main)
+
+
+@every_server
+def test_the_applications_own_lifespan_has_the_pools_at_hand(
+    server: Server, guard: poolguard.Guard
+) -> None:
+    """They open before its startup, and close after its shutdown."""
+    ready: list[bool] = []
+
+    async def query() -> None:
+        async with guard.aconnection() as conn:
+            await conn.execute("SELECT 1")
+        ready.append(guard.ready)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await query()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await query()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def main() -> None:
+        lifespan = server(PoolGuardMiddleware(app))
+        await lifespan.startup()
+        await lifespan.shutdown()
+        assert ready == [True, True]
+        assert not guard.opened
+
+    run(main)
+
+
+@every_server
+@pytest.mark.parametrize("raising", [False, True], ids=["returns", "raises"])
+def test_a_startup_that_fails_explicitly_stops_the_server(
+    raising: bool, server: Server, guard: poolguard.Guard, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As without us: some applications raise as well once they have said so."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.failed", "message": "no licence"})
+        if raising:
+            raise RuntimeError("no licence")
+
+    async def main() -> None:
+        with pytest.raises(LifespanStartupFailed):
+            await server(PoolGuardMiddleware(app)).startup()
+        assert not guard.opened
+
+    run(main)
+
+
+def test_a_startup_that_raises_reaches_the_server(guard: poolguard.Guard) -> None:
+    """As without us. It is no missing lifespan: the application has asked for the message."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        raise KeyError("no licence")
+
+    async def main() -> None:
+        for door in (app, PoolGuardMiddleware(app)):
+            with pytest.raises(RuntimeError, match="no licence") as caught:
+                await gunicorn(door).startup()
+            assert type(caught.value) is RuntimeError
+        assert not guard.opened
+
+    run(main)
+
+
+def test_a_lifespan_that_fails_while_the_server_serves_leaves_the_pools(
+    guard: poolguard.Guard,
+) -> None:
+    """The server goes on serving, too."""
+    fail = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await hasty(scope, receive, send)
+        await fail.wait()
+        raise KeyError("a task of it")
+
+    async def main() -> None:
+        task: list[asyncio.Task[Any]] = []
+        lifespan = gunicorn(_noting(PoolGuardMiddleware(app), task))
+        await lifespan.startup()
+        fail.set()
+        with pytest.raises(KeyError):
+            await task[0]
+        async with guard.aconnection() as conn:
+            await conn.execute("SELECT 1")
+
+    run(main)
+
+
+def _noting(app: App, tasks: list[asyncio.Task[Any]]) -> App:
+    """The task in which the lifespan runs, apart from the server's, to see how it ends."""
+
+    async def noting(scope: Scope, receive: Receive, send: Send) -> None:
+        tasks.append(asyncio.ensure_future(app(scope, receive, send)))
+        await asyncio.wait(tasks)
+
+    return noting
+
+
+# -- as a context manager ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("behind", [False, True], ids=["alone", "behind the middleware"])
+def test_starlette_takes_the_lifespan_as_it_is(behind: bool, guard: poolguard.Guard) -> None:
+    """Behind the middleware, which opens and closes, it has nothing left to do."""
+
+    async def main() -> None:
+        app: App = Starlette(lifespan=poolguard.asgi.lifespan)
+        lifespan = gunicorn(PoolGuardMiddleware(app) if behind else app)
+        await lifespan.startup()
+        assert guard.ready
+        await lifespan.shutdown()
+        assert not guard.opened
+
+    run(main)
+
+
+def test_within_a_lifespan_of_ones_own(guard: poolguard.Guard) -> None:
+    rows: list[Any] = []
+
+    @asynccontextmanager
+    async def own(app: Starlette) -> AsyncIterator[dict[str, Any]]:
+        async with poolguard.asgi.lifespan():
+            async with guard.aconnection() as conn:
+                rows.append(await (await conn.execute("SELECT 1")).fetchone())
+            yield {"rows": rows}
+
+    async def main() -> None:
+        lifespan = gunicorn(Starlette(lifespan=own))
+        await lifespan.startup()
+        assert guard.ready
+        await lifespan.shutdown()
+
+    run(main)
+    assert rows == [(1,)]
+
+
+@pytest.mark.parametrize(
+    "lifespan_of",
+    [
+        poolguard.asgi.lifespan,
+        lambda guard: poolguard.asgi.lifespan(guard=guard),
+        lambda guard: poolguard.asgi.lifespan(Starlette(), guard=guard),
+    ],
+    ids=["first", "keyword", "partial"],
+)
+def test_it_opens_the_guard_that_is_given(
+    lifespan_of: Any, dsn: str, guard: poolguard.Guard
+) -> None:
+    other = poolguard.Guard(dsn, name="other", mode="async", budget=2)
+
+    async def main() -> None:
+        async with lifespan_of(other):
+            assert (guard.opened, other.ready) == (False, True)
+        assert not other.opened
+
+    run(main)
+
+
+def test_a_guard_that_is_open_already_is_left_as_it_is(guard: poolguard.Guard) -> None:
+    """Who opened it closes it."""
+
+    async def main() -> None:
+        async with guard:
+            async with poolguard.asgi.lifespan():
+                pass
+            assert guard.ready
+
+    run(main)
+
+
+def test_an_error_within_closes_the_pools_and_passes(guard: poolguard.Guard) -> None:
+    async def main() -> None:
+        with pytest.raises(KeyError):
+            async with poolguard.asgi.lifespan():
+                raise KeyError
+        assert not guard.opened
+
+    run(main)
+
+
+# -- a database that is away -------------------------------------------------------------------
+
+
+@every_server
+def test_a_database_that_is_away_is_said_once_and_served_without(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Several guards wait at the same time."""
+    for name in ("one", "two"):
+        poolguard.Guard(AWAY, name=name, mode="async", budget=2, warmup_timeout=1)
+
+    async def main() -> None:
+        began = monotonic()
+        app = Starlette(lifespan=poolguard.asgi.lifespan)
+        lifespan = server(PoolGuardMiddleware(app))
+        await lifespan.startup()
+        assert 1 <= monotonic() - began < 2
+        await lifespan.shutdown()
+
+    run(main)
+    one, two = said(caplog)
+    assert one.startswith("poolguard 'one' is not warm after 1 s")
+    assert two.startswith("poolguard 'two' is not warm after 1 s")
+
+
+@every_server
+def test_who_may_not_serve_cold_fails_explicitly_and_says_why_once(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An exception would make some servers serve without a lifespan."""
+    poolguard.Guard(AWAY, mode="async", budget=2, warmup_timeout=0.2, on_warmup_failure="exit")
+
+    async def main() -> None:
+        lifespan = server(PoolGuardMiddleware(whole))
+        with pytest.raises(LifespanStartupFailed):
+            await lifespan.startup()
+        assert not registry.guards()[0].opened
+
+    run(main)
+    lines = [line for line in said(caplog) if "is not warm" in line]
+    assert len(lines) == (server is Uvicorn), "gunicorn's worker logs what it is told itself"
+
+
+@every_server
+def test_settings_that_cannot_work_fail_explicitly(
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without gunicorn's hooks nobody has looked at them before."""
+    monkeypatch.setenv("POOLGUARD_FLOOR", "many")
+    monkeypatch.setenv("DATABASE_URL", "postgresql://user:s3cret@localhost/shop")
+
+    async def main() -> None:
+        with pytest.raises(LifespanStartupFailed) as caught:
+            await server(PoolGuardMiddleware(whole)).startup()
+        if server is gunicorn:
+            assert "poolguard variable POOLGUARD_FLOOR" in str(caught.value)
+
+    run(main)
+    assert "s3cret" not in caplog.text
+    assert "Traceback" not in caplog.text
+
+
+def test_sigterm_ends_the_wait_and_reaches_the_server(caplog: pytest.LogCaptureFixture) -> None:
+    """The handler that was there is called, and is there again afterwards."""
+    poolguard.Guard(AWAY, mode="async", budget=2, warmup_timeout=60)
+    told: list[int] = []
+
+    async def main() -> None:
+        lifespan = gunicorn(PoolGuardMiddleware(whole))
+        loop = asyncio.get_running_loop()
+        loop.call_later(0.1, signal.raise_signal, signal.SIGTERM)
+        await asyncio.wait_for(lifespan.startup(), 20)
+        await lifespan.shutdown()
+
+    def note(number: int, frame: Any) -> None:
+        told.append(number)
+
+    before = signal.signal(signal.SIGTERM, note)
+    try:
+        run(main)
+        assert told == [signal.SIGTERM]
+        assert signal.getsignal(signal.SIGTERM) is note
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert said(caplog) == [], "it was not late, it was stopped"

@@ -1,0 +1,267 @@
+"""Real gunicorn, each worker class, a real PostgreSQL on which connects are slow, real spans."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from poolguard.lab.postgres import PrivatePostgres
+from poolguard.lab.proxy import SlowProxy
+
+from ..conftest import CONNECT_DELAY
+from ..support import until
+from .conftest import Serve
+from .server import ASGI, DOORS, GTHREAD, SYNC, UVICORN, Door
+
+Backends = Callable[[str], list[int]]
+
+every_door = pytest.mark.parametrize("door", DOORS, ids=str)
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+CALLER = "b7ad6b7169203331"
+
+
+@every_door
+def test_what_the_pool_did_for_a_request_is_in_its_span(
+    door: Door, serve: Serve, slow_dsn: str
+) -> None:
+    """The first requests after boot are served at once; then one has to create, and one to wait."""
+    floor = 1 if door is SYNC else 3
+    server = serve(door, slow_dsn, POOLGUARD_BUDGET=str(floor + 2), POOLGUARD_FLOOR=str(floor))
+
+    # More than the floor, and as many of them at once as the worker class can serve.
+    paths = [f"/query/{n}" for n in range(floor + 1)]
+    answers = [*server.get_together(*paths[:floor]), server.get(paths[floor])]
+    status = server.status()
+    assert {answer.status for answer in answers} == {200}
+    assert status["acquires"] == {"acquired": floor + 1}
+    assert status["created"] == {"warmup": floor}
+    assert status["warmup"]["seconds"] >= CONNECT_DELAY
+    for path in paths:
+        span = server.server_span(path)
+        assert span.tags == {"outcome": "acquired", "acquire_count": 1, "wait_time": 0.0}
+        assert span.attributes["http.response.status_code"] == 200
+        assert not server.children(span)
+
+    assert server.get("/create").status == 200
+    span = server.server_span("/create")
+    wait_time = span.tags["wait_time"]
+    assert span.tags == {
+        "outcome": "created",
+        "acquire_count": 1,
+        "created_count": 1,
+        "wait_time": wait_time,
+    }
+    assert wait_time >= 0.8 * CONNECT_DELAY
+    (acquire,) = server.children(span)
+    assert (acquire.name, acquire.kind) == ("pool.acquire", "INTERNAL")
+    assert acquire.attributes["poolguard.acquire.outcome"] == "created"
+    (connect,) = server.children(acquire)
+    assert (connect.name, connect.kind) == ("pool.connect", "CLIENT")
+
+    assert server.get("/wait").status == 200
+    span = server.server_span("/wait")
+    assert span.tags == {
+        "outcome": "waited",
+        "acquire_count": 1,
+        "waited_count": 1,
+        "wait_time": span.tags["wait_time"],
+    }
+    (acquire,) = server.children(span)
+    assert acquire.attributes["poolguard.acquire.outcome"] == "waited"
+    assert not server.children(acquire)
+
+    assert server.get("/status").status == 200
+    assert not server.server_spans("/status"), "a request that never acquired gets nothing"
+
+
+@every_door
+def test_sigterm_ends_it_cleanly(
+    door: Door, serve: Serve, dsn: str, admin: psycopg.Connection, backends: Backends
+) -> None:
+    """The request under way is answered, no backend is left, and nobody complains."""
+    name = f"poolguard-sigterm-{door}"
+    server = serve(
+        door,
+        make_conninfo(dsn, application_name=name),
+        POOLGUARD_BUDGET="4",
+        POOLGUARD_FLOOR="2",
+    )
+    until(lambda: server.status()["ready"])
+    assert len(backends(name)) == 2
+    asleep = "SELECT 1 FROM pg_stat_activity WHERE application_name = %s AND wait_event = 'PgSleep'"
+    with server.getting("/sleep") as answer:
+        until(lambda: admin.execute(asleep, [name]).fetchall())
+        status, seconds = server.stop()
+        assert answer().status == 200
+    assert status == 0, server.said()
+    assert seconds < 10, "no longer than the graceful timeout"
+    assert backends(name) == []
+    assert set(server.lines("the pool is")) == {"the pool is closed"}, "before the process ended"
+    for word in ("Traceback", "Error", "rror connecting", "psycopg", "WARNING", "SIGKILL"):
+        assert not server.lines(word), server.said()
+
+
+@every_door
+def test_a_database_that_is_away_at_boot_stops_nothing(
+    door: Door, serve: Serve, postgres: PrivatePostgres
+) -> None:
+    """The worker boots, says so in one line, and serves as soon as the database is back."""
+    with SlowProxy(target=("127.0.0.1", postgres.port), connect_delay=0) as proxy:
+        dsn = postgres.conninfo(host=proxy.host, port=proxy.port)
+        proxy.refuse()
+        server = serve(door, dsn, POOLGUARD_WARMUP_TIMEOUT="0.5", POOLGUARD_ACQUIRE_TIMEOUT="1")
+        assert server.status()["ready"] is False
+        assert server.get("/query").status == 503
+        (line,) = server.lines("is not warm")
+        assert "WARNING" in line
+        assert "poolguard 'default' is not warm after 0.5 s" in line
+        assert "refused" in line
+        proxy.resume()
+        until(lambda: server.status()["ready"])
+        assert server.get("/query/back").status == 200
+        assert server.server_span("/query/back").tags["outcome"] == "acquired"
+        assert len(server.lines("is not warm")) == 1
+        assert not server.lines("Traceback")
+
+
+@pytest.mark.parametrize("door", [SYNC, ASGI, UVICORN], ids=str)
+def test_sigterm_is_noticed_while_the_pool_warms_up(
+    door: Door, serve: Serve, slow: SlowProxy, postgres: PrivatePostgres
+) -> None:
+    """It waits for a database that is away; told to stop, it does not wait on."""
+    with SlowProxy(target=("127.0.0.1", postgres.port)) as proxy:
+        proxy.blackhole()
+        server = serve(
+            door,
+            postgres.conninfo(host=proxy.host, port=proxy.port),
+            POOLGUARD_WARMUP_TIMEOUT="60",
+            POOLGUARD_CONNECT_TIMEOUT="60",
+        )
+        until(lambda: proxy.stats()["accepted"], within=30)
+        _, seconds = server.stop()
+    assert seconds < 10, "gunicorn's graceful timeout, after which it kills"
+    assert not server.lines("Traceback")
+
+
+@every_door
+def test_idle_connections_are_kept_fresh(
+    door: Door, serve: Serve, dsn: str, admin: psycopg.Connection, backends: Backends
+) -> None:
+    """They are verified again and again; those that die are replaced before a request meets one."""
+    name = f"poolguard-fresh-{door}"
+    server = serve(
+        door,
+        make_conninfo(dsn, application_name=name),
+        POOLGUARD_BUDGET="4",
+        POOLGUARD_FLOOR="2",
+        POOLGUARD_REFRESH_INTERVAL="0.2",
+    )
+    until(lambda: server.status()["ready"])
+    first = backends(name)
+    asked = (
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE application_name = %s AND query_start > backend_start + interval '1 s'"
+    )
+    until(lambda: admin.execute(asked, [name]).fetchone() == (2,))
+
+    for pid in first:
+        admin.execute("SELECT pg_terminate_backend(%s)", [pid])
+    until(lambda: server.status()["created"].get("replace") == 2)
+    until(lambda: server.status()["idle"] == 2)
+    assert not set(first) & set(backends(name))
+    served = [server.get(f"/query/{n}").body for n in range(4)]
+    assert set(served) <= set(backends(name))
+    status = server.status()
+    assert status["acquires"] == {"acquired": 4}
+    assert status["created"] == {"warmup": 2, "replace": 2}
+    assert status["closed"] == {"lost": 2}
+
+
+@pytest.mark.parametrize("door", [GTHREAD, ASGI], ids=str)
+def test_an_instrumentations_own_span_is_the_one_that_is_tagged(
+    door: Door, serve: Serve, dsn: str
+) -> None:
+    """OpenTelemetry's middleware around ours: its server span says it, none of ours is begun."""
+    server = serve(door, dsn, TEST_INSTRUMENTED="1", POOLGUARD_BUDGET="4", POOLGUARD_FLOOR="1")
+    assert server.get("/query").status == 200
+    span = server.server_span("/query")
+    assert span.scope.startswith("opentelemetry.instrumentation.")
+    assert span.tags == {"outcome": "acquired", "acquire_count": 1, "wait_time": 0.0}
+    assert server.get("/create").status == 200
+    span = server.server_span("/create")
+    assert span.tags["outcome"] == "created"
+    (acquire,) = (child for child in server.children(span) if child.name == "pool.acquire")
+    assert [child.name for child in server.children(acquire)] == ["pool.connect"]
+    assert {each.kind for each in server.spans() if each.scope == "poolguard"} == {
+        "INTERNAL",
+        "CLIENT",
+    }
+
+
+@pytest.mark.parametrize("door", [GTHREAD, ASGI], ids=str)
+def test_without_instrumentation_our_own_span_continues_the_callers_trace(
+    door: Door, serve: Serve, dsn: str
+) -> None:
+    server = serve(door, dsn, POOLGUARD_BUDGET="4", POOLGUARD_FLOOR="1")
+    traced = {"traceparent": f"00-{TRACE}-{CALLER}-01", "tracestate": "vendor=1"}
+    assert server.get("/query", traced).status == 200
+    span = server.server_span("/query")
+    assert (span.trace, span.parent) == (f"0x{TRACE}", f"0x{CALLER}")
+    assert "vendor" in span.raw["context"]["trace_state"]
+    assert span.tags["outcome"] == "acquired"
+
+
+def test_without_a_lifespan_the_first_requests_open_the_pool(serve: Serve, dsn: str) -> None:
+    """gunicorn's ``asgi_lifespan = "off"``: both wait until it is open."""
+    server = serve(ASGI, dsn, TEST_LIFESPAN="off", POOLGUARD_BUDGET="4", POOLGUARD_FLOOR="2")
+    assert [each.status for each in server.get_together("/query/1", "/query/2")] == [200, 200]
+    until(lambda: server.status()["ready"])
+    status, _ = server.stop()
+    assert status == 0
+    assert not server.lines("Traceback")
+
+
+@pytest.mark.parametrize("door", DOORS, ids=str)
+def test_who_may_not_serve_cold_says_why_and_exits(
+    door: Door, serve: Serve, postgres: PrivatePostgres
+) -> None:
+    """on_warmup_failure=exit: one clear line from poolguard, and gunicorn halts."""
+    with SlowProxy(target=("127.0.0.1", postgres.port)) as proxy:
+        proxy.refuse()
+        server = serve(
+            door,
+            postgres.conninfo(host=proxy.host, port=proxy.port),
+            POOLGUARD_ON_WARMUP_FAILURE="exit",
+            POOLGUARD_WARMUP_TIMEOUT="0.5",
+        )
+        assert server.wait() == 3
+    (line,) = server.lines("is not warm")
+    assert "ERROR" in line
+    assert "refused" in line
+    assert not server.lines("Traceback")
+
+
+@pytest.mark.parametrize("door", [GTHREAD, ASGI], ids=str)
+def test_a_later_generation_serves_cold_all_the_same(
+    door: Door, serve: Serve, postgres: PrivatePostgres
+) -> None:
+    """With on_warmup_failure=exit too: a reload during an outage must not take the service down."""
+    with SlowProxy(target=("127.0.0.1", postgres.port), connect_delay=0) as proxy:
+        server = serve(
+            door,
+            postgres.conninfo(host=proxy.host, port=proxy.port),
+            POOLGUARD_ON_WARMUP_FAILURE="exit",
+            POOLGUARD_WARMUP_TIMEOUT="2",
+        )
+        first = server.status()["pid"]
+        proxy.refuse()
+        proxy.reset_all()
+        server.process.send_signal(signal.SIGHUP)
+        until(lambda: server.status()["pid"] != first, within=30)
+        assert len(server.lines("is not warm")) == 1
+        proxy.resume()
+        until(lambda: server.status()["ready"])

@@ -1,0 +1,98 @@
+"""The WSGI test application. Its first path segment says what a request does with the pool."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import poolguard
+from poolguard.wsgi import PoolGuardMiddleware
+
+from ..support import until
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+
+def status() -> dict[str, Any]:
+    """The guard's status: no acquire."""
+    return poolguard.guard().status()
+
+
+def query() -> int:
+    """One acquire, one query; the backend that answered it."""
+    with poolguard.connection() as conn:
+        row = conn.execute("SELECT pg_backend_pid()").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def sleep() -> None:
+    """A request that is under way for a while."""
+    with poolguard.connection() as conn:
+        conn.execute("SELECT pg_sleep(1)")
+
+
+def create() -> int:
+    """All connections of the floor are lent: this request has to have one opened."""
+    with occupied(poolguard.guard().status()["floor"], lambda: False):
+        return query()
+
+
+def wait() -> int:
+    """All connections that may be are lent: this request waits until they are returned."""
+    with occupied(poolguard.guard().status()["max_size"], lambda: bool(status()["waiting"])):
+        return query()
+
+
+@contextmanager
+def occupied(n: int, enough: Callable[[], bool]) -> Iterator[None]:
+    """Another thread, which is no request, holds *n* connections: to the end, or till *enough*."""
+    held, over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with ExitStack() as stack:
+            for _ in range(n):
+                stack.enter_context(poolguard.connection())
+            held.set()
+            until(lambda: over.is_set() or enough())
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    try:
+        assert held.wait(10)
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+PATHS: dict[str, Callable[[], Any]] = {
+    "status": status,
+    "query": query,
+    "sleep": sleep,
+    "create": create,
+    "wait": wait,
+}
+
+
+def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    """Answer what the path asks for, as JSON; 503 where the pool has no connection to give."""
+    line = "200 OK"
+    try:
+        body = PATHS[environ["PATH_INFO"].split("/")[1]]()
+    except Exception as error:  # noqa: BLE001 - poolguard's and psycopg_pool's
+        line, body = "503 Service Unavailable", repr(error)
+    start_response(line, [("Content-Type", "application/json")])
+    return [json.dumps(body).encode()]
+
+
+app: WSGIApplication = PoolGuardMiddleware(application)
+if "TEST_INSTRUMENTED" in os.environ:
+    from opentelemetry.instrumentation.wsgi import OpenTelemetryMiddleware
+
+    app = OpenTelemetryMiddleware(app)
