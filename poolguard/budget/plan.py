@@ -1,15 +1,20 @@
-"""The plan: from capacity and settings to each worker's floor and maximum. Arithmetic alone."""
+"""The plan: from capacity and settings to each worker's floor and maximum. Arithmetic alone.
+
+What all instances may hold together is the *budget*, and each has an equal part of it. Of that,
+each worker is sure of its *floor*; what is left over is *shared*, and lent to whoever is busy.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ..errors import PlanError
 from ..settings import Percent, Settings
 from .capacity import Capacity
 
-__all__ = ["Plan", "Workplace", "known_budget", "make_plan"]
+__all__ = ["Plan", "Step", "Workplace", "known_budget", "make_plan"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +27,31 @@ class Workplace:
     threads of a gthread one; 10 where the worker class sets no such bound."""
     mode: Literal["sync", "async"] | None = None
     """What kind of pool the worker class asks for; None outside gunicorn: the first use decides."""
+    bounded: bool = False
+    """Whether the class handles no more than *at_once* requests, rather than likely as many."""
+
+    @classmethod
+    def of(cls, worker_class: str, workers: int = 1, threads: int = 1) -> Workplace:
+        """What a worker class means, named as gunicorn's setting takes it.
+
+        gunicorn makes ``gthread`` of ``sync`` where there are several threads, and so does this.
+        """
+        name = worker_class.rpartition(".")[2].lower()
+        if "asgi" in name or "uvicorn" in name:
+            return cls(workers, mode="async")
+        if name in ("sync", "syncworker", "gthread", "threadworker"):
+            at_once = 1 if threads == 1 and name.startswith("sync") else threads
+            return cls(workers, at_once, "sync", bounded=True)
+        return cls(workers, mode="sync")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One number of a plan, and where it came from."""
+
+    name: str
+    value: int
+    how: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +59,10 @@ class Plan:
     """Who gets how many connections."""
 
     capacity: int | None
-    """What the server grants; None where the budget was given as a number and nobody asked."""
+    """What the server grants; None where the budget was given as a number and nobody asked, and
+    behind a pooler."""
     budget: int
-    """What all instances together may hold."""
+    """What all instances together may hold. Behind a pooler: clients of the pooler."""
     instance: int
     """This instance's share of the budget."""
     workers: int
@@ -39,20 +70,35 @@ class Plan:
     """Warm connections of each worker."""
     max_size: int
     """Most connections of one worker."""
+    shared: int = 0
+    """What the instance has beyond its workers' floors, for them to borrow; 0 where the ledger is
+    static, and nothing is lent."""
+    ledger: Literal["static", "host", "fleet"] = "static"
+    warm_on_reload: int = 0
+    """Of the workers × floor connections of a new generation, how many can be open while the old
+    one still holds its floors. With a static ledger all, since nobody counts both generations."""
+    warnings: tuple[str, ...] = ()
+    """What works but is likely not meant; each one sentence for what is so, one for the remedy."""
+    steps: tuple[Step, ...] = ()
+
+    @property
+    def held(self) -> int:
+        """Most connections that the instance may hold."""
+        return min(self.instance, self.workers * self.max_size)
+
+    @property
+    def held_on_reload(self) -> int:
+        """The same while two generations of workers live."""
+        both = 2 * self.workers * self.max_size
+        return both if self.ledger == "static" else min(self.instance, both)
 
     def explain(self) -> str:
-        """The arithmetic, line by line."""
-        lines = []
-        if self.capacity is not None:
-            lines.append(f"capacity   {self.capacity:>5}  what the server grants this role")
-        lines += [
-            f"budget     {self.budget:>5}  what all instances together may hold",
-            f"instance   {self.instance:>5}  the share of this one",
-            f"workers    {self.workers:>5}",
-            f"floor      {self.floor:>5}  warm connections of each worker",
-            f"max_size   {self.max_size:>5}  most connections of one worker",
-        ]
-        return "\n".join(lines)
+        """The arithmetic, line by line: each number, and where it came from."""
+        name = max((len(step.name) for step in self.steps), default=0)
+        value = max((len(str(step.value)) for step in self.steps), default=0)
+        return "\n".join(
+            f"{step.name:<{name}}  {step.value:>{value}}  = {step.how}" for step in self.steps
+        )
 
 
 def known_budget(settings: Settings) -> int | None:
@@ -60,54 +106,206 @@ def known_budget(settings: Settings) -> int | None:
     return settings.budget if isinstance(settings.budget, int) else None
 
 
-def make_plan(capacity: Capacity | None, settings: Settings, workplace: Workplace) -> Plan:
+def make_plan(
+    capacity: Capacity | None,
+    settings: Settings,
+    workplace: Workplace,
+    *,
+    pooler: Literal["auto", "none", "session", "transaction"] | None = None,
+) -> Plan:
     """Divide the budget among instances and workers.
 
-    Raises :exc:`~poolguard.errors.PlanError` where a worker would be left without a connection.
+    :param capacity: what the server said; None only where *settings* give the budget as a number.
+    :param pooler: what stands before the server, as detected; by default what *settings* say, and
+        none where those leave it to detection. Behind a pooler the server's capacity says nothing,
+        and the budget counts the pooler's clients.
+
+    Raises :exc:`~poolguard.errors.PlanError`, with the arithmetic and what to change, where a
+    worker would be left without a connection, or where the settings ask for more than there is.
     """
-    usable = None if capacity is None else capacity.usable
-    budget = _budget(usable, settings)
-    instance = budget // settings.instances
-    workers = workplace.workers if settings.workers == "auto" else settings.workers
-    share = instance // workers
-    if share < 1:
-        raise PlanError(
-            f"a budget of {budget} connections cannot be divided: {budget} // "
-            f"{settings.instances} instance(s) = {instance}, and {instance} // {workers} "
-            f"worker(s) = {share}, but each worker needs at least 1. Raise budget (or what the "
-            f"server grants), or lower workers or instances"
-        )
-    max_size = share if settings.max_size == "auto" else settings.max_size
-    if max_size > share:
-        raise PlanError(
-            f"max_size={max_size} is more than a worker's share of the budget: {budget} // "
-            f"{settings.instances} instance(s) // {workers} worker(s) = {share}. Lower max_size, "
-            f"or raise budget"
-        )
-    if settings.floor == "auto":
-        floor = min(max(1, min(workplace.at_once, instance // (2 * workers))), max_size)
-    else:
-        floor = settings.floor
-    if floor > max_size:
-        raise PlanError(
-            f"floor={floor} is more than max_size={max_size}, the most that one of {workers} "
-            f"worker(s) may hold of a budget of {budget}. Lower floor, or raise budget"
-        )
-    return Plan(usable, budget, instance, workers, floor, max_size)
+    behind = (pooler or settings.pooler) in ("session", "transaction")
+    known = None if behind else capacity
+    usable = None if known is None else known.usable
+    budget = _budget(known, settings, behind=behind)
+    instance = _Instance(budget, settings, workplace)
+    floor = instance.floor()
+    shared = instance.share.value - instance.workers.value * floor.value
+    max_size = instance.max_size(floor.value)
+    static = settings.ledger == "static"
+    warm = instance.workers.value * floor.value
+    steps = [budget, instance.share, instance.workers, floor]
+    if known is not None:
+        steps.insert(0, Step("capacity", known.usable, known.explain()))
+    if not static:
+        how = f"{instance.share.value} − {warm}, what the workers' floors leave to borrow"
+        steps.append(Step("shared", shared, how))
+    plan = Plan(
+        capacity=usable,
+        budget=budget.value,
+        instance=instance.share.value,
+        workers=instance.workers.value,
+        floor=floor.value,
+        max_size=max_size.value,
+        shared=0 if static else shared,
+        ledger=settings.ledger,
+        warm_on_reload=warm if static else min(warm, shared),
+        steps=(*steps, max_size),
+    )
+    return replace(plan, warnings=tuple(_warnings(plan, known, workplace)))
 
 
-def _budget(usable: int | None, settings: Settings) -> int:
-    if isinstance(settings.budget, int):
-        return settings.budget
-    if usable is None:
+def _budget(capacity: Capacity | None, settings: Settings, *, behind: bool) -> Step:
+    """What all instances together may hold."""
+    asked = settings.budget
+    if isinstance(asked, int):
+        if capacity is not None and asked > capacity.usable:
+            raise PlanError(
+                f"{settings.cite('budget')} is more than the {capacity.usable} that the server "
+                f"grants this role ({capacity.explain()}). Lower budget, or raise what the server "
+                f"grants"
+            )
+        what = "clients of the pooler, " if behind else ""
+        return Step("budget", asked, f"{what}as set by {settings.source('budget')}")
+    if behind:
+        raise PlanError(
+            f"{settings.cite('budget')} cannot be worked out behind a pooler, where what the "
+            f"server grants says nothing. Set budget to the number of clients that the pooler "
+            f"grants this service: its max_client_conn less what others use"
+        )
+    if capacity is None:
         raise ValueError("a budget that is not a number needs the server's capacity")
-    if isinstance(settings.budget, Percent):
-        return int(usable * settings.budget.value / 100)
-    reserve = max(3, -(-usable // 10)) if settings.reserve == "auto" else settings.reserve
+    usable = capacity.usable
+    if isinstance(asked, Percent):
+        return Step("budget", int(usable * asked.value / 100), f"{asked} of {usable}")
+    if settings.reserve == "auto":
+        reserve, why = max(3, -(-usable // 10)), " (the greater of 3 and 10 %)"
+    else:
+        reserve, why = settings.reserve, f" (as set by {settings.source('reserve')})"
     if usable - reserve < 1:
         raise PlanError(
-            f"nothing is left to share: the server grants {usable} connection(s), and {reserve} "
-            f"are reserved for migrations, cron and people. Raise what the server grants, or "
-            f"lower reserve"
+            f"nothing is left to share: the server grants {_count(usable, 'connection')} "
+            f"({capacity.explain()}), and {reserve}{why} are reserved for migrations, cron and "
+            f"people. Raise what the server grants, or lower reserve"
         )
-    return usable - reserve
+    return Step("budget", usable - reserve, f"{usable} − {reserve} reserve{why}")
+
+
+class _Instance:
+    """The share of one instance, and what its workers get of it."""
+
+    def __init__(self, budget: Step, settings: Settings, workplace: Workplace) -> None:
+        self._budget = budget
+        self._settings = settings
+        self._at_once = workplace.at_once
+        n = settings.instances
+        how = f"{budget.value} ÷ {_count(n, 'instance')}"
+        self.share = Step("instance", budget.value // n, how)
+        if settings.workers == "auto":
+            self.workers = Step("workers", workplace.workers, "gunicorn's, else 1")
+        else:
+            how = f"as set by {settings.source('workers')}"
+            self.workers = Step("workers", settings.workers, how)
+        if self.share.value < self.workers.value:
+            raise self._too_small(1)
+
+    def floor(self) -> Step:
+        share, workers = self.share.value, self.workers.value
+        if self._settings.floor != "auto":
+            floor = self._settings.floor
+            if floor * workers > share:
+                raise self._too_small(floor)
+            return Step("floor", floor, f"as set by {self._settings.source('floor')}")
+        half = share // (2 * workers)
+        floor = max(1, min(self._at_once, half))
+        how = f"the least of {self._at_once} used at once and {share} ÷ (2 × {workers}) = {half}"
+        how += ", but at least 1" if half < 1 else ""
+        if self._settings.max_size != "auto" and self._settings.max_size < floor:
+            return Step("floor", self._settings.max_size, f"max_size, below {how}")
+        return Step("floor", floor, how)
+
+    def max_size(self, floor: int) -> Step:
+        share, workers = self.share.value, self.workers.value
+        if self._settings.ledger == "static":
+            most, how = share // workers, f"{share} ÷ {_count(workers, 'worker')}"
+        else:
+            shared = share - workers * floor
+            most, how = floor + shared, f"{floor} floor + {shared} shared"
+        asked = self._settings.max_size
+        if asked == "auto":
+            return Step("max_size", most, how)
+        if asked > most:
+            raise PlanError(
+                f"{self._settings.cite('max_size')} is more than a worker can ever hold: "
+                f"{self._chain()}, and {how} = {most}. Lower max_size, or raise budget"
+            )
+        return Step(
+            "max_size", asked, f"as set by {self._settings.source('max_size')}; {most} at most"
+        )
+
+    def _too_small(self, each: int) -> PlanError:
+        workers, instances = self.workers.value, self._settings.instances
+        needed = workers * each
+        return PlanError(
+            f"the budget is too small to be divided: {self._chain()}, but "
+            f"{_count(workers, 'worker')} × {_count(each, 'warm connection')} = {needed}. Raise "
+            f"budget to at least {needed * instances} (or what the server grants, where budget "
+            f"follows it), or lower workers{', floor' if each > 1 else ''} or instances"
+        )
+
+    def _chain(self) -> str:
+        return ", ".join(f"{s.name} {s.value} = {s.how}" for s in (self._budget, self.share))
+
+
+def _warnings(plan: Plan, capacity: Capacity | None, workplace: Workplace) -> Iterator[str]:
+    at_once = workplace.at_once
+    if workplace.bounded and plan.max_size < at_once:
+        yield (
+            f"a worker handles {at_once} requests at once but holds at most "
+            f"{_count(plan.max_size, 'connection')}: the other requests wait, and those that take "
+            f"a second connection while they hold one can wait for each other. Raise max_size or "
+            f"budget, or lower threads"
+        )
+    if workplace.bounded and plan.floor > at_once:
+        yield (
+            f"floor {plan.floor} is more than the {_count(at_once, 'connection')} that a worker "
+            f"uses at once: the rest stay idle. Lower floor to {at_once}"
+        )
+    yield from _reload_warnings(plan)
+    if capacity is None:
+        return
+    left = capacity.left_by_others
+    if left is not None and plan.budget > left:
+        yield (
+            f"of the budget of {plan.budget} only {left} can be opened now, since others hold the "
+            f"rest. Set budget to {max(left, 1)}, or have them hold fewer"
+        )
+    # A role's own limit is no matter of other roles.
+    granted = min(capacity.server, capacity.database or capacity.server)
+    if plan.budget >= granted:
+        yield (
+            f"the budget takes all of the {granted} connections that there are for everybody: "
+            f"migrations, cron and people are refused while it is used up. Lower budget, or raise "
+            f"reserve"
+        )
+
+
+def _reload_warnings(plan: Plan) -> Iterator[str]:
+    warm = plan.workers * plan.floor
+    if plan.ledger == "static":
+        yield (
+            f"with ledger=static a reload may hold up to {plan.held_on_reload} connections, twice "
+            f"the workers' {plan.held}, since old and new workers do not know "
+            f"of each other. Take another ledger, or halve budget"
+        )
+    elif plan.warm_on_reload < warm:
+        half = plan.instance // (2 * plan.workers)
+        remedy = f"Lower floor to {half}, or raise" if half else "Raise"
+        yield (
+            f"a reload warms {plan.warm_on_reload} of the new workers' {warm} connections, the "
+            f"rest only as the old workers let go of theirs. {remedy} what the instance gets to "
+            f"{2 * warm}"
+        )
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"

@@ -25,7 +25,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    from . import demo
+    from . import check, demo, plan
 
     parser = _Parser(
         prog="poolguard",
@@ -36,14 +36,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(
         title="commands", metavar="COMMAND", required=True, parser_class=_Parser
     )
-    demo.add_to(commands)
+    for command in (plan, check, demo):
+        command.add_to(commands)
     options, unknown = parser.parse_known_args(arguments)
     if unknown:  # argparse itself would have the command's mistakes told by the parent
         options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
         status: int = options.run(options)
     except PoolguardError as error:
-        print(f"poolguard: {error}", file=sys.stderr)
+        for line in str(error).splitlines():
+            print(f"poolguard: {line}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("poolguard: stopped", file=sys.stderr)

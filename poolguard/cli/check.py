@@ -1,0 +1,178 @@
+"""``poolguard check``: connects, and judges whether a deployment will keep what it promises."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import socket
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..budget.plan import Plan, Workplace, make_plan
+from ..errors import PlanError
+from ..settings import Settings
+from . import deployment
+from .findings import Consumer, Facts, Finding, Keepalive, judge
+from .text import say, wrapped
+
+if TYPE_CHECKING:
+    import psycopg
+
+__all__ = ["add_to"]
+
+SERVER_SETTINGS = """
+SELECT name, setting FROM pg_settings WHERE name IN ('server_version', 'server_version_num',
+    'client_connection_check_interval',
+    'tcp_keepalives_idle', 'tcp_keepalives_interval', 'tcp_keepalives_count')
+"""
+CONSUMERS = """
+SELECT coalesce(usename, '?') AS role, coalesce(application_name, '') AS application,
+       count(*) AS connections
+  FROM pg_stat_activity
+ WHERE (backend_type = 'client backend'
+        OR (backend_type IS NULL AND usesysid IS NOT NULL AND datid IS NOT NULL))
+   AND pid <> pg_backend_pid()
+ GROUP BY 1, 2
+"""
+
+
+def add_to(commands: Any) -> None:
+    """Add the command to the command line."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "check",
+        help="connect, and judge a deployment: budget, pooler, role, keepalives",
+        description="Connects to the database and judges the deployment. Options that are left out "
+        "are taken from their POOLGUARD_* variables. The exit status is 1 where an error was "
+        "found.",
+        allow_abbrev=False,
+    )
+    deployment.add_options(parser)
+    parser.add_argument("--strict", action="store_true", help="let warnings count as errors")
+    parser.add_argument("--json", action="store_true", help="print it for machines")
+    parser.set_defaults(run=_run, parser=parser)
+
+
+def _run(options: argparse.Namespace) -> int:
+    settings = deployment.settings_of(options)
+    with deployment.connect(settings, "check") as conn:
+        facts = _observe(conn, settings, options)
+    findings = judge(facts)
+    counts = Counter[str](finding.level for finding in findings)
+    if options.json:
+        print(json.dumps(_machine(facts, findings, counts), indent=1))
+    else:
+        say(_report(facts, findings, counts))
+    return int(counts["error"] > 0 or (options.strict and counts["warning"] > 0))
+
+
+def _observe(
+    conn: psycopg.Connection[Any], settings: Settings, options: argparse.Namespace
+) -> Facts:
+    server: dict[str, str] = dict(conn.execute(SERVER_SETTINGS).fetchall())
+    capacity = deployment.ask_capacity(conn)
+    consumers = _consumers(conn)
+    row = conn.execute("SELECT session_user::text, current_database()::text").fetchone()
+    assert row is not None
+    pooler = deployment.ask_pooler(conn, settings, "check")
+    plan, error = None, ""
+    try:
+        plan = make_plan(capacity, settings, _workplace(options, settings), pooler=pooler)
+    except PlanError as refused:
+        error = deployment.spoken(str(refused))
+    over_tcp, client_keepalive = _client_keepalive(conn)
+    interval = server.get("client_connection_check_interval")
+    return Facts(
+        version=server["server_version"],
+        major=int(server["server_version_num"]) // 10000,
+        role=_printable(row[0]),
+        database=_printable(row[1]),
+        capacity=capacity,
+        pooler=pooler,
+        settings=settings,
+        plan=plan and _spoken(plan),
+        plan_error=error,
+        workers_known=settings.workers != "auto" or deployment.WORKERS_VARIABLE in os.environ,
+        consumers=consumers,
+        over_tcp=over_tcp,
+        server_keepalive=_server_keepalive(server),
+        client_keepalive=client_keepalive,
+        check_interval=None if interval is None else int(interval),
+    )
+
+
+def _workplace(options: argparse.Namespace, settings: Settings) -> Workplace:
+    found = deployment.workplace_of(options, settings)
+    if options.threads is None and options.worker_class is None:
+        return Workplace(found.workers)  # a class that nobody named is not judged by its threads
+    return found
+
+
+def _spoken(plan: Plan) -> Plan:
+    return dataclasses.replace(plan, warnings=tuple(map(deployment.spoken, plan.warnings)))
+
+
+def _consumers(conn: psycopg.Connection[Any]) -> tuple[Consumer, ...]:
+    rows = conn.execute(CONSUMERS).fetchall()
+    found = [Consumer(_printable(role), _printable(name), n) for role, name, n in rows]
+    return tuple(sorted(found, key=lambda each: (-each.connections, each.role, each.application)))
+
+
+def _printable(text: str) -> str:
+    """Names may hold anything, and not all of it belongs on a terminal."""
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
+def _server_keepalive(server: Mapping[str, str]) -> Keepalive | None:
+    names = ("tcp_keepalives_idle", "tcp_keepalives_interval", "tcp_keepalives_count")
+    values = [int(server.get(name, 0)) for name in names]
+    return Keepalive(*values) if all(values) else None
+
+
+def _client_keepalive(conn: psycopg.Connection[Any]) -> tuple[bool, Keepalive | None]:
+    """Whether the connection is over TCP, and what the dsn and the system made of its socket."""
+    with socket.socket(fileno=os.dup(conn.fileno())) as ours:
+        if ours.family not in (socket.AF_INET, socket.AF_INET6):
+            return False, None
+        if not ours.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE):
+            return True, None
+        idle = getattr(socket, "TCP_KEEPIDLE", None) or getattr(socket, "TCP_KEEPALIVE", None)
+        options = (idle, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        return True, Keepalive(*(ours.getsockopt(socket.IPPROTO_TCP, o) for o in options if o))
+
+
+def _report(facts: Facts, findings: Sequence[Finding], counts: Mapping[str, int]) -> Iterator[str]:
+    yield f"database {facts.database} as role {facts.role}"
+    yield ""
+    level = max(len(finding.level) for finding in findings)
+    topic = max(len(finding.topic) for finding in findings)
+    for finding in findings:
+        head = f"{finding.level:<{level}}  {finding.topic:<{topic}}  "
+        yield from wrapped(finding.found, head)
+        if finding.remedy:
+            yield from wrapped(finding.remedy, " " * len(head) + "→ ")
+    yield ""
+    yield ", ".join(
+        f"{counts[kind]} {kind if counts[kind] == 1 else kind + 's'}"
+        for kind in ("error", "warning", "note")
+    )
+
+
+def _machine(
+    facts: Facts, findings: Sequence[Finding], counts: Mapping[str, int]
+) -> dict[str, Any]:
+    plan = facts.plan and dataclasses.asdict(facts.plan)
+    return {
+        "version": facts.version,
+        "role": facts.role,
+        "database": facts.database,
+        "pooler": facts.pooler,
+        "capacity": dataclasses.asdict(facts.capacity),
+        "plan": plan,
+        "findings": [dataclasses.asdict(finding) for finding in findings],
+        "errors": counts["error"],
+        "warnings": counts["warning"],
+        "notes": counts["note"],
+    }

@@ -1,0 +1,335 @@
+"""What ``poolguard check`` makes of a deployment: from facts to findings, with no I/O."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from ..budget.capacity import Capacity
+from ..budget.plan import Plan
+from ..budget.pooler import Kind
+from ..settings import Settings
+
+__all__ = ["Consumer", "Facts", "Finding", "Keepalive", "judge"]
+
+Level: TypeAlias = Literal["ok", "note", "warning", "error"]
+
+TRIED = range(12, 19)
+"""The major versions of PostgreSQL that poolguard is tried on."""
+UNNOTICED_MOST = 300
+"""Seconds for which a peer that vanished may go unnoticed before it is worth a finding."""
+NAMED_MOST = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One judgement, its reason, and what to do about it."""
+
+    level: Level
+    topic: str
+    found: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Keepalive:
+    """TCP keepalives of one end: seconds before the first probe and between them, and how many."""
+
+    idle: int
+    interval: int
+    count: int
+
+    @property
+    def seconds(self) -> int:
+        """After how long a peer that vanished is noticed."""
+        return self.idle + self.interval * self.count
+
+
+@dataclass(frozen=True, slots=True)
+class Consumer:
+    """Who else is connected: a role, what it calls itself, and how many connections it holds."""
+
+    role: str
+    application: str
+    connections: int
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What was seen of a deployment."""
+
+    version: str
+    """As the server tells it: ``18.4``, ``15.18 (Debian 15.18-0+deb12u1)``."""
+    major: int
+    role: str
+    database: str
+    capacity: Capacity
+    pooler: Kind
+    settings: Settings
+    plan: Plan | None
+    plan_error: str = ""
+    """Why there is no plan."""
+    workers_known: bool = True
+    """Whether somebody said how many workers there are."""
+    consumers: tuple[Consumer, ...] = ()
+    """The others, with the most connections first."""
+    over_tcp: bool = True
+    server_keepalive: Keepalive | None = None
+    """The server's for this connection; None where it has none."""
+    client_keepalive: Keepalive | None = None
+    """Ours; None where they are switched off."""
+    check_interval: int | None = None
+    """The server's client_connection_check_interval in milliseconds; None where it knows none."""
+
+
+def judge(facts: Facts) -> list[Finding]:
+    """All findings, in the order in which they are best read."""
+    findings = [*_version(facts), *_pooler(facts), *_budget(facts)]
+    if facts.pooler == "none":
+        findings += _others(facts)
+    findings += [*_role(facts), *_standby(facts)]
+    if facts.pooler == "none":
+        findings += [*_check_interval(facts), *_server_keepalive(facts)]
+    findings += _client_keepalive(facts)
+    return findings
+
+
+def _version(facts: Facts) -> Iterator[Finding]:
+    name = f"PostgreSQL {facts.version}"
+    if facts.major in TRIED:
+        yield Finding("ok", "version", name)
+    elif facts.major < TRIED.start:
+        yield Finding(
+            "warning",
+            "version",
+            f"{name}: poolguard is tried on {TRIED.start} to {TRIED[-1]}",
+            "upgrade the server",
+        )
+    else:
+        yield Finding(
+            "note",
+            "version",
+            f"{name}: poolguard is tried on {TRIED.start} to {TRIED[-1]}",
+            "look for a newer poolguard",
+        )
+
+
+def _pooler(facts: Facts) -> Iterator[Finding]:
+    if facts.pooler == "none":
+        yield Finding("ok", "pooler", "none stands before the server")
+        return
+    how = "as pooler says" if facts.settings.pooler != "auto" else "as detected"
+    if facts.pooler == "session":
+        yield Finding(
+            "ok",
+            "pooler",
+            f"one that pools sessions, {how}: the budget counts its clients, and what the server "
+            f"grants is the pooler's to keep to",
+        )
+        return
+    yield Finding(
+        "warning",
+        "pooler",
+        f"one that pools transactions, {how}: SET, LISTEN, advisory locks and temporary tables do "
+        f"not outlive a transaction, and psycopg's prepared statements fail where the pooler does "
+        f"not follow them",
+        "run PgBouncer 1.22 or later with max_prepared_statements above 0, or connect with "
+        "prepare_threshold=None",
+    )
+    if facts.settings.ledger == "fleet":
+        yield Finding(
+            "error",
+            "pooler",
+            "the fleet ledger's locks live in a session, which a pooler of transactions does not "
+            "keep",
+            "set ledger to host or static, or connect to the server itself",
+        )
+
+
+def _budget(facts: Facts) -> Iterator[Finding]:
+    plan = facts.plan
+    if plan is None:
+        yield _told("error", facts.plan_error)
+        return
+    of = "clients of the pooler" if plan.capacity is None else f"of {plan.capacity} connections"
+    yield Finding(
+        "ok",
+        "budget",
+        f"{plan.budget} {of}: an instance gets {plan.instance}, a worker keeps {plan.floor} warm "
+        f"and holds {plan.max_size} at most",
+    )
+    for warning in plan.warnings:
+        yield _told("warning", warning)
+    if not facts.workers_known:
+        yield Finding(
+            "note",
+            "budget",
+            f"nobody said how many workers there are: reckoned with {plan.workers}",
+            "give --workers, --threads and --worker-class as in gunicorn.conf.py",
+        )
+
+
+def _told(level: Level, sentences: str) -> Finding:
+    """The plan's errors and warnings tell the remedy in a sentence of its own."""
+    found, _, remedy = sentences.partition(". ")
+    return Finding(level, "budget", found, remedy[:1].lower() + remedy[1:])
+
+
+def _others(facts: Facts) -> Iterator[Finding]:
+    total = sum(each.connections for each in facts.consumers)
+    if not total:
+        yield Finding("ok", "others", "nobody else is connected to the server")
+        return
+    named = [
+        f"{each.connections} of {each.role}"
+        + (f" ({each.application})" if each.application else "")
+        for each in facts.consumers[:NAMED_MOST]
+    ]
+    if rest := total - sum(each.connections for each in facts.consumers[:NAMED_MOST]):
+        named.append(f"{rest} of others")
+    free = facts.capacity.free_now
+    yield Finding(
+        "ok",
+        "others",
+        f"{_count(total, 'other connection')} on the server now ({', '.join(named)}); "
+        f"{free} more can be opened by {facts.role}",
+    )
+
+
+def _role(facts: Facts) -> Iterator[Finding]:
+    capacity, role = facts.capacity, _quoted(facts.role)
+    limit = facts.plan.budget if facts.plan and facts.pooler == "none" else None
+    number = "budget" if limit is None else str(limit)
+    if capacity.superuser:
+        yield Finding(
+            "warning",
+            "role",
+            f"{facts.role} is a superuser: no CONNECTION LIMIT binds it, and it can take the "
+            f"connections that are reserved for rescuing the server",
+            f"connect as a role of its own: CREATE ROLE … LOGIN CONNECTION LIMIT {number}",
+        )
+    elif facts.pooler != "none":
+        yield Finding("ok", "role", f"{facts.role} is no superuser")
+    elif capacity.role is None:
+        yield Finding(
+            "note",
+            "role",
+            f"{facts.role} has no CONNECTION LIMIT: nothing at the server keeps it to the budget",
+            f"where the role is this service's own: ALTER ROLE {role} CONNECTION LIMIT {number}, "
+            f"and the same number as budget",
+        )
+    else:
+        yield Finding("ok", "role", f"{facts.role} is held to {capacity.role} by the server")
+
+
+def _standby(facts: Facts) -> Iterator[Finding]:
+    if facts.capacity.standby:
+        yield Finding(
+            "note",
+            "standby",
+            "the server is a standby, which answers reads alone",
+            "for a guard that writes, name all hosts and target_session_attrs=read-write in the "
+            "dsn",
+        )
+
+
+def _check_interval(facts: Facts) -> Iterator[Finding]:
+    topic = "orphans"
+    consequence = (
+        "the query of a worker that was killed runs to its end, and its connection with it"
+    )
+    if facts.check_interval is None:
+        yield Finding(
+            "note",
+            topic,
+            f"this server has no client_connection_check_interval: {consequence}",
+            "upgrade to PostgreSQL 14 or later, or set statement_timeout",
+        )
+    elif facts.check_interval == 0:
+        yield Finding(
+            "warning",
+            topic,
+            f"client_connection_check_interval is 0: {consequence}",
+            f"ALTER ROLE {_quoted(facts.role)} SET client_connection_check_interval = '1s'",
+        )
+    else:
+        yield Finding(
+            "ok",
+            topic,
+            f"while a query runs, the server looks every {facts.check_interval} ms for its client",
+        )
+
+
+def _server_keepalive(facts: Facts) -> Iterator[Finding]:
+    topic = "keepalives"
+    if not facts.over_tcp:
+        yield Finding("ok", topic, "a Unix socket needs none")
+        return
+    role = _quoted(facts.role)
+    remedy = (
+        f"ALTER ROLE {role} SET tcp_keepalives_idle = 60; ALTER ROLE {role} SET "
+        f"tcp_keepalives_interval = 10; ALTER ROLE {role} SET tcp_keepalives_count = 6"
+    )
+    keepalive = facts.server_keepalive
+    if keepalive is None:
+        yield Finding("note", topic, "the server does not tell its tcp_keepalives_idle", remedy)
+    elif keepalive.seconds > UNNOTICED_MOST:
+        yield Finding(
+            "warning",
+            topic,
+            f"the server notices after {_span(keepalive.seconds)} that a host has vanished "
+            f"(tcp_keepalives_idle is {keepalive.idle} s): its connections stay open and counted",
+            remedy,
+        )
+    else:
+        yield Finding(
+            "ok", topic, f"the server notices a vanished host after {_span(keepalive.seconds)}"
+        )
+
+
+def _client_keepalive(facts: Facts) -> Iterator[Finding]:
+    if not facts.over_tcp:
+        return
+    topic = "keepalives"
+    remedy = "add keepalives_idle=30 keepalives_interval=10 keepalives_count=3 to the dsn"
+    keepalive = facts.client_keepalive
+    if keepalive is None:
+        yield Finding(
+            "warning",
+            topic,
+            "the dsn switches keepalives off: a request whose server vanished waits for ever",
+            "drop keepalives=0 from the dsn",
+        )
+    elif keepalive.seconds > UNNOTICED_MOST:
+        yield Finding(
+            "note",
+            topic,
+            f"a request whose server vanished notices after {_span(keepalive.seconds)} "
+            f"(keepalives_idle is {keepalive.idle} s); idle connections are verified every "
+            f"{facts.settings.refresh_interval:g} s",
+            remedy,
+        )
+    else:
+        seconds = _span(keepalive.seconds)
+        yield Finding("ok", topic, f"a request notices a vanished server after {seconds}")
+
+
+def _span(seconds: int) -> str:
+    if seconds < 120:
+        return f"{seconds} s"
+    if seconds < 7200:
+        return f"{seconds // 60} min"
+    return f"{seconds // 3600} h {seconds % 3600 // 60} min"
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+
+
+def _quoted(role: str) -> str:
+    """As SQL wants the name."""
+    if re.fullmatch(r"[a-z_][a-z0-9_]*", role):
+        return role
+    return '"' + role.replace('"', '""') + '"'

@@ -1,0 +1,290 @@
+"""``poolguard plan``: who gets how many connections, also while a reload or a rollout is under way.
+
+It needs no database where the capacity, or the budget, is given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ..budget.capacity import Capacity
+from ..budget.plan import Plan, Workplace, known_budget, make_plan
+from ..budget.pooler import Kind
+from ..errors import PlanError, PoolguardError
+from ..settings import VARIABLES, Settings
+from . import deployment
+from .text import columns, say, wrapped
+
+__all__ = ["add_to"]
+
+
+def add_to(commands: Any) -> None:
+    """Add the command to the command line."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "plan",
+        help="who gets how many connections, also during a reload and a rollout",
+        description="Works out who gets how many connections, without a database where --capacity "
+        "or --budget N is given. Options that are left out are taken from their POOLGUARD_* "
+        "variables.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--capacity",
+        metavar="N",
+        type=deployment.positive,
+        help="connections that the server grants this role; none: the server is asked",
+    )
+    deployment.add_options(parser)
+    parser.add_argument(
+        "--surge",
+        metavar="N",
+        type=_from_zero,
+        default=1,
+        help="how many instances more a rollout runs at the same time (1)",
+    )
+    parser.add_argument("--json", action="store_true", help="print it for machines")
+    parser.set_defaults(run=_run, parser=parser)
+
+
+def _from_zero(text: str) -> int:
+    return 0 if text == "0" else deployment.positive(text)
+
+
+def _run(options: argparse.Namespace) -> int:
+    settings = deployment.settings_of(options)
+    workplace = deployment.workplace_of(options, settings)
+    capacity, pooler = _capacity(options, settings)
+    try:
+        plan = make_plan(capacity, settings, workplace, pooler=pooler)
+    except PlanError as error:
+        raise PlanError(deployment.spoken(str(error))) from None
+    rollout = None
+    if options.surge:
+        rollout = _rollout(
+            plan,
+            capacity=capacity,
+            settings=settings,
+            workplace=workplace,
+            pooler=pooler,
+            surge=options.surge,
+        )
+    case = _Case(plan, rollout, settings, workplace, pooler, options.worker_class)
+    if options.json:
+        print(json.dumps(_machine(case), indent=1))
+    else:
+        say(_report(case))
+    return 0
+
+
+def _capacity(options: argparse.Namespace, settings: Settings) -> tuple[Capacity | None, Kind]:
+    """What the server grants, and what stands before it: as given, else as the server says."""
+    declared: Kind = "none" if settings.pooler == "auto" else settings.pooler
+    if options.capacity is not None:
+        if options.dsn is not None:
+            options.parser.error("--capacity and --dsn: both say what the server grants; drop one")
+        return Capacity(server=options.capacity), declared
+    if options.dsn is None and known_budget(settings) is not None:
+        return None, declared
+    if options.dsn is None and not Settings.has_dsn():
+        raise PoolguardError(
+            "what the server grants is not known: give it with --capacity, say where the database "
+            "is with --dsn, or set the budget to a number"
+        )
+    with deployment.connect(settings, "plan") as conn:
+        return deployment.ask_capacity(conn), deployment.ask_pooler(conn, settings, "plan")
+
+
+@dataclass(frozen=True)
+class _Rollout:
+    """What happens while *surge* more instances run."""
+
+    surge: int
+    instances: int
+    """How many run at the same time then."""
+    held: int
+    """Connections that all of them may hold if ``instances`` stays as it is set."""
+    plan: Plan | None
+    """With ``instances`` as many as that."""
+    error: str = ""
+    """Why there is no such plan."""
+
+
+def _rollout(
+    plan: Plan,
+    *,
+    capacity: Capacity | None,
+    settings: Settings,
+    workplace: Workplace,
+    pooler: Kind,
+    surge: int,
+) -> _Rollout:
+    instances = settings.instances + surge
+    held = plan.budget if plan.ledger == "fleet" else instances * plan.held
+    try:
+        changed = settings.replace(instances=instances)
+        then = make_plan(capacity, changed, workplace, pooler=pooler)
+    except PoolguardError as error:
+        return _Rollout(surge, instances, held, None, deployment.spoken(str(error)))
+    return _Rollout(surge, instances, held, then)
+
+
+@dataclass(frozen=True)
+class _Case:
+    """All that is to be told."""
+
+    plan: Plan
+    rollout: _Rollout | None
+    settings: Settings
+    workplace: Workplace
+    pooler: Kind
+    worker_class: str | None
+
+    def warnings(self) -> Iterator[str]:
+        yield from map(deployment.spoken, self.plan.warnings)
+        if self.rollout is not None and self.rollout.plan is None:
+            yield (
+                f"a rollout with {self.rollout.surge} more at the same time has no room: "
+                f"{self.rollout.error}"
+            )
+
+    def conf(self) -> list[str]:
+        """Lines for gunicorn.conf.py."""
+        given = [
+            name
+            for name in deployment.SETTINGS
+            if name != "workers" and self.settings.source(name).startswith("keyword")
+        ]
+        keywords = dict.fromkeys(given)
+        if self.pooler != "none":
+            keywords["pooler"] = None
+        lines = ["import poolguard"] if keywords else []
+        lines += ["from poolguard.gunicorn import *", "", f"workers = {self.plan.workers}"]
+        if self.worker_class:
+            lines.append(f"worker_class = {json.dumps(self.worker_class)}")
+        if self.workplace.bounded and self.workplace.at_once > 1:
+            lines.append(f"threads = {self.workplace.at_once}")
+        if keywords:
+            words = (f"{name}={self._value(name)}" for name in keywords)
+            lines.append(f"poolguard.Guard({', '.join(words)})")
+        return lines
+
+    def _value(self, name: str) -> str:
+        if name == "pooler":
+            return json.dumps(self.pooler)
+        value = getattr(self.settings, name)
+        return str(value) if isinstance(value, int) else json.dumps(str(value))
+
+
+def _report(case: _Case) -> Iterator[str]:
+    yield from _table(case)
+    yield ""
+    yield from _reload(case.plan)
+    if case.rollout is not None:
+        yield from _rollout_lines(case)
+    if warnings := list(case.warnings()):
+        yield from ("", "warnings")
+        for warning in warnings:
+            yield from wrapped(warning, "  - ", 4)
+    yield from ("", "arithmetic")
+    yield from (f"  {line}" for line in deployment.spoken(case.plan.explain()).splitlines())
+    yield from ("", "gunicorn.conf.py")
+    yield from (f"  {line}".rstrip() for line in case.conf())
+    for name in deployment.SETTINGS:
+        if case.settings.source(name).startswith("variable"):
+            value = os.environ.get(VARIABLES[name], "").strip()
+            yield f"  # in the environment: {VARIABLES[name]}={value}"
+
+
+def _table(case: _Case) -> list[str]:
+    plan, n = case.plan, case.settings.instances
+    together = n * plan.instance
+    clients = "" if case.pooler == "none" else f", clients of the pooler ({case.pooler})"
+    rows = [
+        ("", "each", "together", ""),
+        ("budget", "", str(plan.budget), f"all instances, at their peak{clients}"),
+        ("  instance", str(plan.instance), str(together), f"instances: {n}"),
+        (
+            "    worker, warm",
+            str(plan.floor),
+            str(n * plan.workers * plan.floor),
+            f"floor; workers of each instance: {plan.workers}",
+        ),
+        ("    worker, at most", str(plan.max_size), "", "max_size"),
+    ]
+    if plan.ledger != "static":
+        lent = str(n * plan.shared)
+        rows.insert(4, ("    shared", str(plan.shared), lent, "borrowed by workers that are busy"))
+    if rest := plan.budget - together:
+        rows.append(("  not given out", "", str(rest), "what the division leaves"))
+    if plan.capacity is not None:
+        left = str(plan.capacity - plan.budget)
+        rows.append(("left to others", "", left, "migrations, cron, people"))
+    return columns(rows, right=(1, 2))
+
+
+def _reload(plan: Plan) -> list[str]:
+    warm = plan.workers * plan.floor
+    return wrapped(
+        f"an instance holds at most {plan.held_on_reload}; {plan.warm_on_reload} of the new "
+        f"workers' {warm} connections can be warm before the old ones let go",
+        "reload   ",
+    )
+
+
+def _rollout_lines(case: _Case) -> list[str]:
+    plan, rollout = case.plan, case.rollout
+    assert rollout is not None
+    many = f"with {rollout.surge} more at the same time, {rollout.instances} instances"
+    if plan.ledger == "fleet":
+        text = f"{many} still hold at most {plan.budget}, by the ledger"
+    else:
+        text = f"{many} may hold {rollout.held} of the budget of {plan.budget}"
+    if rollout.plan is not None:
+        then = rollout.plan
+        text += (
+            f": set instances to {rollout.instances} where rollouts do that. An instance then "
+            f"gets {then.instance}, a worker {then.floor} warm and {then.max_size} at most"
+        )
+    return wrapped(text, "rollout  ")
+
+
+def _machine(case: _Case) -> dict[str, Any]:
+    plan, rollout = case.plan, case.rollout
+    warm = plan.workers * plan.floor
+    answer: dict[str, Any] = {
+        "capacity": plan.capacity,
+        "budget": plan.budget,
+        "left_to_others": None if plan.capacity is None else plan.capacity - plan.budget,
+        "instances": case.settings.instances,
+        "instance": plan.instance,
+        "workers": plan.workers,
+        "floor": plan.floor,
+        "shared": plan.shared,
+        "max_size": plan.max_size,
+        "ledger": plan.ledger,
+        "pooler": case.pooler,
+        "reload": {"held": plan.held_on_reload, "warm": plan.warm_on_reload, "wanted": warm},
+        "rollout": None,
+        "warnings": list(case.warnings()),
+        "arithmetic": [
+            {**dataclasses.asdict(step), "how": deployment.spoken(step.how)} for step in plan.steps
+        ],
+        "gunicorn_conf": "\n".join(case.conf()) + "\n",
+    }
+    if rollout is not None:
+        then = rollout.plan
+        answer["rollout"] = {
+            "surge": rollout.surge,
+            "instances": rollout.instances,
+            "held": rollout.held,
+            "instance": then and then.instance,
+            "floor": then and then.floor,
+            "max_size": then and then.max_size,
+        }
+    return answer

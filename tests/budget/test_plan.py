@@ -1,0 +1,350 @@
+"""The plan: the arithmetic at its edges, what is refused, what is warned of. No server."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any, Literal
+
+import pytest
+
+from poolguard.budget.capacity import Capacity
+from poolguard.budget.plan import Plan, Workplace, known_budget, make_plan
+from poolguard.errors import PlanError
+from poolguard.settings import Settings
+
+HUNDRED = Capacity(97, max_connections=100, for_superusers=3)
+THREADS = Workplace(workers=4, at_once=8, mode="sync", bounded=True)
+
+
+def plan(
+    capacity: Capacity | None = HUNDRED, workplace: Workplace = THREADS, **settings: Any
+) -> Plan:
+    return make_plan(capacity, Settings(**settings), workplace)
+
+
+def refusal(
+    capacity: Capacity | None = HUNDRED, workplace: Workplace = THREADS, **settings: Any
+) -> str:
+    with pytest.raises(PlanError) as caught:
+        plan(capacity, workplace, **settings)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def test_the_whole_of_it() -> None:
+    """Capacity, less reserve, by instances and workers; the rest is lent."""
+    made = plan(instances=3)
+    assert (made.capacity, made.budget, made.instance, made.workers) == (97, 87, 29, 4)
+    assert (made.floor, made.shared, made.max_size, made.ledger) == (3, 17, 20, "host")
+    assert made.warm_on_reload == 12
+    assert made.warnings == ()
+    assert made.explain() == (
+        "capacity  97  = 100 max_connections − 3 superuser_reserved_connections\n"
+        "budget    87  = 97 − 10 reserve (the greater of 3 and 10 %)\n"
+        "instance  29  = 87 ÷ 3 instances\n"
+        "workers    4  = gunicorn's, else 1\n"
+        "floor      3  = the least of 8 used at once and 29 ÷ (2 × 4) = 3\n"
+        "shared    17  = 29 − 12, what the workers' floors leave to borrow\n"
+        "max_size  20  = 3 floor + 17 shared"
+    )
+
+
+@pytest.mark.parametrize(
+    ("capacity", "settings", "budget"),
+    [
+        (97, {}, 87),  # 10 % is 9.7, and is rounded in favour of the others
+        (30, {}, 27),
+        (31, {}, 27),
+        (29, {}, 26),
+        (4, {}, 1),
+        (97, {"reserve": 20}, 77),
+        (97, {"reserve": 0}, 97),
+        (97, {"budget": "80%"}, 77),  # 77.6
+        (97, {"budget": "100%"}, 97),
+        (97, {"budget": 97}, 97),
+        (97, {"budget": 5}, 5),
+    ],
+)
+def test_the_budget(capacity: int, settings: dict[str, Any], budget: int) -> None:
+    assert plan(Capacity(capacity), Workplace(), **settings).budget == budget
+
+
+@pytest.mark.parametrize(
+    ("instance", "at_once", "floor"),
+    [
+        (64, 8, 8),  # exactly half
+        (63, 8, 7),
+        (200, 8, 8),
+        (8, 8, 1),
+        (7, 8, 1),  # half of it is less than one
+        (4, 8, 1),
+        (100, 1, 1),
+    ],
+)
+def test_an_automatic_floor(instance: int, at_once: int, floor: int) -> None:
+    """What is used at once, at most half of what the instance has, at least one."""
+    made = plan(None, Workplace(4, at_once), budget=instance)
+    assert made.floor == floor
+    assert made.shared == instance - 4 * floor
+    assert made.max_size == floor + made.shared
+
+
+def test_an_automatic_floor_keeps_below_max_size() -> None:
+    made = plan(max_size=5)
+    assert (made.floor, made.max_size) == (5, 5)
+    assert "max_size, below the least of 8 used at once" in made.explain()
+
+
+def test_numbers_that_are_set() -> None:
+    """They are taken as they are, and explained by where they came from."""
+    made = plan(floor=2, max_size=9, workers=6)
+    assert (made.workers, made.floor, made.max_size, made.shared) == (6, 2, 9, 75)
+    text = made.explain()
+    assert "workers    6  = as set by keyword workers" in text
+    assert "floor      2  = as set by keyword floor" in text
+    assert "max_size   9  = as set by keyword max_size; 77 at most" in text
+
+
+def test_the_origin_of_a_variable_is_named() -> None:
+    settings = Settings.build(environ={"POOLGUARD_FLOOR": "2", "POOLGUARD_BUDGET": "40"})
+    text = make_plan(HUNDRED, settings, THREADS).explain()
+    assert "= as set by variable POOLGUARD_FLOOR" in text
+    assert "= as set by variable POOLGUARD_BUDGET" in text
+
+
+# -- the ledgers
+
+
+def test_static_lends_nothing() -> None:
+    """A worker may hold its part and no more, and a reload counts nobody twice."""
+    made = plan(ledger="static", budget=30, floor=2)
+    assert (made.max_size, made.shared) == (7, 0)
+    assert (made.held, made.held_on_reload) == (28, 56)
+    assert made.warm_on_reload == 8
+    assert "shared" not in made.explain()
+    assert made.warnings == (
+        "a worker handles 8 requests at once but holds at most 7 connections: the other requests "
+        "wait, and those that take a second connection while they hold one can wait for each "
+        "other. Raise max_size or budget, or lower threads",
+        "with ledger=static a reload may hold up to 56 connections, twice the workers' 28, since "
+        "old and new workers do not know of each other. Take another ledger, or halve budget",
+    )
+
+
+@pytest.mark.parametrize("ledger", ["host", "fleet"])
+def test_a_reload_stays_within_the_instance(ledger: str) -> None:
+    made = plan(ledger=ledger, budget=30, floor=5)
+    assert (made.shared, made.held, made.held_on_reload) == (10, 30, 30)
+    assert made.warm_on_reload == 10
+    assert made.warnings == (
+        "a reload warms 10 of the new workers' 20 connections, the rest only as the old workers "
+        "let go of theirs. Lower floor to 3, or raise what the instance gets to 40",
+    )
+
+
+def test_a_low_max_size_bounds_what_is_held() -> None:
+    made = plan(budget=80, floor=1, max_size=8)
+    assert (made.held, made.held_on_reload) == (32, 64)
+    assert plan(budget=40, floor=1, max_size=8).held_on_reload == 40
+
+
+def test_a_reload_that_cannot_be_warm_at_any_floor() -> None:
+    [warning] = plan(None, Workplace(4, 1), budget=6).warnings
+    assert warning.endswith("Raise what the instance gets to 8")
+
+
+def test_every_plan_keeps_to_its_budget() -> None:
+    """Whatever the numbers: floors fit, nobody may hold more than there is, half can be lent."""
+    ledgers: tuple[Literal["static", "host"], ...] = ("static", "host")
+    numbers = itertools.product(range(1, 40), (1, 2, 3), (1, 2, 5), (1, 3, 10), ledgers)
+    made = 0
+    for budget, instances, workers, at_once, ledger in numbers:
+        settings = Settings(instances=instances, ledger=ledger, reserve=0)
+        try:
+            it = make_plan(Capacity(budget), settings, Workplace(workers, at_once))
+        except PlanError:
+            assert budget // instances < workers
+            continue
+        made += 1
+        assert it.instance * instances <= budget
+        assert workers * it.floor + it.shared <= it.instance
+        assert 1 <= it.floor <= it.max_size <= it.instance
+        assert it.held <= it.instance
+        if ledger == "static":
+            assert workers * it.max_size <= it.instance
+        else:
+            assert it.max_size == it.floor + it.shared
+            assert it.held_on_reload <= it.instance
+            if it.instance >= 2 * workers:
+                assert it.warm_on_reload == workers * it.floor
+    assert made > 1000
+
+
+# -- what is refused
+
+
+def test_more_workers_than_connections() -> None:
+    assert refusal(Capacity(90), Workplace(96, 1)) == (
+        "the budget is too small to be divided: budget 81 = 90 − 9 reserve (the greater of 3 and "
+        "10 %), instance 81 = 81 ÷ 1 instance, but 96 workers × 1 warm connection = 96. Raise "
+        "budget to at least 96 (or what the server grants, where budget follows it), or lower "
+        "workers or instances"
+    )
+
+
+def test_more_instances_than_connections() -> None:
+    text = refusal(instances=30)
+    assert "instance 2 = 87 ÷ 30 instances, but 4 workers × 1 warm connection = 4" in text
+    assert "Raise budget to at least 120" in text
+
+
+def test_a_floor_for_which_there_is_no_room() -> None:
+    text = refusal(floor=8, instances=3)
+    assert "instance 29 = 87 ÷ 3 instances, but 4 workers × 8 warm connections = 32" in text
+    assert "Raise budget to at least 96" in text
+    assert text.endswith("or lower workers, floor or instances")
+    assert plan(floor=7, instances=3).shared == 1
+
+
+@pytest.mark.parametrize(
+    ("ledger", "most", "how"),
+    [("static", 21, "87 ÷ 4 workers"), ("host", 63, "8 floor + 55 shared")],
+)
+def test_a_max_size_that_cannot_be_reached(ledger: str, most: int, how: str) -> None:
+    assert plan(ledger=ledger, max_size=most, floor=8).max_size == most
+    text = refusal(ledger=ledger, max_size=most + 1, floor=8)
+    assert text == (
+        f"keyword max_size={most + 1} is more than a worker can ever hold: budget 87 = 97 − 10 "
+        f"reserve (the greater of 3 and 10 %), instance 87 = 87 ÷ 1 instance, and {how} = {most}. "
+        f"Lower max_size, or raise budget"
+    )
+
+
+def test_a_budget_above_capacity() -> None:
+    assert refusal(budget=98) == (
+        "keyword budget=98 is more than the 97 that the server grants this role (100 "
+        "max_connections − 3 superuser_reserved_connections). Lower budget, or raise what the "
+        "server grants"
+    )
+    assert plan(None, budget=98).capacity is None  # nobody asked
+
+
+def test_a_reserve_that_leaves_nothing() -> None:
+    text = refusal(Capacity(3))
+    assert "the server grants 3 connections (as given), and 3 (the greater of 3 and 10 %)" in text
+    assert "9 (as set by keyword reserve) are reserved" in refusal(Capacity(9), reserve=9)
+
+
+def test_a_percentage_of_next_to_nothing() -> None:
+    assert "budget 0 = 5% of 10" in refusal(Capacity(10), budget="5%")
+
+
+def test_an_automatic_budget_wants_a_capacity() -> None:
+    """That is the caller's mistake and no user's."""
+    with pytest.raises(ValueError, match="needs the server's capacity"):
+        plan(None)
+
+
+# -- behind a pooler
+
+
+@pytest.mark.parametrize("pooler", ["session", "transaction"])
+@pytest.mark.parametrize("budget", ["auto", "80%"])
+def test_capacity_says_nothing_behind_a_pooler(pooler: Any, budget: str) -> None:
+    with pytest.raises(PlanError, match="Set budget to the number of clients") as caught:
+        make_plan(HUNDRED, Settings(budget=budget), THREADS, pooler=pooler)  # type: ignore[arg-type]
+    assert "max_client_conn less what others use" in str(caught.value)
+    assert "behind a pooler" in refusal(pooler=pooler)  # as set, where nothing was detected
+
+
+def test_a_number_behind_a_pooler() -> None:
+    """It counts the pooler's clients, and may be more than the server grants."""
+    made = make_plan(HUNDRED, Settings(budget=400), THREADS, pooler="transaction")
+    assert (made.capacity, made.budget, made.floor) == (None, 400, 8)
+    assert made.explain().startswith("budget    400  = clients of the pooler, as set by keyword")
+
+
+def test_what_was_detected_outdoes_what_is_set() -> None:
+    made = make_plan(HUNDRED, Settings(pooler="session"), THREADS, pooler="none")
+    assert made.capacity == 97
+
+
+# -- warnings
+
+
+def test_too_few_for_all_threads() -> None:
+    """Only where the worker class sets a bound at all."""
+    [warning] = plan(max_size=7).warnings
+    assert "handles 8 requests at once but holds at most 7 connections" in warning
+    assert plan(max_size=8).warnings == ()
+    assert plan(max_size=7, workplace=Workplace(4, 10)).warnings == ()
+
+
+def test_more_warm_than_can_be_used() -> None:
+    [warning] = plan(floor=9).warnings
+    assert "floor 9 is more than the 8 connections that a worker uses at once" in warning
+    assert warning.endswith("Lower floor to 8")
+    assert plan(floor=8).warnings == ()
+    assert plan(floor=9, workplace=Workplace(4, 8)).warnings == ()
+
+
+def test_others_hold_part_of_the_budget() -> None:
+    """Those of this role in this database are taken for the service's own."""
+    assert plan(Capacity(97, free_now=67, used_server=30, used_own=20)).warnings == ()
+    [warning] = plan(Capacity(97, free_now=67, used_server=30, used_own=19)).warnings
+    assert warning == (
+        "of the budget of 87 only 86 can be opened now, since others hold the rest. Set budget to "
+        "86, or have them hold fewer"
+    )
+
+
+@pytest.mark.parametrize(
+    ("capacity", "warned"),
+    [
+        (Capacity(97), True),
+        (Capacity(100, database=97), True),
+        (Capacity(100, role=97), False),  # the limit of a role of its own hinders nobody else
+        (Capacity(98), False),
+    ],
+)
+def test_no_room_for_anybody_else(capacity: Capacity, warned: bool) -> None:
+    warnings = plan(capacity, budget=97).warnings
+    assert bool(warnings) is warned
+    assert all("takes all of the 97 connections" in warning for warning in warnings)
+
+
+# -- the rest
+
+
+def test_known_budget() -> None:
+    assert known_budget(Settings(budget=7)) == 7
+    assert known_budget(Settings(budget="80%")) is None  # type: ignore[arg-type]
+    assert known_budget(Settings()) is None
+
+
+@pytest.mark.parametrize(
+    ("worker_class", "threads", "at_once", "mode", "bounded"),
+    [
+        ("sync", 1, 1, "sync", True),
+        ("sync", 8, 8, "sync", True),  # gunicorn makes gthread of that
+        ("gthread", 1, 1, "sync", True),
+        ("gthread", 8, 8, "sync", True),
+        ("gunicorn.workers.gthread.ThreadWorker", 8, 8, "sync", True),
+        ("gevent", 8, 10, "sync", False),
+        ("asgi", 8, 10, "async", False),
+        ("uvicorn_worker.UvicornWorker", 1, 10, "async", False),
+    ],
+)
+def test_worker_classes(
+    worker_class: str, threads: int, at_once: int, mode: str, bounded: bool
+) -> None:
+    found = Workplace.of(worker_class, 3, threads)
+    assert (found.workers, found.at_once, found.mode, found.bounded) == (3, at_once, mode, bounded)
+
+
+def test_the_repr_shows_all_numbers() -> None:
+    assert repr(plan(budget=20, floor=1, instances=2)).startswith(
+        "Plan(capacity=97, budget=20, instance=10, workers=4, floor=1, max_size=7, shared=6, "
+        "ledger='host', warm_on_reload=4, warnings=('a worker handles 8"
+    )
