@@ -16,7 +16,7 @@ from time import perf_counter
 from typing import Any
 
 from poolguard.budget.host import HostLedger
-from poolguard.budget.sharing import Terms
+from poolguard.budget.ledger import Terms
 from poolguard.rundir import RuntimeDir
 
 __all__ = ["run"]

@@ -27,6 +27,7 @@ from . import registry
 from .errors import PoolguardError
 from .guards import Guard
 from .guards import guard as guard_of
+from .leaving import leave_when_told
 
 __all__ = ["PoolGuardMiddleware", "lifespan"]
 
@@ -161,6 +162,7 @@ async def _open(given: Guard | None) -> list[Guard]:
     except BaseException:
         await _close(opened)
         raise
+    leave_when_told()
     return opened
 
 

@@ -7,14 +7,16 @@ piece of the password.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from hashlib import sha256
 from inspect import isawaitable
 from typing import Any
 
 from .errors import SettingsError
 
-__all__ = ["checked", "parse"]
+__all__ = ["checked", "ledger_name", "parse"]
 
 
 def parse(conninfo: str, source: str) -> Mapping[str, Any]:
@@ -54,6 +56,41 @@ async def _checked_later(answer: Awaitable[str], source: str) -> str:
     conninfo = await answer
     parse(conninfo, source)
     return conninfo
+
+
+def ledger_name(dsn: str | Callable[[], object] | None, guard: str) -> str:
+    """The name under which those who use the same database share a ledger.
+
+    Host, port and database make it, and neither the user, who may rotate, nor anything secret. What
+    a callable will answer is not known, so it is known by its own name and the guard's.
+    """
+    if callable(dsn):
+        home, name = (
+            getattr(dsn, "__module__", ""),
+            getattr(dsn, "__qualname__", type(dsn).__name__),
+        )
+        return f"{_plain(guard)}-{_digest(guard, home, name)}"
+    from psycopg.conninfo import conninfo_to_dict
+    from psycopg.pq import Conninfo
+
+    known = {
+        option.keyword.decode(): option.val.decode()
+        for option in Conninfo.get_defaults()  # libpq's variables and what it takes for granted
+        if option.val is not None
+    }
+    known |= {key: str(value) for key, value in conninfo_to_dict(dsn or "").items()}
+    place = [known.get(key, "") for key in ("service", "host", "hostaddr", "port")]
+    database = known.get("dbname") or known.get("user", "")
+    return f"{_plain(database)}-{_digest(*place, database)}"
+
+
+def _digest(*parts: str) -> str:
+    return sha256("\0".join(parts).encode(errors="surrogateescape")).hexdigest()[:16]
+
+
+def _plain(text: str) -> str:
+    """For people who look into the folder: what may stand in the name of a file."""
+    return re.sub(r"[^A-Za-z0-9_.]+", "_", text)[:32]
 
 
 def _is_misread(conninfo: str, given: Mapping[str, Any]) -> bool:

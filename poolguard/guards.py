@@ -175,8 +175,7 @@ class Guard:
         floor = "?" if status["floor"] is None else status["floor"]
         return (
             f"poolguard {self.name!r} is not warm after {self.settings.warmup_timeout:g} s: it has "
-            f"{have} of {floor} connections"
-            + (f"; the last failure: {error}" if error else "")
+            f"{have} of {floor} connections" + (f"; the last failure: {error}" if error else "")
         )
 
     @property
@@ -184,7 +183,7 @@ class Guard:
         """Open, warmed up, and at least one connection stands."""
         opening = self._own()
         pool = opening.pool if opening is not None and opening.alive else None
-        if pool is None or pool.closed or not pool.warm:
+        if pool is None or pool.closed or pool.leaving or not pool.warm:
             return False
         status = pool.status()
         return bool(status["idle"] + status["used"] > 0)
@@ -287,7 +286,14 @@ class Guard:
         }
         return status
 
-    # -- closing -------------------------------------------------------------------------------
+    # -- ending --------------------------------------------------------------------------------
+
+    def leave(self) -> None:
+        """The process will end soon: close what is idle now, give up the floor, and close the rest
+        as it is returned. Requests under way are served. Safe in a signal's handler."""
+        opening = self._own()
+        if opening is not None and opening.alive and opening.pool is not None:
+            opening.pool.leave()
 
     def close(self, timeout: float = 5.0) -> None:
         """Close the sync pool, within *timeout* seconds. Closing twice is allowed.

@@ -31,6 +31,7 @@ from . import asgi, registry
 from .budget.plan import Workplace, known_budget, make_plan
 from .errors import PoolguardError
 from .guards import Guard, guard
+from .leaving import leave_when_told
 from .settings import Settings
 
 HOOKS = {
@@ -115,6 +116,7 @@ def post_worker_init(worker: Any) -> None:
         began = monotonic()
         for each in _sync_guards():
             _warm(worker, each, began)
+        leave_when_told()
     except PoolguardError as error:
         _give_up(worker.log, error, BOOT_ERROR)
 
@@ -202,7 +204,8 @@ def _workplace(cfg: Any) -> Workplace:
         at_once = cfg.threads
     elif "SyncWorker" in ancestry:
         at_once = 1
-    return Workplace(cfg.workers, at_once, "async" if is_async else "sync")
+    bounded = bool(ancestry & {"ThreadWorker", "SyncWorker"})
+    return Workplace(cfg.workers, at_once, "async" if is_async else "sync", bounded)
 
 
 def _drops_privileges(cfg: Any) -> bool:

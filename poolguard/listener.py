@@ -35,9 +35,10 @@ CreateReason = Literal["warmup", "growth", "refresh", "replace"]
 """Why a connection was opened: to reach the floor at first; for a request that waits; in place of
 one that is about to expire; in place of one that was lost."""
 
-CloseReason = Literal["lost", "idle", "lifetime", "discarded", "shutdown"]
+CloseReason = Literal["lost", "idle", "lifetime", "discarded", "yielded", "shutdown"]
 """Why a connection ended: the server or the network ended it; it was idle above the floor; it was
-old; it came back unfit for use, or the pool was drained; the pool was closed."""
+old; it came back unfit for use, or the pool was drained; another worker of the same budget needed
+its slot; the pool was closed."""
 
 E = TypeVar("E")
 

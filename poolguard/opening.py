@@ -1,4 +1,4 @@
-"""One opening of a guard: the pool it makes, and the plan that sizes it.
+"""One opening of a guard: its ledger, the pool it makes, and the plan that sizes it.
 
 A guard that was closed may be opened again while something of its former opening still goes on (the
 opening thread, a connect): each opening has an object of its own, so that none reaches into the
@@ -12,16 +12,22 @@ import logging
 import math
 import os
 import threading
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import Context
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import registry
 from .budget.capacity import QUERY, Capacity
-from .budget.ledger import StaticLedger
+from .budget.host import HostLedger
+from .budget.ledger import POOLED, Backend, Ledger, StaticLedger, Terms
+from .budget.marks import SUPPORTED
 from .budget.plan import Plan, known_budget, make_plan
-from .conninfo import checked, parse
+from .budget.session import GREETING, PLAIN_GREETING, UNSUPPORTED, backend_of
+from .conninfo import checked, ledger_name, parse
 from .errors import PoolguardError
+from .rundir import RuntimeDir
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -34,19 +40,33 @@ __all__ = ["AsyncOpening", "SyncOpening"]
 
 logger = logging.getLogger("poolguard")
 
+Bounds = tuple[int, int]
+"""A pool's min_size and max_size."""
+
 
 class _Opening:
-    """What both kinds have in common: whose it is, and from the settings to a pool's arguments."""
+    """What both kinds have in common: whose it is, its ledger, and from the settings to the pool's
+    arguments. All decisions stand here; the two kinds below do the I/O."""
 
     mode: Literal["sync", "async"]
 
     def __init__(self, name: str, settings: Settings) -> None:
         self.name = name
+        if settings.ledger != "static" and not SUPPORTED:
+            logger.info(
+                "poolguard %r: ledger=%s needs Linux, static is used", name, settings.ledger
+            )
+            settings = settings.replace(ledger="static")
         self.settings = settings
         self.closed = False
         self.plan: Plan | None = None
-        self.ledger = StaticLedger(1)
+        self.ledger: Ledger = StaticLedger(0)
         self._pid = os.getpid()
+        self._asked = False
+        """The server has been asked for its capacity, in this opening."""
+        self._plainly = False
+        """The server's platform cannot look for its clients, so it is not told to."""
+        self._behind_pooler = settings.pooler in ("session", "transaction")
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}{' closed' if self.closed else ''}>"
@@ -66,14 +86,18 @@ class _Opening:
         from .telemetry.spans import SpanListener
 
         s = self.settings
-        if known_budget(s) is not None:
-            self.plan = make_plan(None, s, registry.workplace())
-        # Otherwise one connection asks what the server grants, before there are others.
-        floor, max_size = self._bounds(self.plan) if self.plan else (1, 1)
-        self.ledger.set_limit(max_size)
+        given = parse(s.dsn, s.source("dsn")) if isinstance(s.dsn, str) else {}
+        # Where the budget follows the server's capacity, and nobody has asked it yet, one
+        # connection does so before there are others.
+        plan = self._plan_at_once()
+        self.ledger = self._new_ledger()
+        if plan is None and (published := self.ledger.published) is not None:
+            plan = self._planned(Capacity(published))
+        floor, max_size = (1, 1) if plan is None else self._agree(plan)
+        self.ledger.on_change(self._learn)
         return {
             "conninfo": checked(s.dsn, s.source("dsn")) if callable(s.dsn) else s.dsn or "",
-            "kwargs": self._connect_arguments(),
+            "kwargs": self._connect_arguments(given),
             "min_size": floor,
             "max_size": max_size,
             "open": False,
@@ -91,27 +115,93 @@ class _Opening:
             "check_timeout": s.check_timeout,
         }
 
-    def _connect_arguments(self) -> dict[str, Any]:
+    def _connect_arguments(self, given: Mapping[str, Any]) -> dict[str, Any]:
         s = self.settings
         arguments: dict[str, Any] = {"fallback_application_name": "poolguard"}
-        given = parse(s.dsn, s.source("dsn")) if isinstance(s.dsn, str) else {}
         theirs = "connect_timeout" in given or "PGCONNECT_TIMEOUT" in os.environ
         if not theirs or s.source("connect_timeout") != "default":
             arguments["connect_timeout"] = math.ceil(s.connect_timeout)
         return arguments
 
-    def _adopt(self, row: Any) -> tuple[int, int]:
-        """Make the plan from what the server grants; returns the pool's bounds."""
-        plan = make_plan(Capacity.from_row(row), self.settings, registry.workplace())
-        floor, max_size = self._bounds(plan)
-        self.ledger.set_limit(max_size)
-        self.plan = plan
-        return floor, max_size
+    # -- ledger and plan -----------------------------------------------------------------------
 
-    @staticmethod
-    def _bounds(plan: Plan) -> tuple[int, int]:
-        # No ledger is shared by the workers yet: what each may borrow would be counted by nobody.
-        return plan.floor, min(plan.max_size, plan.instance // plan.workers)
+    def _new_ledger(self) -> Ledger:
+        s = self.settings
+        if s.ledger == "static":
+            return StaticLedger(1)
+        workers = registry.workplace().workers if s.workers == "auto" else s.workers
+        return HostLedger(RuntimeDir(s.runtime_dir), ledger_name(s.dsn, self.name), workers=workers)
+
+    def _plan_at_once(self) -> Plan | None:
+        """The plan where it does not depend on the server."""
+        if known_budget(self.settings) is None and not self._behind_pooler:
+            return None
+        return self._planned(None)
+
+    def _planned(self, capacity: Capacity | None) -> Plan:
+        pooler: Literal["session", "transaction"] | None = None
+        if self._behind_pooler:
+            pooler = "session" if self.settings.pooler == "session" else "transaction"
+        return make_plan(capacity, self.settings, registry.workplace(), pooler=pooler)
+
+    def _agree(self, plan: Plan) -> Bounds:
+        """Go by this plan from now on."""
+        ruling = self.ledger.agree(Terms(plan.capacity, plan.instance, plan.workers, plan.floor))
+        if ruling.instance < plan.instance and (
+            self.plan is None or self.plan.instance != plan.instance
+        ):
+            logger.warning(
+                "poolguard %r: another process on this host goes by a share of %s connections of "
+                "this database, and this one by %s: the smaller rules until that process ends",
+                self.name,
+                ruling.instance,
+                plan.instance,
+            )
+        self.plan = plan
+        return plan.floor, plan.max_size
+
+    def _learn(self) -> None:
+        """The ledger's callback: a sibling may have learned the server's capacity before us."""
+        if self.plan is None and self.alive:
+            published = self.ledger.published
+            if published is not None:
+                self._resize_soon(self._agree(self._planned(Capacity(published))))
+
+    def _resize_soon(self, bounds: Bounds) -> None:
+        raise NotImplementedError
+
+    # -- a new connection ----------------------------------------------------------------------
+
+    def _must_ask(self, *, recovering: bool) -> bool:
+        """Whether the new connection is to ask for the capacity: the first one, and the first
+        after an outage, in which the server may have been given another configuration."""
+        asks = known_budget(self.settings) is None and not self._behind_pooler
+        return asks and (recovering or not self._asked)
+
+    def _adopt(self, row: Mapping[str, Any]) -> Bounds:
+        """Make the plan from what the server grants."""
+        bounds = self._agree(self._planned(Capacity.from_row(row)))
+        self._asked = True
+        return bounds
+
+    def _welcome(self, conn: Any, row: Mapping[str, Any]) -> Backend:
+        """Judge a new connection by what it was told when it was greeted."""
+        backend = backend_of(row, conn.info.backend_pid)
+        if self.settings.pooler == "none":
+            return Backend(row["pid"], row["started"])
+        if backend == POOLED:
+            if not self._behind_pooler:
+                self._behind_pooler = True
+                # Raises where the budget was to follow the server's capacity.
+                self._agree(self._planned(None))
+            if self.settings.pooler != "session":
+                conn.prepare_threshold = None  # the next statement may be another server's
+        return backend
+
+    def _greeting(self, conn: Any) -> tuple[str, dict[str, Any]]:
+        if self._plainly or self._behind_pooler:
+            return PLAIN_GREETING, {}
+        return GREETING, {"login_pid": conn.info.backend_pid}
 
 
 class SyncOpening(_Opening):
@@ -145,7 +235,9 @@ class SyncOpening(_Opening):
 
             pool = GuardedPool(configure=self._configure, **self._arguments())
             with self._lock:
-                if not self.closed:
+                if self.closed:
+                    self.ledger.close()
+                else:
                     self.pool = pool
                     pool.open()
         except PoolguardError as error:
@@ -156,6 +248,8 @@ class SyncOpening(_Opening):
             self.error = PoolguardError(f"poolguard {self.name!r} cannot open: {error!r}")
             logger.exception("poolguard %r cannot open", self.name)
         finally:
+            if self.error is not None:
+                self.ledger.close()
             self._built.set()
 
     def built(self, timeout: float) -> GuardedPool[Any] | None:
@@ -182,16 +276,28 @@ class SyncOpening(_Opening):
         if pool is not None:
             pool.close(timeout)
 
-    def _configure(self, conn: psycopg.Connection[Any]) -> None:
-        """With the first connection: ask what the server grants, and size the pool by it."""
-        if self.plan is None and self.pool is not None:
-            from psycopg.rows import dict_row
+    def _resize_soon(self, bounds: Bounds) -> None:
+        if self.pool is not None:
+            self.pool.resize(*bounds)
 
-            conn.autocommit = True
-            with conn.cursor(row_factory=dict_row) as cursor:
-                row = cursor.execute(QUERY).fetchone()
-            conn.autocommit = False
-            self.pool.resize(*self._adopt(row))
+    def _configure(self, conn: psycopg.Connection[Any]) -> None:
+        """Greet a new connection; have the first one ask for the capacity, and size the pool."""
+        pool = self.pool
+        if pool is None:
+            return
+        with _autocommit(conn):
+            pool.greeted(conn, self._welcome(conn, self._greet(conn)))
+            if self._must_ask(recovering=pool.recovering):
+                pool.resize(*self._adopt(_row(conn, QUERY)))
+
+    def _greet(self, conn: psycopg.Connection[Any]) -> Mapping[str, Any]:
+        try:
+            return _row(conn, *self._greeting(conn))
+        except _errors() as error:
+            if error.sqlstate != UNSUPPORTED:
+                raise
+        self._plainly = True
+        return _row(conn, PLAIN_GREETING)
 
 
 class AsyncOpening(_Opening):
@@ -205,9 +311,13 @@ class AsyncOpening(_Opening):
 
         self.error: PoolguardError | None = None
         self.loop = asyncio.get_running_loop()
-        self.pool: AsyncGuardedPool[Any] | None = AsyncGuardedPool(
-            configure=self._configure, **self._arguments()
-        )
+        self.pool: AsyncGuardedPool[Any] | None = None
+        self._resizing: set[asyncio.Task[None]] = set()
+        try:
+            self.pool = AsyncGuardedPool(configure=self._configure, **self._arguments())
+        except BaseException:
+            self.ledger.close()
+            raise
         # In an empty context: the pool's tasks are no part of the trace that is current here.
         self._opened = Context().run(asyncio.ensure_future, self.pool.open())
 
@@ -233,18 +343,80 @@ class AsyncOpening(_Opening):
         """Let go of a pool whose loop may be gone, where nothing of it can be awaited any more."""
         self.closed = True
         pool, self.pool = self.pool, None
-        if pool is not None and not pool.closed and self.loop.is_closed():
-            for seat in pool._idle_seats():
-                pool._bury(seat.conn)
-            pool._watch.close()
+        if pool is not None and self.loop.is_closed():
+            pool.abandon()
+
+    def _resize_soon(self, bounds: Bounds) -> None:
+        def begin() -> None:
+            if self.pool is not None:
+                task = self.loop.create_task(self.pool.resize(*bounds))
+                self._resizing.add(task)
+                task.add_done_callback(self._resizing.discard)
+
+        self.loop.call_soon_threadsafe(begin)
 
     async def _configure(self, conn: psycopg.AsyncConnection[Any]) -> None:
         """As the sync one."""
-        if self.plan is None and self.pool is not None:
-            from psycopg.rows import dict_row
+        pool = self.pool
+        if pool is None:
+            return
+        async with _async_autocommit(conn):
+            pool.greeted(conn, self._welcome(conn, await self._greet(conn)))
+            if self._must_ask(recovering=pool.recovering):
+                await pool.resize(*self._adopt(await _async_row(conn, QUERY)))
 
-            await conn.set_autocommit(True)
-            async with conn.cursor(row_factory=dict_row) as cursor:
-                row = await (await cursor.execute(QUERY)).fetchone()
-            await conn.set_autocommit(False)
-            await self.pool.resize(*self._adopt(row))
+    async def _greet(self, conn: psycopg.AsyncConnection[Any]) -> Mapping[str, Any]:
+        try:
+            return await _async_row(conn, *self._greeting(conn))
+        except _errors() as error:
+            if error.sqlstate != UNSUPPORTED:
+                raise
+        self._plainly = True
+        return await _async_row(conn, PLAIN_GREETING)
+
+
+def _errors() -> type[psycopg.Error]:
+    from psycopg import Error
+
+    return Error
+
+
+@contextmanager
+def _autocommit(conn: psycopg.Connection[Any]) -> Iterator[None]:
+    """What is set for a session is undone with a transaction that rolls back: open none."""
+    before = conn.autocommit
+    conn.autocommit = True
+    yield
+    conn.autocommit = before
+
+
+@asynccontextmanager
+async def _async_autocommit(conn: psycopg.AsyncConnection[Any]) -> AsyncIterator[None]:
+    before = conn.autocommit
+    await conn.set_autocommit(True)
+    yield
+    await conn.set_autocommit(before)
+
+
+def _row(
+    conn: psycopg.Connection[Any], query: str, values: Mapping[str, Any] | None = None
+) -> Mapping[str, Any]:
+    from psycopg import Cursor
+    from psycopg.rows import dict_row
+
+    with Cursor(conn, row_factory=dict_row) as cursor:
+        row = cursor.execute(query, values, prepare=False).fetchone()
+    assert row is not None
+    return row
+
+
+async def _async_row(
+    conn: psycopg.AsyncConnection[Any], query: str, values: Mapping[str, Any] | None = None
+) -> Mapping[str, Any]:
+    from psycopg import AsyncCursor
+    from psycopg.rows import dict_row
+
+    async with AsyncCursor(conn, row_factory=dict_row) as cursor:
+        row = await (await cursor.execute(query, values, prepare=False)).fetchone()
+    assert row is not None
+    return row

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from poolguard import registry
+from poolguard import registry, rundir
 from poolguard.lab.postgres import PrivatePostgres
 from poolguard.lab.proxy import SlowProxy
 
@@ -55,3 +55,12 @@ def _no_guards() -> Iterator[None]:
     for guard in registry.guards():
         guard.close()
     registry.forget_all()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_runtime_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No ledgers are left where the user's are. (A setting would show in every repr.)"""
+    path = tmp_path_factory.mktemp("run") / "poolguard"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rundir, "default_path", lambda: path)
+        yield

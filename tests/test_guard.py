@@ -48,11 +48,11 @@ class Held:
         self.reached = threading.Event()
         self.release = threading.Event()
 
-    def __call__(self, *arguments: Any) -> Plan:
+    def __call__(self, *arguments: Any, **named: Any) -> Plan:
         if not self.reached.is_set():
             self.reached.set()
             assert self.release.wait(10)
-        return make_plan(*arguments)
+        return make_plan(*arguments, **named)
 
 
 def named(dsn: str, name: str) -> str:
@@ -98,7 +98,7 @@ def test_a_guard_is_inert_until_opened(dsn: str, admin: psycopg.Connection) -> N
 
 
 def test_the_first_connection_asks_for_the_capacity(postgres: PrivatePostgres) -> None:
-    """20 for the role, less 3 in reserve, among 2 workers; one process may open its half."""
+    """20 for the role, less 3 in reserve, among 2 workers: one may borrow what the floors leave."""
     role = postgres.create_role("limited_to_20", connection_limit=20)
     guard = Guard(role, workers=2, floor=3)
     assert guard.open(wait=10)
@@ -106,7 +106,7 @@ def test_the_first_connection_asks_for_the_capacity(postgres: PrivatePostgres) -
     assert plan is not None
     assert (plan.capacity, plan.budget, plan.workers, plan.floor) == (20, 17, 2, 3)
     status = guard.status()
-    assert (status["floor"], status["max_size"], status["idle"]) == (3, 8, 3)
+    assert (status["floor"], status["max_size"], status["idle"]) == (3, 14, 3)
     assert status["budget"] == {"capacity": 20, "budget": 17, "instance": 17, "in_use": 3}
 
 

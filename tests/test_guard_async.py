@@ -66,7 +66,7 @@ def test_the_first_connection_asks_for_the_capacity(postgres: PrivatePostgres) -
     async def run() -> None:
         async with Guard(role, workers=2, floor=3) as guard:
             status = guard.status()
-            assert (status["floor"], status["max_size"], status["idle"]) == (3, 8, 3)
+            assert (status["floor"], status["max_size"], status["idle"]) == (3, 14, 3)
             assert status["budget"]["capacity"] == 20
 
     asyncio.run(run())

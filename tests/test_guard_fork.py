@@ -124,10 +124,10 @@ def test_the_child_does_not_wait_for_the_parents_opening_thread(dsn: str) -> Non
 reached, release = threading.Event(), threading.Event()
 plan = opening.make_plan
 
-def held(*arguments):
+def held(*arguments, **named):
     reached.set()
     release.wait()
-    return plan(*arguments)
+    return plan(*arguments, **named)
 
 def job():
     try:

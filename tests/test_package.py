@@ -19,7 +19,7 @@ ROOMS = [
     {"lab"},
     {"django", "sqlalchemy", "flask", "starlette", "fastapi"},
     {"gunicorn", "asgi", "wsgi"},
-    {"guards", "opening", "conninfo", "registry", "status"},
+    {"leaving", "guards", "opening", "conninfo", "registry", "status"},
     {"telemetry"},
     {"pool"},
     {"budget"},

@@ -21,9 +21,9 @@ from weakref import WeakSet
 from ..errors import ForkError, RuntimeDirError
 from ..rundir import RuntimeDir
 from .hostfile import MOST_SLOTS, HostFile
-from .ledger import NOTHING_WANTED, POOLED, Backend, Callbacks, Orphan, Slot, Wanted
+from .ledger import NOTHING_WANTED, POOLED, Backend, Callbacks, Orphan, Slot, Terms, Wanted
 from .members import Members
-from .sharing import Terms, asked_of
+from .sharing import asked_of
 
 __all__ = ["HostLedger"]
 
@@ -86,7 +86,6 @@ class HostLedger:
 
     @property
     def published(self) -> int | None:
-        """The capacity that a living sibling has learned from the server; None where none has."""
         with self._lock:
             if self._closed:
                 return None
@@ -96,8 +95,6 @@ class HostLedger:
         return known[-1] if known else None
 
     def agree(self, terms: Terms) -> Terms:
-        """Go by *terms* from now on. Returns those that rule: while living processes disagree, it
-        is the smallest share that counts."""
         with self._lock:
             self._insist_open()
             if terms.workers != self._workers:
@@ -156,7 +153,7 @@ class HostLedger:
         return slot
 
     def _sort(self) -> None:
-        """Know again which slots are borrowed: none of our place's, nor one still to be asked of."""
+        """Know again which slots are borrowed: none of our place, and none still asked about."""
         own = self._own()
         self._borrowed = {
             number
@@ -187,6 +184,18 @@ class HostLedger:
             self._tell()
             self._members.ring(self._members.starving())
         self._callbacks.call()
+
+    def abandon(self, slot: Slot) -> None:
+        with self._lock:
+            if self._closed or self._held.pop(slot.number, None) is None:
+                return
+            if slot.predecessor is not None:
+                self._leave_to_the_dead(slot)
+                return
+            self._borrowed.discard(slot.number)
+            self._file.write_slot(slot.number, slot.backend or CONNECTING, monotonic())
+            self._slots.abandon(slot.number)
+            self._tell()
 
     def _exchange(self, own: int) -> int:
         """Have a borrowed slot's connection held by our free slot *own*; returns the borrowed one.
@@ -335,7 +344,9 @@ class HostLedger:
             if not 0 < dead_since <= now:  # later than now: the machine was started anew
                 dead_since = now
                 self._file.write_slot(number, backend, dead_since)
-            if backend.pid == POOLED.pid or (backend.pid == 0 and now - dead_since > UNSEATED_GRACE):
+            if backend.pid == POOLED.pid or (
+                backend.pid == 0 and now - dead_since > UNSEATED_GRACE
+            ):
                 self._slots.free(number)
             elif backend.pid == 0:
                 self._slots.abandon(number)
@@ -401,6 +412,10 @@ class HostLedger:
         self._tell()
 
     # -- the rest ------------------------------------------------------------------------------
+
+    @property
+    def unsettled(self) -> bool:
+        return any(slot.predecessor is not None for slot in [*self._held.values()])
 
     @property
     def recheck(self) -> float | None:

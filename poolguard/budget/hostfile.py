@@ -8,9 +8,9 @@ import struct
 
 from ..errors import RuntimeDirError
 from ..rundir import RuntimeDir
-from .ledger import Backend
+from .ledger import Backend, Terms
 from .marks import Marks
-from .sharing import Member, Terms
+from .sharing import Member
 
 __all__ = ["MOST_PROCESSES", "MOST_SLOTS", "HostFile"]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-__all__ = ["POOLED", "Backend", "Ledger", "Orphan", "Slot", "StaticLedger", "Wanted"]
+__all__ = ["POOLED", "Backend", "Ledger", "Orphan", "Slot", "StaticLedger", "Terms", "Wanted"]
 
 
 class Backend(NamedTuple):
@@ -54,6 +54,18 @@ NOTHING_WANTED = Wanted(0, 0)
 
 
 @dataclass(frozen=True, slots=True)
+class Terms:
+    """What one process of those who share a ledger goes by."""
+
+    capacity: int | None
+    """What the server grants; None where nobody has asked it."""
+    instance: int
+    """Slots in all: this host's share of the budget."""
+    workers: int
+    floor: int
+
+
+@dataclass(frozen=True, slots=True)
 class Orphan:
     """A slot whose owner died. It stays taken until its backend is known to be gone."""
 
@@ -64,6 +76,14 @@ class Orphan:
 class Ledger(Protocol):
     """What a pool asks before it connects. No method blocks."""
 
+    @property
+    def published(self) -> int | None:
+        """The capacity that a living sibling has learned from the server; None where none has."""
+
+    def agree(self, terms: Terms) -> Terms:
+        """Go by *terms* from now on. Returns those that rule: while living processes disagree, it
+        is the smallest share that counts."""
+
     def lease(self, n: int) -> list[Slot]:
         """Take up to *n* free slots; fewer, or none, is an answer and not an error."""
 
@@ -72,6 +92,9 @@ class Ledger(Protocol):
 
     def release(self, slot: Slot) -> None:
         """Give back a slot whose connection the server has ended."""
+
+    def abandon(self, slot: Slot) -> None:
+        """Leave a slot of which it is not known whether the server has ended the connection."""
 
     def starving(self, n: int) -> None:
         """Say that *n* more slots are needed and none was free; 0 takes that back."""
@@ -105,6 +128,10 @@ class Ledger(Protocol):
         """The last slot was released, or the process ends."""
 
     @property
+    def unsettled(self) -> bool:
+        """One of our slots was a dead owner's, and its backend must be asked about."""
+
+    @property
     def recheck(self) -> float | None:
         """Seconds after which a slot may have become free without a word; None: never."""
 
@@ -135,6 +162,10 @@ class StaticLedger:
         return f"<StaticLedger {self.in_use} {limit}>"
 
     @property
+    def unsettled(self) -> bool:
+        return False
+
+    @property
     def recheck(self) -> float | None:
         return None
 
@@ -146,11 +177,17 @@ class StaticLedger:
     def limit(self) -> int | None:
         return self._limit
 
-    def set_limit(self, limit: int) -> None:
-        """Change the share; slots above a lowered one are not taken away, only not leased again."""
+    @property
+    def published(self) -> int | None:
+        return None
+
+    def agree(self, terms: Terms) -> Terms:
+        """Take an equal part of the share; slots above a lowered one are not taken away, only not
+        leased again."""
         with self._lock:
-            self._limit = limit
+            self._limit = terms.instance // terms.workers
         self._callbacks.call()
+        return terms
 
     def lease(self, n: int) -> list[Slot]:
         with self._lock:
@@ -173,6 +210,9 @@ class StaticLedger:
             slot.backend = None
             self._free.append(slot)
         self._callbacks.call()
+
+    def abandon(self, slot: Slot) -> None:
+        self.release(slot)  # there is nobody who could be asked
 
     def on_change(self, callback: Callable[[], None]) -> Callable[[], None]:
         return self._callbacks.add(callback)

@@ -15,7 +15,8 @@ from time import monotonic
 from ..errors import RuntimeDirError
 from ..rundir import RuntimeDir
 from .hostfile import MOST_PROCESSES, HostFile
-from .sharing import Member, Terms
+from .ledger import Terms
+from .sharing import Member
 
 __all__ = ["Members"]
 

@@ -5,21 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from .ledger import Wanted
+from .ledger import Terms, Wanted
 
-__all__ = ["Member", "Terms", "asked_of"]
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What one process of those who share a ledger goes by."""
-
-    capacity: int | None
-    """What the server grants; None where nobody has asked it."""
-    instance: int
-    """Slots in all: this host's share of the budget."""
-    workers: int
-    floor: int
+__all__ = ["Member", "asked_of"]
 
 
 @dataclass(frozen=True, slots=True)

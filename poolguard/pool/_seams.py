@@ -150,6 +150,10 @@ class Reader:
         """One of the idle ones is gone for good."""
         self._nconns_min = min(self._nconns_min, len(self._pool))
 
+    def _idle_conn(self) -> Any:
+        """The one that is handed out last."""
+        return self._pool[0]
+
     def _take_longest_idle(self) -> Any:
         conn = self._pool.popleft()
         self._nconns_min = min(self._nconns_min, len(self._pool))

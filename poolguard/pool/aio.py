@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from contextvars import Context
 from time import monotonic
@@ -12,7 +12,8 @@ from typing import Any, Generic, cast
 from weakref import ref
 
 import psycopg_pool
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, AsyncCursor
+from psycopg.rows import tuple_row
 from psycopg_pool.abc import (
     ACT,
     AsyncConnectFailedCB,
@@ -21,7 +22,8 @@ from psycopg_pool.abc import (
     AsyncKwargsParam,
 )
 
-from ..budget.ledger import Ledger
+from ..budget.ledger import Ledger, Orphan
+from ..budget.session import ASK_ALIVE, gone_among, pids_of
 from ..listener import Listener
 from ._seams import AsyncSeams, seat_of, silence
 from .arrival import ARRIVING, arrive, place_of
@@ -198,6 +200,7 @@ class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
             self._before_close(conn)
             self._bury(conn)
         for seat in self._watch.take_all():
+            seat.severed = True  # nobody will hear when the server has ended its side
             self._books.ended(seat)
         self._books.tell()
         self._books.close()
@@ -206,7 +209,7 @@ class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
     # -- the moments of psycopg_pool -----------------------------------------------------------
 
     def _when_opened(self) -> None:
-        self._watch = Watch()
+        self._watch = self._new_watch()
         self._warm_event = asyncio.Event()
         self._clock = _Clock(self, self._watch, self._books)
         remember_open(self)
@@ -214,10 +217,17 @@ class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
         self._clock.start()
 
     def _may_join(self, conn: ACT) -> bool:
-        if self._joins(conn):
+        fate = self._arrives(conn)
+        if fate == "joins":
             return True
-        self._bury(conn)
-        self._resized_by(-1)
+        if fate == "gone":
+            self._resized_by(-1)
+            self._bury(conn)
+        elif fate == "leaves":
+            self._resized_by(-1)
+            self._in_task("close", self._discard(conn))
+        else:
+            self._in_task("verify", self._verify(conn, fate))
         self._watch.ring()
         return False
 
@@ -241,7 +251,7 @@ class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
         for conn in todo.surplus:
             self._in_task("close", self._discard(conn))
         if todo.verify is not None:
-            self._in_task("verify", self._verify(todo.verify))
+            self._in_task("verify", self._verify(todo.verify, todo.ask))
         self._books.tell()
         return todo.wake
 
@@ -253,7 +263,7 @@ class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
     async def _open_one(self, opening: Opening) -> None:
         """Connect, in a task of its own: a connect never queues behind another or a return."""
         seat = opening.seat
-        ARRIVING.set((seat, self._watch))
+        ARRIVING.set((seat, self._watch, self._books.lessee))
         try:
             conn = await self._connect_one()
         except asyncio.CancelledError:
@@ -276,11 +286,19 @@ class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
         self._books.tell()
         self._watch.ring()
 
-    async def _verify(self, conn: ACT) -> None:
-        """Ask one idle connection for a sign of life and put it back, or let it go."""
+    async def _verify(self, conn: ACT, ask: Sequence[Orphan]) -> None:
+        """Ask one idle connection for a sign of life and put it back, or let it go.
+
+        Where the backends of dead owners are asked about, the answer is the sign of life.
+        """
+        gone: Sequence[Orphan] = ()
         try:
-            await self.check_connection(conn)
+            if ask:
+                gone = await _gone(conn, ask)
+            else:
+                await self.check_connection(conn)
         except (Exception, asyncio.CancelledError) as error:
+            self._books.lessee.settle(ask, ())
             self._books.verification_ended()
             self._resized_by(-1)
             self._count_lost()
@@ -291,6 +309,7 @@ class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
             return
         self._books.verification_ended()
         await self._put(conn)
+        self._books.lessee.settle(ask, gone)
         self._watch.ring()
 
     def _bury(self, conn: ACT) -> None:
@@ -359,6 +378,16 @@ class _Clock:
                 self._loop.remove_reader(self._watch.fileno())
             self._watch.close()
         return monotonic() + 1.0 if self._watch.blind else None
+
+
+async def _gone(conn: AsyncConnection[Any], orphans: Sequence[Orphan]) -> list[Orphan]:
+    """Which of the backends do not exist any more."""
+    async with AsyncCursor(conn, row_factory=tuple_row) as cursor:
+        await cursor.execute(ASK_ALIVE, {"pids": pids_of(orphans)}, prepare=False)
+        rows = await cursor.fetchall()
+    if not conn.autocommit:
+        await conn.rollback()
+    return gone_among(orphans, rows)
 
 
 def _seat_then(configure: AsyncConnectionCB[ACT] | None) -> AsyncConnectionCB[ACT]:

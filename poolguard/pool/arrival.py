@@ -5,12 +5,14 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import Any
 
+from ..budget.ledger import Backend
 from ..listener import Place
+from .lessee import Lessee
 from .seat import Seat, Watch
 
 __all__ = ["ARRIVING", "arrive", "place_of"]
 
-ARRIVING: ContextVar[tuple[Seat, Watch]] = ContextVar("poolguard_arriving")
+ARRIVING: ContextVar[tuple[Seat, Watch, Lessee]] = ContextVar("poolguard_arriving")
 """The seat that the connect under way in this thread or task is for.
 
 psycopg_pool connects and configures in one step; its ``configure`` callback is the first that sees
@@ -20,9 +22,12 @@ the connection, and this is how the callback knows whose it is.
 
 def arrive(conn: Any) -> None:
     """Seat a new connection and watch its socket, before anything can happen to it."""
-    seat, watch = ARRIVING.get()
+    seat, watch, lessee = ARRIVING.get()
     seat.take(conn)
     watch.add(seat, socket_of(conn))
+    info = getattr(conn, "info", None)
+    if info is not None:
+        lessee.seated(seat, Backend(info.backend_pid, 0.0))
 
 
 def socket_of(conn: Any) -> int | None:

@@ -13,14 +13,15 @@ import random
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from time import monotonic
 from typing import Any
 
 import psycopg_pool
+from psycopg.errors import ConnectionTimeout
 
-from ..budget.ledger import Ledger, Slot
+from ..budget.ledger import Backend, Ledger, Orphan
 from ..listener import (
     AcquireEnded,
     Closed,
@@ -37,6 +38,7 @@ from ..listener import (
 from ._seams import CHECK_FAILED_AT, Counts
 from .errors import PoolTimeout, TooManyRequests, describe
 from .growth import Demand
+from .lessee import Lessee
 from .outcome import OUTCOMES, judge
 from .seat import Seat
 from .upkeep import Action, Open, Pace, Snapshot, decide, lifetime
@@ -76,7 +78,7 @@ class Books:
         reconnect_timeout: float,
     ) -> None:
         self.name = ""
-        self.ledger = ledger
+        self.lessee = Lessee(ledger)
         # What a listener raises must not harm the pool: an acquire would lose its connection.
         self.listener = listener if isinstance(listener, Listeners) else Listeners([listener])
         self.pace = pace
@@ -92,8 +94,9 @@ class Books:
         """Seconds the warm-up took; None while it is under way."""
 
         self._news: deque[Callable[[], None]] = deque()
+        self.leaving = False
+        """The process will end: what is idle is closed, nothing is kept warm."""
         self._opened_at = 0.0
-        self._unsubscribe: Callable[[], None] | None = None
         self._acquires_lock = threading.Lock()
         self._acquires: dict[Outcome, int] = dict.fromkeys(OUTCOMES, 0)
         self._created: dict[CreateReason, int] = {}
@@ -101,8 +104,6 @@ class Books:
 
         self._begun = 0
         self._queue_since: float | None = None
-        self._starved = False
-        """The ledger had no slot left when it was last asked, and has not rung since."""
         self._connect_time = 0.05
 
         self._failures = 0
@@ -131,18 +132,11 @@ class Books:
         """The pool is open from *now* on; *ring*, from any thread, makes it look at itself."""
         self.name = name
         self._opened_at = self._idle_low_since = now
-
-        def slots_changed() -> None:
-            self._starved = False
-            ring()
-
-        if self.ledger is not None:
-            self._unsubscribe = self.ledger.on_change(slots_changed)
+        self.lessee.opened(ring)
 
     def close(self) -> None:
         """The last connection has ended."""
-        if self._unsubscribe is not None:
-            self._unsubscribe()
+        self.lessee.close()
 
     def disown(self) -> None:
         """In a forked child: a lock that was held at the fork is held for ever."""
@@ -153,27 +147,27 @@ class Books:
     ) -> tuple[list[Opening], list[Action], float | None]:
         """What to do now: the connects to begin (slots in hand, counted), everything else, and
         when to look again at the latest."""
+        if self.leaving:
+            counts = replace(counts, min_size=0)
+            self.lessee.leave()
         self._note_warmth(now, counts)
-        actions, wake = decide(now, self._snapshot(now, counts, idle), self.pace)
+        snapshot = self._snapshot(now, counts, idle)
+        actions, wake = decide(now, snapshot, self.pace)
         openings: list[Opening] = []
         for action in actions:
             if isinstance(action, Open):
                 openings += self._begin(action)
+        wanted = min(snapshot.demand.wanted, counts.max_size - counts.size) - len(openings)
+        self.lessee.need(wanted)
+        if wanted > 0 and (again := self.lessee.starved_until(now)) is not None:
+            wake = again if wake is None else min(wake, again)
         return openings, [a for a in actions if not isinstance(a, Open)], wake
 
     def _begin(self, action: Open) -> list[Opening]:
-        slots: Sequence[Slot | None] = [None] * action.n
-        if self.ledger is not None:
-            # A slot may become free while this one is told that there is none: what the ledger's
-            # ring takes back must have been set before.
-            self._starved = True
-            slots = self.ledger.lease(action.n)
-            if len(slots) == action.n:
-                self._starved = False
-            self.ledger.starving(action.n - len(slots))
+        now = monotonic()
+        slots = self.lessee.lease(action.n, now)
         self.opening += len(slots)
         self._begun += len(slots)
-        now = monotonic()
         return [Opening(Seat(slot, now), action.reason) for slot in slots]
 
     def _snapshot(self, now: float, counts: Counts, idle: Sequence[Seat]) -> Snapshot:
@@ -182,6 +176,8 @@ class Books:
         elif self._queue_since is None:
             self._queue_since = now
         verifying = self._verifying
+        owed = self.lessee.owed()
+        self.lessee.returned_owed = max(0, owed.returned - owed.idle)
         demand = Demand(
             waiting=counts.waiting,
             idle=counts.idle,
@@ -195,7 +191,7 @@ class Books:
             waited=0.0 if self._queue_since is None else now - self._queue_since,
             connect_time=self._connect_time,
             retry_at=self._retry_at(counts.waiting),
-            starved=self._starved,
+            starved=self.lessee.starved_until(now) is not None,
         )
         return Snapshot(
             demand=demand,
@@ -205,6 +201,7 @@ class Books:
             idle_low=counts.idle_low,
             idle_low_since=self._idle_low_since,
             reason="warmup" if self.warm_after is None else "replace",
+            owed=len(idle) if self.leaving else owed.idle,
         )
 
     def _lent(self, counts: Counts) -> int:
@@ -223,6 +220,11 @@ class Books:
             self.asked = counts.min_size
             warmed = Warmed(self.name, counts.min_size, counts.size, self.warm_after)
             self._news.append(partial(self.listener.warmed, warmed))
+
+    @property
+    def failing(self) -> bool:
+        """The last connect has failed."""
+        return self._failures > 0
 
     def idle_period_ended(self, now: float) -> None:
         self._idle_low_since = now
@@ -250,7 +252,11 @@ class Books:
         now = monotonic()
         self.opening -= 1
         if not seat.seated:
-            self.vacate(seat)  # it never got as far as a socket that the watch could tell of
+            # It never got as far as a socket that the watch could tell of. What the server makes of
+            # a connect that we gave up is not known.
+            self.lessee.vacate(
+                seat, certainly=not isinstance(error, TimeoutError | ConnectionTimeout)
+            )
         self._failures += 1
         self._failed_at = now
         self._jitter = random.uniform(1 - JITTER, 1 + JITTER)
@@ -273,18 +279,12 @@ class Books:
         """The connect was given up, since the pool closed."""
         self.opening -= 1
         if not seat.seated:
-            self.vacate(seat)
-
-    def vacate(self, seat: Seat) -> None:
-        """Give the seat's slot back: nothing holds it any more."""
-        slot, seat.slot = seat.slot, None
-        if slot is not None and self.ledger is not None:
-            self.ledger.release(slot)
+            self.lessee.vacate(seat, certainly=False)
 
     def ended(self, seat: Seat) -> None:
-        """The server has ended its side of the seat's connection."""
+        """The server has ended its side of the seat's connection, or we have cut it."""
         seat.gone = True
-        self.vacate(seat)
+        self.lessee.vacate(seat, certainly=not seat.severed)
         if seat.connected is not None:
             self._count_end(seat)
 
@@ -304,6 +304,31 @@ class Books:
 
     def verification_ended(self) -> None:
         self._verifying = None
+
+    def asks(self, now: float) -> list[Orphan]:
+        """What a connection at hand is to ask the server now, about slots of the dead."""
+        return [] if self._verifying is not None else self.lessee.orphans(now)
+
+    def comes_back_for_others(self, seat: Seat, waiting: int) -> bool:
+        """Whether a connection that was returned is to be closed: others want its slot, or nobody
+        here does any more. Then it has been booked as such."""
+        if self.leaving and not waiting:
+            seat.reason = "shutdown"
+            return True
+        if self.lessee.returned_owed > 0:
+            self.lessee.returned_owed -= 1
+            self.yields(seat)
+            return True
+        return False
+
+    def yields(self, seat: Seat) -> None:
+        """The seat's connection is closed for the siblings' sake."""
+        seat.reason = "yielded"
+        self.lessee.yields()
+
+    def seated(self, seat: Seat, backend: Backend) -> None:
+        """Say which session the seat's connection is with."""
+        self.lessee.seated(seat, backend)
 
     # -- acquires ------------------------------------------------------------------------------
 
@@ -354,7 +379,7 @@ class Books:
         )
         if self._failures:
             return f"{text} Connecting fails: {self.last_error}. Look at the server first"
-        if self._starved:
+        if self.lessee.starved:
             return f"{text} The budget has no free slot: raise budget, or hold connections shorter"
         if counts.size >= counts.max_size:
             return f"{text} Raise max_size (and budget), or hold connections for a shorter time"

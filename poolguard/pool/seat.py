@@ -40,11 +40,13 @@ class Seat:
         "booked",
         "connected",
         "connected_at",
+        "fresh",
         "gone",
         "proved_at",
         "reason",
         "retire_at",
         "seated",
+        "severed",
         "slot",
         "socket",
         "was_free",
@@ -65,6 +67,10 @@ class Seat:
         """The server has ended its side."""
         self.booked = False
         """Its end has been counted."""
+        self.fresh = True
+        """It has not been handed out yet."""
+        self.severed = False
+        """We ended it ourselves without hearing from the server, which may not know."""
         self.seated = False
         """It has a connection, or had one, whose end the watch will tell."""
         self.socket: socket.socket | None = None
@@ -95,6 +101,7 @@ class Seat:
 
     def cut(self) -> None:
         """End a connection whose peer does not answer: whoever reads from it gets end-of-file."""
+        self.severed = True
         self._shutdown(socket.SHUT_RDWR)
 
     def _shutdown(self, how: int) -> None:
@@ -120,6 +127,7 @@ class Watch:
         """Seats whose sockets cannot be watched."""
         self._closed = False
         self._rung = threading.Event()
+        self._ears: dict[int, Callable[[], None]] = {}
         self.on_ring: Callable[[], None] | None = None
         """Called at each ring where there is no descriptor for an event loop to wait on."""
         self._epoll: select.epoll | None = None
@@ -181,6 +189,13 @@ class Watch:
             seat.seated = True
             self._seats[duplicate.fileno()] = seat
 
+    def listen(self, fileno: int, heard: Callable[[], None]) -> None:
+        """Call *heard* within :meth:`wait` whenever the descriptor *fileno* is readable."""
+        with self._lock:
+            if self._epoll is not None and not self._closed:
+                self._ears[fileno] = heard
+                self._epoll.register(fileno, select.EPOLLIN)
+
     def ring(self) -> None:
         """Make :meth:`wait` return now."""
         with self._lock:
@@ -214,6 +229,9 @@ class Watch:
             if fileno == self._bell:
                 with suppress(BlockingIOError):  # another wait has answered it
                     os.eventfd_read(self._bell)
+                continue
+            if fileno in self._ears:
+                self._ears[fileno]()
                 continue
             with self._lock:
                 seat = self._seats.pop(fileno, None)

@@ -9,20 +9,25 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any
+from typing import Any, Literal
 from weakref import WeakSet
 
 import psycopg_pool
 
+from ..budget.ledger import Backend, Orphan
 from ..errors import ForkError
 from ..listener import CloseReason
 from ._seams import Reader, seat_of
 from .books import Books, Opening
 from .errors import PoolClosed
 from .seat import Seat, Watch
-from .upkeep import Abandon, Retire, Shrink, Verify
+from .upkeep import Abandon, Retire, Shrink, Verify, Yield
 
-__all__ = ["Round", "Shell"]
+__all__ = ["Fate", "Round", "Shell"]
+
+Fate = Literal["joins", "gone", "leaves"] | list[Orphan]
+"""What becomes of a connection that comes in: it joins the pool; it has ended already; it is closed
+for others' sake; or it has to ask about these first."""
 
 
 @dataclass(slots=True)
@@ -36,6 +41,8 @@ class Round:
     """Idle connections to be closed of the pool's own will: out of it already."""
     verify: Any = None
     """An idle connection to be verified: out of the pool for so long."""
+    ask: list[Orphan] = field(default_factory=list)
+    """What is to be asked over it: slots of the dead, whether their backends still exist."""
     wake: float | None = None
     """When to look again, by the monotonic clock, if nothing happens before."""
 
@@ -46,6 +53,14 @@ class Shell(Reader):
     name: str
     _books: Books
     _watch: Watch
+
+    def _new_watch(self) -> Watch:
+        """The watch on the sockets, which hears the siblings too."""
+        watch = Watch()
+        ledger = self._books.lessee.ledger
+        if ledger.fileno() >= 0:
+            watch.listen(ledger.fileno(), ledger.heard)
+        return watch
 
     # -- one look ------------------------------------------------------------------------------
 
@@ -66,6 +81,9 @@ class Shell(Reader):
                 for _ in range(action.n):
                     self._let_go(self._take_longest_idle(), "idle", done)
                 self._new_idle_period()
+            elif isinstance(action, Yield):
+                for _ in range(action.n):
+                    self._yield_one(self._take_longest_idle(), done)
             elif isinstance(action, Retire):
                 conn = action.seat.conn
                 if self._take_idle(conn):
@@ -78,7 +96,32 @@ class Shell(Reader):
                     self._books.verification_began(action.seat, now)
             elif isinstance(action, Abandon):
                 action.seat.cut()
+        self._ask(now, done)
         return done
+
+    def _yield_one(self, conn: Any, done: Round) -> None:
+        seat = seat_of(conn)
+        if self._books.leaving:
+            self._let_go(conn, "shutdown", done)
+        else:
+            if seat is not None:
+                self._books.yields(seat)
+            self._let_go(conn, "yielded", done)
+
+    def _ask(self, now: float, done: Round) -> None:
+        """Have an idle connection ask for the dead's slots, where that is of use to anybody."""
+        counts = self.counts()
+        if done.verify is not None or (not counts.idle and counts.size > self._books.opening):
+            return  # a connection that comes back will ask
+        done.ask = self._books.asks(now)
+        if done.ask and counts.idle:
+            conn = done.verify = self._idle_conn()
+            self._take_idle(conn)
+            if (seat := seat_of(conn)) is not None:
+                self._books.verification_began(seat, now)
+        else:
+            self._books.lessee.settle(done.ask, ())
+            done.ask = []
 
     def _let_go(self, conn: Any, reason: CloseReason, done: Round) -> None:
         if (seat := seat_of(conn)) is not None:
@@ -110,14 +153,24 @@ class Shell(Reader):
         if (watch := getattr(self, "_watch", None)) is not None:
             watch.ring()
 
-    def _joins(self, conn: Any) -> bool:
-        """A connection comes in: whether it is still alive, as far as the watch knows."""
+    def _arrives(self, conn: Any) -> Fate:
+        """A connection comes in, new or returned: what becomes of it."""
         seat = seat_of(conn)
         if seat is None:
-            return True
+            return "joins"
+        now = monotonic()
+        fresh, seat.fresh = seat.fresh, False
         seat.was_free = False
-        seat.proved_at = monotonic()
-        return not seat.gone
+        seat.proved_at = now
+        if seat.gone:
+            return "gone"
+        if not fresh:
+            if self._books.comes_back_for_others(seat, self.counts().waiting):
+                return "leaves"
+            if orphans := self._books.asks(now):
+                self._books.verification_began(seat, now)
+                return orphans
+        return "joins"
 
     def _before_close(self, conn: Any) -> None:
         seat = seat_of(conn)
@@ -134,6 +187,30 @@ class Shell(Reader):
             seat.hang_up()
             if self._watch.blind:
                 self._watch.ring()
+
+    def greeted(self, conn: Any, backend: Backend) -> None:
+        """Say which session a connection of this pool is with, as the server tells it: should this
+        process die, its slot stays taken until that session is gone."""
+        if (seat := seat_of(conn)) is not None:
+            self._books.seated(seat, backend)
+
+    @property
+    def recovering(self) -> bool:
+        """Connecting has failed lately, and has not succeeded since."""
+        return self._books.failing
+
+    @property
+    def leaving(self) -> bool:
+        """Nothing is kept warm any more: the process will end."""
+        return self._books.leaving
+
+    def leave(self) -> None:
+        """The process will end: close what is idle now, and the rest as it comes back.
+
+        Whoever still asks is served. Safe in a signal's handler: it takes no lock.
+        """
+        self._books.leaving = True
+        self._ring()
 
     def _cut(self, conn: Any) -> None:
         """Have the seat of a dead connection ended, though its server may never answer."""

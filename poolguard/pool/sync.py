@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, Generic, cast
 from weakref import ReferenceType, ref
 
 import psycopg_pool
-from psycopg import Connection
+from psycopg import Connection, Cursor
+from psycopg.rows import tuple_row
 from psycopg_pool.abc import CT, ConnectFailedCB, ConnectionCB, ConninfoParam, KwargsParam
 
-from ..budget.ledger import Ledger
+from ..budget.ledger import Ledger, Orphan
+from ..budget.session import ASK_ALIVE, gone_among, pids_of
 from ..listener import Listener
 from ._seams import SyncSeams, seat_of, silence
 from .arrival import ARRIVING, arrive, place_of
@@ -191,7 +193,7 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
     # -- the moments of psycopg_pool -----------------------------------------------------------
 
     def _when_opened(self) -> None:
-        watch = self._watch = Watch()
+        watch = self._watch = self._new_watch()
         remember_open(self)
         self._books.opened(self.name, monotonic(), watch.ring)
         self._upkeep = threading.Thread(
@@ -207,11 +209,18 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
         self._watch.ring()
 
     def _may_join(self, conn: CT) -> bool:
-        if self._joins(conn):
-            return True
-        self._bury(conn)
         with self._counting:
-            self._resized_by(-1)
+            fate = self._arrives(conn)
+            if fate == "joins":
+                return True
+            if fate in ("gone", "leaves"):
+                self._resized_by(-1)
+        if fate == "gone":
+            self._bury(conn)
+        elif fate == "leaves":
+            self._discard(conn)
+        else:
+            self._begin_verifying(conn, fate)
         self._watch.ring()
         return False
 
@@ -242,12 +251,16 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
         for conn in todo.surplus:
             self._discard(conn)
         if todo.verify is not None:
-            try:
-                self._in_thread("verify", self._verify, todo.verify)
-            except RuntimeError:
-                self._verified(todo.verify)  # not now, then
+            self._begin_verifying(todo.verify, todo.ask)
         self._books.tell()
         return todo.wake
+
+    def _begin_verifying(self, conn: CT, ask: Sequence[Orphan]) -> None:
+        try:
+            self._in_thread("verify", self._verify, conn, ask)
+        except RuntimeError:  # the process may have no more threads: not now, then
+            self._books.lessee.settle(ask, ())
+            self._verified(conn)
 
     def _in_thread(self, what: str, target: Callable[..., None], *args: Any) -> None:
         job = threading.Thread(target=target, args=args, name=f"{self.name}-{what}", daemon=True)
@@ -257,7 +270,7 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
     def _open_one(self, opening: Opening) -> None:
         """Connect, in a thread of its own: a connect never queues behind another or a return."""
         seat = opening.seat
-        ARRIVING.set((seat, self._watch))
+        ARRIVING.set((seat, self._watch, self._books.lessee))
         try:
             conn = self._connect_one()
         except Exception as error:  # noqa: BLE001 - whatever connecting raises, the pool goes on
@@ -281,10 +294,17 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
             except Exception as raised:  # noqa: BLE001 - as in psycopg_pool's workers
                 log_callback_failed("reconnect_failed", raised)
 
-    def _verify(self, conn: CT) -> None:
-        """Ask one idle connection for a sign of life and put it back, or let it go."""
+    def _verify(self, conn: CT, ask: Sequence[Orphan]) -> None:
+        """Ask one idle connection for a sign of life and put it back, or let it go.
+
+        Where the backends of dead owners are asked about, the answer is the sign of life.
+        """
+        gone: Sequence[Orphan] = ()
         try:
-            self.check_connection(conn)
+            if ask:
+                gone = _gone(conn, ask)
+            else:
+                self.check_connection(conn)
         except Exception:  # noqa: BLE001 - whatever a dead connection raises
             with self._counting:
                 self._books.verification_ended()
@@ -293,6 +313,7 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
             self._bury(conn)
         else:
             self._verified(conn)
+        self._books.lessee.settle(ask, gone)
         self._watch.ring()
 
     def _verified(self, conn: CT) -> None:
@@ -334,6 +355,16 @@ def _keep_up(pool: ReferenceType[GuardedPool[Any]], watch: Watch, books: Books) 
             books.close()
             watch.close()
             return
+
+
+def _gone(conn: Connection[Any], orphans: Sequence[Orphan]) -> list[Orphan]:
+    """Which of the backends do not exist any more."""
+    with Cursor(conn, row_factory=tuple_row) as cursor:
+        cursor.execute(ASK_ALIVE, {"pids": pids_of(orphans)}, prepare=False)
+        rows = cursor.fetchall()
+    if not conn.autocommit:
+        conn.rollback()
+    return gone_among(orphans, rows)
 
 
 def _seat_then(configure: ConnectionCB[CT] | None) -> ConnectionCB[CT]:

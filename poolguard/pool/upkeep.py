@@ -22,6 +22,7 @@ __all__ = [
     "Shrink",
     "Snapshot",
     "Verify",
+    "Yield",
     "decide",
     "lifetime",
 ]
@@ -57,6 +58,8 @@ class Snapshot:
     idle_low_since: float
     reason: CreateReason
     """Why a connect for the floor would be made now."""
+    owed: int = 0
+    """Idle connections that the siblings want, as far as they are above the floor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,14 @@ class Shrink:
     n: int
 
 
-Action = Open | Verify | Abandon | Retire | Shrink
+@dataclass(frozen=True, slots=True)
+class Yield:
+    """Close *n* idle connections, for their slots are wanted elsewhere."""
+
+    n: int
+
+
+Action = Open | Verify | Abandon | Retire | Shrink | Yield
 
 
 def decide(now: float, s: Snapshot, pace: Pace) -> tuple[list[Action], float | None]:
@@ -125,11 +135,15 @@ def decide(now: float, s: Snapshot, pace: Pace) -> tuple[list[Action], float | N
         actions += care
         wakes.append(wake)
 
-    if d.size > d.floor:
+    spare = len(s.idle) - sum(isinstance(a, (Verify, Retire)) for a in actions)
+    above = d.size - d.opening - d.floor
+    yielded = max(0, min(s.owed, spare, above))
+    if yielded:
+        actions.append(Yield(yielded))
+    elif d.size > d.floor:
         period_ends = s.idle_low_since + pace.idle_timeout
         if period_ends <= now:
-            spare = len(s.idle) - sum(isinstance(a, (Verify, Retire)) for a in actions)
-            actions.append(Shrink(max(0, min(s.idle_low, spare, d.size - d.opening - d.floor))))
+            actions.append(Shrink(max(0, min(s.idle_low, spare, above))))
             wakes.append(now + pace.idle_timeout)
         else:
             wakes.append(period_ends)

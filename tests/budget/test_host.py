@@ -15,8 +15,7 @@ import pytest
 
 from poolguard.budget import host
 from poolguard.budget.host import HostLedger
-from poolguard.budget.ledger import POOLED, Backend, Slot
-from poolguard.budget.sharing import Terms
+from poolguard.budget.ledger import POOLED, Backend, Slot, Terms
 from poolguard.errors import ForkError, RuntimeDirError
 from poolguard.rundir import RuntimeDir
 from tests.support import until
@@ -282,8 +281,7 @@ HOLD = """
 import sys
 from pathlib import Path
 from poolguard.budget.host import HostLedger
-from poolguard.budget.ledger import Backend
-from poolguard.budget.sharing import Terms
+from poolguard.budget.ledger import Backend, Terms
 from poolguard.rundir import RuntimeDir
 ledger = HostLedger(RuntimeDir(Path(sys.argv[1])), "shop", workers=3)
 ledger.agree(Terms(None, 12, 3, 2))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from poolguard.budget.ledger import Wanted
-from poolguard.budget.sharing import Member, Terms, asked_of
+from poolguard.budget.ledger import Terms, Wanted
+from poolguard.budget.sharing import Member, asked_of
 
 TERMS = Terms(None, 16, 4, 2)
 

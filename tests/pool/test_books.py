@@ -59,7 +59,7 @@ def test_a_slot_is_given_back_once() -> None:
     seat = Seat(slot, 1000.0)
     made.ended(seat)
     made.ended(seat)
-    made.vacate(seat)
+    made.lessee.vacate(seat)
     assert ledger.in_use == 0
 
 

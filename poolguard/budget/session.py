@@ -1,0 +1,91 @@
+"""What a new session is asked and told, in one round trip, so that its slot comes back in time.
+
+A server that runs a query does not notice that its client has died until it writes to it, unless
+``client_connection_check_interval`` (PostgreSQL 14) has it look now and then; a client whose host
+has vanished it notices by TCP keepalives alone, after more than two hours by default. Any role may
+set these for its own session. Through a pooler nothing is set: a setting would stay with a server
+connection that others use next, or reset it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from .ledger import POOLED, Backend, Orphan
+
+__all__ = [
+    "ASK_ALIVE",
+    "CHECK_INTERVAL",
+    "GREETING",
+    "PLAIN_GREETING",
+    "UNSUPPORTED",
+    "backend_of",
+    "gone_among",
+    "pids_of",
+]
+
+CHECK_INTERVAL = 1000
+"""Milliseconds between two looks at whether the client of a running query is still there."""
+KEEPALIVES_IDLE, KEEPALIVES_INTERVAL, KEEPALIVES_COUNT = 30, 10, 3
+"""Seconds of silence before a probe, between two probes, and probes in vain: a minute in all."""
+
+UNSUPPORTED = "22023"
+"""SQLSTATE of a server whose platform cannot look for its client; then it is greeted plainly."""
+
+_BACKEND = """
+       pg_backend_pid() AS pid,
+       coalesce((SELECT extract(epoch FROM backend_start)
+                   FROM pg_stat_get_activity(pg_backend_pid())), 0)::float8 AS started
+"""
+
+PLAIN_GREETING = f"SELECT {_BACKEND}"
+"""Asks who serves this session."""
+
+# The pid that the server gave at login is this session's own, unless a pooler gave it. What the
+# server does not know is NULL, and what its operator has made strict already is left alone.
+GREETING = f"""
+SELECT {_BACKEND},
+       CASE WHEN pg_backend_pid() = %(login_pid)s THEN concat(
+         CASE WHEN current_setting('client_connection_check_interval', true) = '0' THEN
+              set_config('client_connection_check_interval', '{CHECK_INTERVAL}', false) END,
+         CASE WHEN current_setting('tcp_keepalives_idle')::int
+                   NOT BETWEEN 1 AND {KEEPALIVES_IDLE + KEEPALIVES_INTERVAL * KEEPALIVES_COUNT} THEN
+              set_config('tcp_keepalives_idle', '{KEEPALIVES_IDLE}', false)
+              || set_config('tcp_keepalives_interval', '{KEEPALIVES_INTERVAL}', false)
+              || set_config('tcp_keepalives_count', '{KEEPALIVES_COUNT}', false) END
+       ) END AS told
+"""
+"""Asks the same, and sets what lets the server notice that the client is gone."""
+
+ASK_ALIVE = """
+SELECT pid, coalesce(extract(epoch FROM backend_start), 0)::float8 AS started
+  FROM pg_stat_activity WHERE pid = ANY(%(pids)s)
+"""
+"""Asks which of these backends still exist."""
+
+
+def backend_of(row: Mapping[str, Any], login_pid: int) -> Backend:
+    """Whom a session is with, by the greeting's answer and the pid given at login."""
+    if row["pid"] != login_pid:
+        return POOLED
+    return Backend(row["pid"], row["started"])
+
+
+def pids_of(orphans: Iterable[Orphan]) -> list[int]:
+    """What to ask about."""
+    return [orphan.backend.pid for orphan in orphans]
+
+
+def gone_among(orphans: Iterable[Orphan], rows: Sequence[tuple[int, float]]) -> list[Orphan]:
+    """Those whose backends the server does not have any more, by its answer: a pid, and since when.
+
+    A pid that was given to another session since then tells of a backend that is gone.
+    """
+    living = dict(rows)
+    return [
+        orphan
+        for orphan in orphans
+        if orphan.backend.pid not in living
+        or (orphan.backend.started and orphan.backend.started != living[orphan.backend.pid])
+    ]

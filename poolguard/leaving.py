@@ -1,0 +1,36 @@
+"""Notices SIGTERM: a worker gives up its floor when it begins to drain, not when it is done.
+
+Servers call no hook between the signal and the end of the last request. The handler found is
+called as before; nothing is done in its place.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from typing import Any
+
+from . import registry
+
+__all__ = ["leave_when_told"]
+
+
+def leave_when_told() -> None:
+    """From now on, have SIGTERM make this process' guards leave, before the handler found acts."""
+    before = signal.getsignal(signal.SIGTERM)
+    if (
+        not callable(before)  # the default ends the process at once
+        or getattr(before, "leaves", False)
+        or threading.current_thread() is not threading.main_thread()
+    ):
+        return
+
+    def leave(number: int, frame: Any) -> None:
+        for guard in registry.guards():
+            guard.leave()
+        before(number, frame)
+
+    leave.leaves = True  # type: ignore[attr-defined]
+    signal.signal(signal.SIGTERM, leave)
+    # As servers have it: requests under way are not to see interrupted system calls.
+    signal.siginterrupt(signal.SIGTERM, False)

@@ -1,0 +1,140 @@
+"""One pool's dealings with its ledger: what it leases, lacks and owes, and what it asks for others.
+
+It decides nothing about connections; the books draw on it when they look at the pool. Nothing here
+blocks, and the pool's lock may be held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from ..budget.ledger import Backend, Ledger, Orphan, Slot, StaticLedger, Wanted
+from .seat import Seat
+
+__all__ = ["Lessee"]
+
+ASK_EVERY = 0.1
+"""Seconds between two questions about slots of the dead."""
+
+
+class Lessee:
+    """The slots of one pool. Times by the monotonic clock.
+
+    :param ledger: who grants them; by default there is no bound.
+    """
+
+    def __init__(self, ledger: Ledger | None) -> None:
+        self.ledger: Ledger = ledger or StaticLedger()
+        self.returned_owed = 0
+        """So many connections are to be closed as they come back."""
+        self._hungry = False
+        """The last lease fell short, and what it was for is still wanted."""
+        self._starved = False
+        """The same, and nothing has been heard since."""
+        self._leased_at = 0.0
+        self._asked_at = 0.0
+        self._yielding = 0
+        self._leaving = False
+        self._unsubscribe: Callable[[], None] | None = None
+
+    def opened(self, ring: Callable[[], None]) -> None:
+        """Have *ring* called, from any thread, when a slot may have become free."""
+
+        def changed() -> None:
+            self._starved = False
+            ring()
+
+        self._unsubscribe = self.ledger.on_change(changed)
+
+    def close(self) -> None:
+        """The last connection has ended."""
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+        self.ledger.close()
+
+    # -- needing -------------------------------------------------------------------------------
+
+    def lease(self, n: int, now: float) -> list[Slot]:
+        """Take up to *n* slots."""
+        # A slot may become free while this one is told that there is none: what the ledger's ring
+        # takes back must have been set before.
+        self._starved = True
+        self._leased_at = now
+        slots = self.ledger.lease(n)
+        self._hungry = len(slots) < n
+        if not self._hungry:
+            self._starved = False
+        return slots
+
+    def starved_until(self, now: float) -> float | None:
+        """Set while it is in vain to ask for a slot: until then, unless the ledger rings before."""
+        if not self._starved:
+            return None
+        if self.ledger.recheck is None:
+            return float("inf")
+        again = self._leased_at + self.ledger.recheck
+        return again if now < again else None
+
+    def need(self, n: int) -> None:
+        """So many connections more are wanted, after what was leased now."""
+        if n <= 0:
+            self._hungry = self._starved = False
+        self.ledger.starving(max(0, n) if self._hungry else 0)
+
+    @property
+    def starved(self) -> bool:
+        """For errors: a slot is what is missing."""
+        return self._hungry
+
+    # -- owing ---------------------------------------------------------------------------------
+
+    def owed(self) -> Wanted:
+        """What is to be given up for the siblings, less what is on its way already."""
+        wanted = self.ledger.wanted()
+        return Wanted(
+            max(0, wanted.idle - self._yielding), max(0, wanted.returned - self._yielding)
+        )
+
+    def yields(self) -> None:
+        """A connection is being closed for the siblings' sake."""
+        self._yielding += 1
+
+    def leave(self) -> None:
+        """This process will end: its floor may go to others."""
+        if not self._leaving:
+            self._leaving = True
+            self.ledger.drain()
+
+    # -- seats ---------------------------------------------------------------------------------
+
+    def seated(self, seat: Seat, backend: Backend) -> None:
+        """Say which session the seat's slot is held for."""
+        if seat.slot is not None:
+            self.ledger.seated(seat.slot, backend)
+
+    def vacate(self, seat: Seat, *, certainly: bool = True) -> None:
+        """Give the seat's slot back. Where it is not certain that the server has ended its side,
+        the slot is left to be asked about, as a dead owner's."""
+        slot, seat.slot = seat.slot, None
+        if seat.reason == "yielded":
+            self._yielding = max(0, self._yielding - 1)
+        if slot is None:
+            return
+        if certainly:
+            self.ledger.release(slot)
+        else:
+            self.ledger.abandon(slot)
+
+    # -- asking --------------------------------------------------------------------------------
+
+    def orphans(self, now: float) -> list[Orphan]:
+        """The slots that a connection is to ask the server about now; mostly there are none."""
+        if not (self._hungry or self.ledger.unsettled) or now - self._asked_at < ASK_EVERY:
+            return []
+        self._asked_at = now
+        return self.ledger.orphans()
+
+    def settle(self, orphans: Collection[Orphan], gone: Collection[Orphan]) -> None:
+        """These were asked about, and of these the backends are gone."""
+        if orphans:
+            self.ledger.settle(orphans, gone)

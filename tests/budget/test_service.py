@@ -1,0 +1,123 @@
+"""A service of real workers never holds more connections than its budget, whatever happens to it.
+
+Counted are the sessions of the service's role in ``pg_stat_activity``, every few milliseconds, over
+a connection beside the pool. The server has room for the budget and not for one more, so that one
+too many would be refused, and the refusal be logged.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from time import monotonic
+
+import psycopg
+import pytest
+
+from poolguard.lab.janitor import Janitor
+from poolguard.lab.postgres import PrivatePostgres
+
+from ..support import until
+from .service import Census, Load, Service
+
+BUDGET = 12
+OTHERS = 5
+OBSERVERS = 2
+RESERVED = 3
+REFUSED = re.compile(r"too many clients|connection slots are reserved|too many connections")
+
+
+@pytest.fixture
+def busy() -> Iterator[PrivatePostgres]:
+    """A server that others use as well: it has exactly the budget left."""
+    settings = {
+        "max_connections": str(BUDGET + OTHERS + OBSERVERS + RESERVED),
+        "superuser_reserved_connections": str(RESERVED),
+    }
+    with PrivatePostgres(settings=settings) as server, ExitStack() as stack:
+        other = server.create_role("other")
+        for _ in range(OTHERS):
+            stack.enter_context(psycopg.connect(other))
+        yield server
+
+
+@contextmanager
+def census(server: PrivatePostgres, limit: int) -> Iterator[Census]:
+    with Census(server.dsn, "app") as counted:
+        counted.limit = limit
+        yield counted
+    assert counted.most <= limit, f"{counted.counts} {counted.over[:3]}"
+
+
+def fast_and_slow(rng: random.Random) -> float:
+    return rng.choice([0.0, 0.01, 0.02, 0.3, 0.6])
+
+
+def test_no_event_exceeds_the_budget(busy: PrivatePostgres, tmp_path: Path) -> None:
+    """Boot, burst, HUP, HUP during HUP, USR2 and retirement, TTIN and TTOU, kill -9 in mid-query,
+    all backends terminated, the server restarted: no request fails but those whose own connection
+    or worker was killed."""
+    dsn = busy.create_role("app")
+    environ = {"POOLGUARD_BUDGET": str(BUDGET), "POOLGUARD_ACQUIRE_TIMEOUT": "20"}
+    with (
+        Janitor() as janitor,
+        Service(janitor, tmp_path, dsn, workers=3, threads=6, **environ) as service,
+        census(busy, BUDGET) as counted,
+        busy.connect() as admin,
+    ):
+        workers = service.until_workers(3)
+        with Load(service, 14, fast_and_slow) as load:
+            calm = monotonic()
+            until(lambda: len(load.replies) > 100, within=30)
+
+            service.signal(signal.SIGHUP)
+            workers = service.until_workers(3, without=workers)
+
+            service.signal(signal.SIGHUP)
+            until(lambda: len(service.pids()) > 3)
+            service.signal(signal.SIGHUP)
+            workers = service.until_workers(3, without=workers)
+
+            service.replace_master()
+            workers = service.until_workers(3, without=workers)
+
+            service.signal(signal.SIGTTIN)
+            service.until_workers(4)
+            more = len(load.replies) + 100
+            until(lambda: len(load.replies) > more, within=30)
+            service.signal(signal.SIGTTOU)
+            workers = service.until_workers(3)
+            assert load.bad(calm) == []
+
+            for _ in range(4):
+                victim = next(iter(service.pids()))
+                os.kill(victim, signal.SIGKILL)
+                service.until_workers(3, without={victim})
+            killed = [reply for reply in load.bad(calm) if reply.status != 0]
+            assert killed == []
+
+            struck = monotonic()
+            admin.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'"
+            )
+            more = len(load.replies) + 100
+            until(lambda: len(load.replies) > more, within=30)
+            assert {reply.status for reply in load.bad(struck)} <= {502}
+
+            busy.restart()
+            more = len(load.replies) + 200
+            until(lambda: len(load.replies) > more, within=30)
+            well = monotonic()
+            more = len(load.replies) + 100
+            until(lambda: len(load.replies) > more, within=30)
+            assert load.bad(well) == []
+            assert {reply.status for reply in load.bad(struck)} <= {502}
+    assert counted.most == BUDGET
+    assert [line for line in busy.read_log().splitlines() if REFUSED.search(line)] == []
+    assert [line for line in service.log().splitlines() if REFUSED.search(line)] == []
+    print(f"\ncounted: {sorted(counted.counts.items())}")
