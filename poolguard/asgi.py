@@ -142,33 +142,42 @@ async def lifespan(app: object = None, /, *, guard: Guard | None = None) -> Asyn
     :param guard: the guard to open, also as the first argument; by default every async guard that
         is registered, or the default one from the environment where none is.
     """
-    opened = await _open(app if isinstance(app, Guard) else guard)
+    opened = await _Opened.open(app if isinstance(app, Guard) else guard)
     try:
         yield
     finally:
-        await _close(opened)
+        await opened.close()
 
 
-async def _open(given: Guard | None) -> list[Guard]:
-    """Open and warm the guards that are not open yet; returns them."""
-    opened = [each for each in _guards(given) if not each.opened]
-    try:
-        for each in opened:
-            await each.aopen()
-        began = monotonic()
-        with _told_to_stop() as told:
-            for each in opened:
-                await _warm(each, began, told)
-    except BaseException:
-        await _close(opened)
-        raise
-    leave_when_told()
-    return opened
+class _Opened:
+    """The guards that one lifespan has opened, and closes."""
 
+    def __init__(self, guards: list[Guard]) -> None:
+        self._guards = guards
+        self._stop_listening: Callable[[], None] = lambda: None
 
-async def _close(opened: list[Guard]) -> None:
-    for each in opened:
-        await each.aclose()
+    @classmethod
+    async def open(cls, given: Guard | None) -> _Opened:
+        """Open and warm the guards that are not open yet."""
+        self = cls([each for each in _guards(given) if not each.opened])
+        try:
+            for each in self._guards:
+                await each.aopen()
+            began = monotonic()
+            with _told_to_stop() as told:
+                for each in self._guards:
+                    await _warm(each, began, told)
+        except BaseException:
+            await self.close()
+            raise
+        self._stop_listening = leave_when_told()
+        return self
+
+    async def close(self) -> None:
+        guards, self._guards = self._guards, []
+        self._stop_listening()
+        for each in guards:
+            await each.aclose()
 
 
 async def _warm(guard: Guard, began: float, told: Callable[[], bool]) -> None:
@@ -220,7 +229,7 @@ class _Lifespan:
     def __init__(self, app: App, guard: Guard | None) -> None:
         self._app = app
         self._guard = guard
-        self._opened: list[Guard] = []
+        self._opened = _Opened([])
         self._asked = False
         """The application has asked for a message: it has a lifespan of its own."""
         self._started = False
@@ -233,7 +242,7 @@ class _Lifespan:
     async def run(self, scope: Scope, receive: Receive, send: Send) -> Any:
         startup = [await receive()]
         try:
-            self._opened = await _open(self._guard)
+            self._opened = await _Opened.open(self._guard)
         except Exception as error:
             # Only an explicit failure stops a server: an exception makes some of them serve
             # without lifespan, and so without pools. The server logs the message.
@@ -277,5 +286,4 @@ class _Lifespan:
         return returned
 
     async def _close(self) -> None:
-        opened, self._opened = self._opened, []
-        await _close(opened)
+        await self._opened.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from . import registry
@@ -15,15 +16,18 @@ from . import registry
 __all__ = ["leave_when_told"]
 
 
-def leave_when_told() -> None:
-    """From now on, have SIGTERM make this process' guards leave, before the handler found acts."""
+def leave_when_told() -> Callable[[], None]:
+    """From now on, have SIGTERM make this process' guards leave, before the handler found acts.
+
+    Returns a function that takes this back, where nobody has set another handler since.
+    """
     before = signal.getsignal(signal.SIGTERM)
     if (
         not callable(before)  # the default ends the process at once
         or getattr(before, "leaves", False)
         or threading.current_thread() is not threading.main_thread()
     ):
-        return
+        return lambda: None
 
     def leave(number: int, frame: Any) -> None:
         for guard in registry.guards():
@@ -34,3 +38,9 @@ def leave_when_told() -> None:
     signal.signal(signal.SIGTERM, leave)
     # As servers have it: requests under way are not to see interrupted system calls.
     signal.siginterrupt(signal.SIGTERM, False)
+
+    def undo() -> None:
+        if signal.getsignal(signal.SIGTERM) is leave:
+            signal.signal(signal.SIGTERM, before)
+
+    return undo

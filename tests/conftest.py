@@ -57,10 +57,11 @@ def _no_guards() -> Iterator[None]:
     registry.forget_all()
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _own_runtime_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No ledgers are left where the user's are. (A setting would show in every repr.)"""
+@pytest.fixture(autouse=True)
+def _own_runtime_dir(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each test begins with no ledger, and leaves none where the user's are. (A setting would show
+    in every repr.)"""
     path = tmp_path_factory.mktemp("run") / "poolguard"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rundir, "default_path", lambda: path)
-        yield
+    monkeypatch.setattr(rundir, "default_path", lambda: path)

@@ -18,7 +18,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
 @pytest.mark.parametrize("name", ["wsgi", "asgi"])
-def test_an_example_serves_from_a_warm_pool(name: str, dsn: str) -> None:
+def test_an_example_serves_from_a_warm_pool(name: str, dsn: str, tmp_path: Path) -> None:
     """Its own gunicorn.conf.py and app.py, nothing else: the first request creates nothing."""
     with Janitor() as janitor, listen() as listener:
         gunicorn = janitor.spawn(
@@ -29,7 +29,7 @@ def test_an_example_serves_from_a_warm_pool(name: str, dsn: str) -> None:
             ],
             as_group=True,
             cwd=EXAMPLES / name,
-            env={**os.environ, "DATABASE_URL": dsn},
+            env={**os.environ, "DATABASE_URL": dsn, "POOLGUARD_RUNTIME_DIR": str(tmp_path / "run")},
             pass_fds=(listener.fileno(),),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

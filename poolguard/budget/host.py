@@ -57,7 +57,7 @@ class HostLedger:
         self._workers = workers
         self._lock = threading.Lock()
         self._callbacks = Callbacks()
-        self._forked = self._closed = False
+        self._forked = False
         self._file = HostFile(folder, f"{name}.ledger")
         try:
             self._members = Members(self._file, folder, name)
@@ -77,6 +77,7 @@ class HostLedger:
         self._borrowed: set[int] = set()
         self._asking: set[int] = set()
         self._hint = 0
+        self._closed = False
         _open.add(self)
 
     def __repr__(self) -> str:
@@ -438,6 +439,11 @@ class HostLedger:
             self._members.leave()
             self._file.close()
             self._folder.close()
+
+    def __del__(self) -> None:
+        # A pool whose event loop has ended unclosed: what it held is waited for as the dead's is.
+        if not getattr(self, "_closed", True):
+            self.close()
 
     def _insist_open(self) -> None:
         if self._forked:

@@ -180,6 +180,7 @@ class _Stage:
         else:
             environ["POOLGUARD_IDLE_TIMEOUT"] = f"{IDLE_TIMEOUT:.3f}"
             environ["POOLGUARD_REFRESH_INTERVAL"] = f"{REFRESH_INTERVAL:.3f}"
+            environ["POOLGUARD_RUNTIME_DIR"] = str(self._folder / "run")
             environ["DEMO_SPANS"] = str(spans)
             if self._otlp:
                 environ["DEMO_OTLP"] = self._otlp

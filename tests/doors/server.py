@@ -134,6 +134,7 @@ class Server:
                 env={
                     **inherited,
                     "DATABASE_URL": dsn,
+                    "POOLGUARD_RUNTIME_DIR": str(folder / "run"),
                     "TEST_WORKER_CLASS": door.worker_class,
                     "TEST_THREADS": str(door.threads),
                     "TEST_SPANS": str(self._spans),
