@@ -177,7 +177,7 @@ class Books:
             self._queue_since = now
         verifying = self._verifying
         owed = self.lessee.owed()
-        self.lessee.returned_owed = max(0, owed.returned - owed.idle)
+        self.lessee.returned_owed = max(0, owed.returned - min(owed.idle, len(idle)))
         demand = Demand(
             waiting=counts.waiting,
             idle=counts.idle,

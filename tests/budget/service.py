@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -39,6 +40,17 @@ class Reply:
     """0 where the connection was cut: its worker was killed."""
     worker: int
     body: str
+
+
+@dataclass(frozen=True)
+class Hogged:
+    """What load on one worker alone came to."""
+
+    worker: int
+    most: int
+    """Connections it had at most."""
+    reached: float
+    """Seconds until it had as many as were asked for; -1: never."""
 
 
 class Service:
@@ -152,6 +164,26 @@ class Service:
             return Reply(began, monotonic(), 0, 0, repr(error))
         finally:
             connection.close()
+
+    def statuses(self) -> dict[int, dict[str, Any]]:
+        """Every worker's status, by its pid."""
+        found: dict[int, dict[str, Any]] = {}
+
+        def all_found() -> bool:
+            status = json.loads(self.get("status").body)
+            found[status["pid"]] = status
+            return set(found) >= self.pids()
+
+        until(all_found)
+        return found
+
+    def hog(self, threads: int, seconds: float, enough: int, but_not: int = 0) -> Hogged:
+        """Put load on one worker, but not on that one."""
+        reply = self.get(f"hog/{threads}/{seconds}/{enough}/{but_not}")
+        while reply.status == 409:
+            reply = self.get(f"hog/{threads}/{seconds}/{enough}/{but_not}")
+        assert reply.status == 200, reply
+        return Hogged(reply.worker, **json.loads(reply.body))
 
     def log(self) -> str:
         return self.log_path.read_text() if self.log_path.exists() else ""

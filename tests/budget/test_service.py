@@ -12,6 +12,7 @@ import random
 import re
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from time import monotonic
@@ -121,3 +122,49 @@ def test_no_event_exceeds_the_budget(busy: PrivatePostgres, tmp_path: Path) -> N
     assert [line for line in busy.read_log().splitlines() if REFUSED.search(line)] == []
     assert [line for line in service.log().splitlines() if REFUSED.search(line)] == []
     print(f"\ncounted: {sorted(counted.counts.items())}")
+
+
+@pytest.fixture
+def four(tmp_path: Path, postgres: PrivatePostgres) -> Iterator[Service]:
+    """Four workers that share 16: a floor of 2 each, 8 to be borrowed, a fair share of 4."""
+    dsn = postgres.conninfo(application_name="four")
+    environ = {"POOLGUARD_BUDGET": "16", "POOLGUARD_ACQUIRE_TIMEOUT": "20"}
+    with (
+        Janitor() as janitor,
+        Service(janitor, tmp_path, dsn, workers=4, threads=4, **environ) as service,
+    ):
+        until(lambda: service.log().count("is warm") == 4, within=30)
+        yield service
+
+
+def test_connections_go_where_the_load_is(four: Service) -> None:
+    """All load on one worker: it has at least 10 of 16 while its siblings keep their floors. The
+    load moves to another, and the connections follow within 2 s."""
+    first = four.hog(14, 2.0, 10)
+    assert first.most == 10
+    for pid, status in four.statuses().items():
+        assert status["idle"] + status["used"] >= status["floor"] == 2, pid
+    second = four.hog(14, 3.0, 10, but_not=first.worker)
+    print(f"\nreached 10: {first.reached:.2f} s at first, {second.reached:.2f} s after the move")
+    assert second.worker != first.worker
+    assert second.most == 10
+    assert 0 < second.reached < 2
+    closed = four.statuses()[first.worker]["closed"]
+    assert closed["yielded"] >= 8
+
+
+def test_a_worker_below_its_fair_share_is_helped_by_a_busy_one(four: Service) -> None:
+    """Both are busy, and the first has borrowed all there is: what is returned to it goes to the
+    second within a second, until that has its 4."""
+    with ThreadPoolExecutor(1) as pool:
+        busy = pool.submit(four.hog, 14, 6.0, 10)
+        until(lambda: sum("yielded" in s["closed"] for s in four.statuses().values()) == 0)
+        until(lambda: max(s["used"] for s in four.statuses().values()) == 10)
+        held = {pid: status["used"] for pid, status in four.statuses().items()}
+        worker = max(held, key=lambda pid: held[pid])
+        second = four.hog(14, 2.0, 4, but_not=worker)
+        first = busy.result()
+    print(f"\nreached 4: {second.reached:.2f} s")
+    assert second.worker != first.worker == worker
+    assert 0 < second.reached < 1
+    assert second.most >= 4
