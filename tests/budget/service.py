@@ -223,6 +223,14 @@ class Load:
         for thread in self._threads:
             thread.join(60)
 
+    def until_more(self, n: int) -> None:
+        """Wait until *n* more requests were answered well."""
+        before = self._good()
+        until(lambda: self._good() >= before + n, within=60)
+
+    def _good(self) -> int:
+        return sum(reply.status == 200 for reply in self.replies)
+
     def bad(self, since: float) -> list[Reply]:
         """What was not answered well since then."""
         return [reply for reply in self.replies if reply.status != 200 and reply.ended >= since]

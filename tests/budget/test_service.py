@@ -74,7 +74,7 @@ def test_no_event_exceeds_the_budget(busy: PrivatePostgres, tmp_path: Path) -> N
         workers = service.until_workers(3)
         with Load(service, 14, fast_and_slow) as load:
             calm = monotonic()
-            until(lambda: len(load.replies) > 100, within=30)
+            load.until_more(100)
 
             service.signal(signal.SIGHUP)
             workers = service.until_workers(3, without=workers)
@@ -89,8 +89,7 @@ def test_no_event_exceeds_the_budget(busy: PrivatePostgres, tmp_path: Path) -> N
 
             service.signal(signal.SIGTTIN)
             service.until_workers(4)
-            more = len(load.replies) + 100
-            until(lambda: len(load.replies) > more, within=30)
+            load.until_more(100)
             service.signal(signal.SIGTTOU)
             workers = service.until_workers(3)
             assert load.bad(calm) == []
@@ -106,21 +105,50 @@ def test_no_event_exceeds_the_budget(busy: PrivatePostgres, tmp_path: Path) -> N
             admin.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'"
             )
-            more = len(load.replies) + 100
-            until(lambda: len(load.replies) > more, within=30)
+            load.until_more(100)
             assert {reply.status for reply in load.bad(struck)} <= {502}
 
             busy.restart()
-            more = len(load.replies) + 200
-            until(lambda: len(load.replies) > more, within=30)
+            load.until_more(200)
             well = monotonic()
-            more = len(load.replies) + 100
-            until(lambda: len(load.replies) > more, within=30)
+            load.until_more(100)
             assert load.bad(well) == []
             assert {reply.status for reply in load.bad(struck)} <= {502}
     assert counted.most == BUDGET
     assert [line for line in busy.read_log().splitlines() if REFUSED.search(line)] == []
     assert [line for line in service.log().splitlines() if REFUSED.search(line)] == []
+    print(f"\ncounted: {sorted(counted.counts.items())}")
+
+
+def slow(rng: random.Random) -> float:
+    return rng.uniform(0.3, 2.5)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("victims", [1, 3], ids=["one", "all"])
+def test_kills_in_mid_query_exceed_nothing(
+    busy: PrivatePostgres, tmp_path: Path, victims: int
+) -> None:
+    """kill -9 of one worker, or of all at once, again and again while every connection runs a query
+    of seconds. Where all are dead, nobody is left to ask the server what became of them."""
+    dsn = busy.create_role("app")
+    environ = {"POOLGUARD_BUDGET": str(BUDGET), "POOLGUARD_ACQUIRE_TIMEOUT": "30"}
+    with (
+        Janitor() as janitor,
+        Service(janitor, tmp_path, dsn, workers=3, threads=6, **environ) as service,
+        census(busy, BUDGET) as counted,
+        Load(service, 14, slow) as load,
+    ):
+        service.until_workers(3)
+        for _ in range(20 if victims == 1 else 8):
+            load.until_more(15)
+            for victim in [*service.pids()][:victims]:
+                os.kill(victim, signal.SIGKILL)
+            service.until_workers(3)
+        assert {reply.status for reply in load.replies} == {0, 200}
+    assert counted.most == BUDGET
+    assert [line for line in busy.read_log().splitlines() if REFUSED.search(line)] == []
     print(f"\ncounted: {sorted(counted.counts.items())}")
 
 
