@@ -65,16 +65,14 @@ def ledger_name(dsn: str | Callable[[], object] | None, guard: str) -> str:
     a callable will answer is not known, so it is known by its own name and the guard's.
     """
     if callable(dsn):
-        home, name = (
-            getattr(dsn, "__module__", ""),
-            getattr(dsn, "__qualname__", type(dsn).__name__),
-        )
+        home = getattr(dsn, "__module__", None) or ""
+        name = getattr(dsn, "__qualname__", type(dsn).__name__)
         return f"{_plain(guard)}-{_digest(guard, home, name)}"
     from psycopg.conninfo import conninfo_to_dict
     from psycopg.pq import Conninfo
 
     known = {
-        option.keyword.decode(): option.val.decode()
+        option.keyword.decode(): option.val.decode(errors="surrogateescape")
         for option in Conninfo.get_defaults()  # libpq's variables and what it takes for granted
         if option.val is not None
     }

@@ -73,7 +73,8 @@ def on_starting(server: Any) -> None:
         found = _workplace(server.cfg)
         for each in settings:
             if known_budget(each) is not None:
-                make_plan(None, each, found)
+                for warning in make_plan(None, each, found).warnings:
+                    server.log.warning("poolguard: %s", warning)
     except PoolguardError as error:
         _give_up(server.log, error, 1)
 

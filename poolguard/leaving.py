@@ -6,6 +6,7 @@ called as before; nothing is done in its place.
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from typing import Any
 from . import registry
 
 __all__ = ["leave_when_told"]
+
+logger = logging.getLogger("poolguard")
 
 
 def leave_when_told() -> Callable[[], None]:
@@ -30,8 +33,11 @@ def leave_when_told() -> Callable[[], None]:
         return lambda: None
 
     def leave(number: int, frame: Any) -> None:
-        for guard in registry.guards():
-            guard.leave()
+        try:
+            for guard in registry.guards():
+                guard.leave()
+        except Exception:  # whatever happens, the server has to be told
+            logger.exception("a guard could not be told that the process will end")
         before(number, frame)
 
     leave.leaves = True  # type: ignore[attr-defined]

@@ -24,9 +24,9 @@ from .budget.host import HostLedger
 from .budget.ledger import POOLED, Backend, Ledger, StaticLedger, Terms
 from .budget.marks import SUPPORTED
 from .budget.plan import Plan, known_budget, make_plan
-from .budget.session import GREETING, PLAIN_GREETING, UNSUPPORTED, backend_of
+from .budget.session import GREETING, KEEPALIVES, PLAIN_GREETING, UNSUPPORTED, backend_of
 from .conninfo import checked, ledger_name, parse
-from .errors import PoolguardError
+from .errors import PlanError, PoolguardError
 from .rundir import RuntimeDir
 from .settings import Settings
 
@@ -67,6 +67,8 @@ class _Opening:
         self._plainly = False
         """The server's platform cannot look for its clients, so it is not told to."""
         self._behind_pooler = settings.pooler in ("session", "transaction")
+        self._warned_of: int | None = None
+        """The smaller share of another process that has been warned of, while it rules."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}{' closed' if self.closed else ''}>"
@@ -91,8 +93,8 @@ class _Opening:
         # connection does so before there are others.
         plan = self._plan_at_once()
         self.ledger = self._new_ledger()
-        if plan is None and (published := self.ledger.published) is not None:
-            plan = self._planned(Capacity(published))
+        if plan is None:
+            plan = self._plan_as_published()
         floor, max_size = (1, 1) if plan is None else self._agree(plan)
         self.ledger.on_change(self._learn)
         return {
@@ -121,6 +123,9 @@ class _Opening:
         theirs = "connect_timeout" in given or "PGCONNECT_TIMEOUT" in os.environ
         if not theirs or s.source("connect_timeout") != "default":
             arguments["connect_timeout"] = math.ceil(s.connect_timeout)
+        if isinstance(s.dsn, str) and "service" not in given:
+            # What a callable or a service answers may say otherwise, and these would overrule it.
+            arguments |= {name: n for name, n in KEEPALIVES.items() if name not in given}
         return arguments
 
     # -- ledger and plan -----------------------------------------------------------------------
@@ -130,7 +135,13 @@ class _Opening:
         if s.ledger == "static":
             return StaticLedger(1)
         workers = registry.workplace().workers if s.workers == "auto" else s.workers
-        return HostLedger(RuntimeDir(s.runtime_dir), ledger_name(s.dsn, self.name), workers=workers)
+        name = ledger_name(s.dsn, self.name)
+        folder = RuntimeDir(s.runtime_dir)
+        try:
+            return HostLedger(folder, name, workers=workers)
+        except BaseException:
+            folder.close()
+            raise
 
     def _plan_at_once(self) -> Plan | None:
         """The plan where it does not depend on the server."""
@@ -138,34 +149,55 @@ class _Opening:
             return None
         return self._planned(None)
 
-    def _planned(self, capacity: Capacity | None) -> Plan:
+    def _plan_as_published(self) -> Plan | None:
+        """The plan by what a sibling has learned from the server, if one has."""
+        published = self.ledger.published
+        if published is None or self._behind_pooler:
+            return None
+        try:
+            return self._planned(Capacity(published))
+        except PlanError:
+            return None  # our own question to the server will tell it, and is asked again
+
+    def _planned(self, capacity: Capacity | None, *, pooled: bool = False) -> Plan:
         pooler: Literal["session", "transaction"] | None = None
-        if self._behind_pooler:
+        if pooled or self._behind_pooler:
             pooler = "session" if self.settings.pooler == "session" else "transaction"
         return make_plan(capacity, self.settings, registry.workplace(), pooler=pooler)
 
     def _agree(self, plan: Plan) -> Bounds:
         """Go by this plan from now on."""
-        ruling = self.ledger.agree(Terms(plan.capacity, plan.instance, plan.workers, plan.floor))
-        if ruling.instance < plan.instance and (
-            self.plan is None or self.plan.instance != plan.instance
-        ):
+        self.plan = plan  # before the ledger calls back, which must not begin this anew
+        terms = Terms(plan.capacity, plan.instance, plan.workers, plan.floor)
+        self._note_ruling(self.ledger.agree(terms).instance)
+        return plan.floor, plan.max_size
+
+    def _note_ruling(self, share: int) -> None:
+        """Warn once while another process' smaller *share* rules."""
+        plan = self.plan
+        if plan is None or share >= plan.instance:
+            self._warned_of = None
+        elif share != self._warned_of:
+            self._warned_of = share
             logger.warning(
                 "poolguard %r: another process on this host goes by a share of %s connections of "
                 "this database, and this one by %s: the smaller rules until that process ends",
                 self.name,
-                ruling.instance,
+                share,
                 plan.instance,
             )
-        self.plan = plan
-        return plan.floor, plan.max_size
 
     def _learn(self) -> None:
-        """The ledger's callback: a sibling may have learned the server's capacity before us."""
-        if self.plan is None and self.alive:
-            published = self.ledger.published
-            if published is not None:
-                self._resize_soon(self._agree(self._planned(Capacity(published))))
+        """The ledger's callback: a sibling may have come, gone, or learned the server's capacity
+        before us."""
+        if not self.alive:
+            return
+        if self.plan is None:
+            plan = self._plan_as_published()
+            if plan is not None:
+                self._resize_soon(self._agree(plan))
+        elif self.settings.ledger != "static" and (share := self.ledger.limit) is not None:
+            self._note_ruling(share)
 
     def _resize_soon(self, bounds: Bounds) -> None:
         raise NotImplementedError
@@ -180,20 +212,25 @@ class _Opening:
 
     def _adopt(self, row: Mapping[str, Any]) -> Bounds:
         """Make the plan from what the server grants."""
-        bounds = self._agree(self._planned(Capacity.from_row(row)))
+        plan = self._planned(Capacity.from_row(row))
+        if not self._asked and self.ledger.published is None:
+            for warning in plan.warnings:  # said by whoever is the first to know
+                logger.warning("poolguard %r: %s", self.name, warning)
         self._asked = True
-        return bounds
+        return self._agree(plan)
 
     def _welcome(self, conn: Any, row: Mapping[str, Any]) -> Backend:
         """Judge a new connection by what it was told when it was greeted."""
-        backend = backend_of(row, conn.info.backend_pid)
         if self.settings.pooler == "none":
             return Backend(row["pid"], row["started"])
+        backend = backend_of(row, conn.info.backend_pid)
+        if self.settings.pooler != "auto":
+            backend = POOLED  # some poolers tell their clients the server's pid
         if backend == POOLED:
             if not self._behind_pooler:
+                # Raises, each time, where the budget was to follow the server's capacity.
+                self._agree(self._planned(None, pooled=True))
                 self._behind_pooler = True
-                # Raises where the budget was to follow the server's capacity.
-                self._agree(self._planned(None))
             if self.settings.pooler != "session":
                 conn.prepare_threshold = None  # the next statement may be another server's
         return backend

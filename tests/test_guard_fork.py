@@ -5,8 +5,13 @@ Each test forks in a process of its own, since this one has threads of other tes
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
 
 BEGINNING = """
 import os, signal, sys, threading
@@ -32,18 +37,33 @@ def in_child(job):
 """
 
 
-def run(script: str, dsn: str) -> None:
+Run = Callable[[str, str], None]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Runs a script in a process whose ledger is in a folder of the test's own."""
+
+    def run(script: str, dsn: str) -> None:
+        _run(script, dsn, tmp_path / "run")
+
+    return run
+
+
+def _run(script: str, dsn: str, runtime_dir: Path) -> None:
     ran = subprocess.run(
         [sys.executable, "-c", BEGINNING + script, dsn],
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
+        env={**os.environ, "POOLGUARD_RUNTIME_DIR": str(runtime_dir)},
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert runtime_dir.exists()
 
 
-def test_a_guard_made_before_the_fork_opens_in_the_child(dsn: str) -> None:
+def test_a_guard_made_before_the_fork_opens_in_the_child(dsn: str, run: Run) -> None:
     run(
         """
 def job():
@@ -60,7 +80,7 @@ assert repr(made).startswith("<Guard 'default' inert ")
     )
 
 
-def test_a_lock_that_another_thread_holds_at_the_fork_is_renewed(dsn: str) -> None:
+def test_a_lock_that_another_thread_holds_at_the_fork_is_renewed(dsn: str, run: Run) -> None:
     """The guard's and the registry's: the thread that would release them is not in the child."""
     run(
         """
@@ -86,7 +106,7 @@ release.set()
     )
 
 
-def test_a_guard_that_is_open_in_the_parent_is_not_open_in_the_child(dsn: str) -> None:
+def test_a_guard_that_is_open_in_the_parent_is_not_open_in_the_child(dsn: str, run: Run) -> None:
     """It refuses its connections, opens anew on demand, and the parent's goes on."""
     run(
         """
@@ -118,7 +138,7 @@ made.close()
     )
 
 
-def test_the_child_does_not_wait_for_the_parents_opening_thread(dsn: str) -> None:
+def test_the_child_does_not_wait_for_the_parents_opening_thread(dsn: str, run: Run) -> None:
     run(
         """
 reached, release = threading.Event(), threading.Event()

@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from time import monotonic
 from weakref import WeakSet
 
@@ -23,7 +24,7 @@ from ..rundir import RuntimeDir
 from .hostfile import MOST_SLOTS, HostFile
 from .ledger import NOTHING_WANTED, POOLED, Backend, Callbacks, Orphan, Slot, Terms, Wanted
 from .members import Members
-from .sharing import asked_of
+from .sharing import asked_of, may_take
 
 __all__ = ["HostLedger"]
 
@@ -68,11 +69,13 @@ class HostLedger:
         self._places = self._file.places
         self._terms: Terms | None = None
         self._limit: int | None = None
-        """The smallest share that a living process knows of; None until terms are known."""
+        """The smallest share that a living process knows of; None until one knows terms."""
+        self._floors = 0
+        """So many slots at the beginning are the workers' floors."""
         self._place: int | None = None
         self._draining = False
         self._starving = 0
-        self._rang_at = 0.0
+        self._rang_at = self._sought_at = 0.0
         self._held: dict[int, Slot] = {}
         self._borrowed: set[int] = set()
         self._asking: set[int] = set()
@@ -117,14 +120,28 @@ class HostLedger:
             self._insist_open()
             if self._place is None:
                 self._settle_down()
-            leased = [*self._leased(n)]
-            if len(leased) < n and self._look():
+            allowed = min(n, self._allowed())
+            leased = [*self._leased(allowed)]
+            if len(leased) < allowed and self._look():
                 self._settle_down()
-                leased += self._leased(n - len(leased))
-                if not self._held:
-                    leased += self._taken_over()
+                leased += self._leased(allowed - len(leased))
+            now = monotonic()
+            if not self._held and now - self._sought_at >= RECHECK:
+                self._sought_at = now
+                leased += self._taken_over()
             self._tell()
             return leased
+
+    def _allowed(self) -> int:
+        """How many slots more this process may take; those in need of their share come first."""
+        if self._limit is None or not self._members.starving():
+            return MOST_SLOTS
+        self._look(within=RECHECK / 2)
+        me = replace(self._members.me, held=len(self._held))
+        return may_take(self._limit, me, self._members.siblings(), self._free_shared(self._limit))
+
+    def _free_shared(self, limit: int) -> int:
+        return self._slots.count_free(self._floors, limit)
 
     def _leased(self, n: int) -> Iterator[Slot]:
         for _ in range(n):
@@ -142,7 +159,7 @@ class HostLedger:
                 return own
         if self._limit is None:
             return None
-        number = self._slots.take(self._floors_end(), self._limit, self._hint)
+        number = self._slots.take(self._floors, self._limit, self._hint)
         if number is not None:
             self._hint = number
         return number
@@ -219,10 +236,7 @@ class HostLedger:
             return range(0)
         if self._terms is None or self._limit is None:
             return range(self._place, self._place + 1)
-        return range(self._place, min(self._floors_end(), self._limit), self._terms.workers)
-
-    def _floors_end(self) -> int:
-        return 0 if self._terms is None else self._terms.workers * self._terms.floor
+        return range(self._place, min(self._floors, self._limit), self._terms.workers)
 
     def _settle_down(self) -> None:
         """Take a place if one is free, and hold with its slots what we hold with shared ones."""
@@ -277,9 +291,12 @@ class HostLedger:
     def _look(self, **how: float) -> bool:
         if not self._members.look(**how):
             return False
-        if self._terms is not None:
-            others = [each.terms for each in self._members.siblings() if each.terms is not None]
-            self._limit = min(each.instance for each in [self._terms, *others])
+        others = [each.terms for each in self._members.siblings() if each.terms is not None]
+        known = others if self._terms is None else [self._terms, *others]
+        ruling = min(known, key=lambda each: each.instance, default=None)
+        self._limit = None if ruling is None else ruling.instance
+        layout = self._terms or ruling
+        self._floors = 0 if layout is None else layout.workers * layout.floor
         return True
 
     def starving(self, n: int) -> None:
@@ -301,13 +318,12 @@ class HostLedger:
         with self._lock:
             if self._closed or self._terms is None or self._limit is None:
                 return NOTHING_WANTED
-            over = 0
-            if self._limit < self._terms.instance:
-                over = sum(number >= self._limit for number in self._held)
+            over = sum(number >= self._limit for number in self._held)
             if not over and not self._members.starving():
                 return NOTHING_WANTED
             self._look(within=RECHECK / 2)
-            return asked_of(self._limit, self._members.me, self._members.siblings(), over)
+            free = self._free_shared(self._limit)
+            return asked_of(self._limit, self._members.me, self._members.siblings(), over, free)
 
     def on_change(self, callback: Callable[[], None]) -> Callable[[], None]:
         return self._callbacks.add(callback)
@@ -361,7 +377,8 @@ class HostLedger:
                 return
             for orphan in orphans:
                 self._settle(orphan, gone=orphan in gone)
-            self._members.ring(self._members.starving())
+            if gone:
+                self._members.ring(self._members.starving())
         if gone:
             self._callbacks.call()
 
@@ -424,7 +441,8 @@ class HostLedger:
 
     @property
     def in_use(self) -> int:
-        return 0 if self._closed else self._slots.count()
+        with self._lock:
+            return 0 if self._closed else self._slots.count()
 
     @property
     def limit(self) -> int | None:

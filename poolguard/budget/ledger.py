@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 __all__ = ["POOLED", "Backend", "Ledger", "Orphan", "Slot", "StaticLedger", "Terms", "Wanted"]
+
+
+logger = logging.getLogger("poolguard")
 
 
 class Backend(NamedTuple):
@@ -261,4 +265,7 @@ class Callbacks:
         with self._lock:
             callbacks = list(self._all)
         for callback in callbacks:
-            callback()
+            try:
+                callback()
+            except Exception:  # whoever has released a slot has other seats to book
+                logger.exception("telling of a free slot failed; the ledger goes on")

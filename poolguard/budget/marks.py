@@ -49,6 +49,10 @@ class Marks:
         """How many are marked as taken."""
         return self._map[self._offset : self._offset + self._n].count(_TAKEN)
 
+    def count_free(self, first: int, end: int) -> int:
+        """How many from *first* to before *end* are not."""
+        return self._map[self._offset + first : self._offset + max(first, end)].count(_FREE)
+
     def take(self, first: int, end: int, start: int) -> int | None:
         """Take a free place from *first* to before *end*, searching from *start* on; or None."""
         if not first <= start < end:

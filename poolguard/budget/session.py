@@ -18,6 +18,7 @@ __all__ = [
     "ASK_ALIVE",
     "CHECK_INTERVAL",
     "GREETING",
+    "KEEPALIVES",
     "PLAIN_GREETING",
     "UNSUPPORTED",
     "backend_of",
@@ -29,6 +30,13 @@ CHECK_INTERVAL = 1000
 """Milliseconds between two looks at whether the client of a running query is still there."""
 KEEPALIVES_IDLE, KEEPALIVES_INTERVAL, KEEPALIVES_COUNT = 30, 10, 3
 """Seconds of silence before a probe, between two probes, and probes in vain: a minute in all."""
+
+KEEPALIVES = {
+    "keepalives_idle": KEEPALIVES_IDLE,
+    "keepalives_interval": KEEPALIVES_INTERVAL,
+    "keepalives_count": KEEPALIVES_COUNT,
+}
+"""libpq's parameters for the same in the other direction: a server's host that has vanished."""
 
 UNSUPPORTED = "22023"
 """SQLSTATE of a server whose platform cannot look for its client; then it is greeted plainly."""
@@ -80,12 +88,15 @@ def pids_of(orphans: Iterable[Orphan]) -> list[int]:
 def gone_among(orphans: Iterable[Orphan], rows: Sequence[tuple[int, float]]) -> list[Orphan]:
     """Those whose backends the server does not have any more, by its answer: a pid, and since when.
 
-    A pid that was given to another session since then tells of a backend that is gone.
+    A pid that was given to another session since then tells of a backend that is gone. The start
+    of another role's session is not shown to everybody: it may be the one that is asked about.
     """
     living = dict(rows)
-    return [
-        orphan
-        for orphan in orphans
-        if orphan.backend.pid not in living
-        or (orphan.backend.started and orphan.backend.started != living[orphan.backend.pid])
-    ]
+
+    def lives(backend: Backend) -> bool:
+        started = living.get(backend.pid)
+        return started is not None and (
+            not started or not backend.started or started == backend.started
+        )
+
+    return [orphan for orphan in orphans if not lives(orphan.backend)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from .ledger import Terms, Wanted
 
-__all__ = ["Member", "asked_of"]
+__all__ = ["Member", "asked_of", "may_take"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,23 +31,57 @@ class Member:
         return max(0, self.held - (0 if self.draining else level))
 
 
-def asked_of(limit: int, me: Member, siblings: Collection[Member], over: int) -> Wanted:
+def asked_of(
+    limit: int, me: Member, siblings: Collection[Member], over: int, free: int = 0
+) -> Wanted:
     """What starving siblings may want of *me*: of what can be lent my part, and not more.
 
     An idle connection beyond one's floor helps whoever starves. One that comes back is taken from
     one's own queue only for a sibling below its fair share (*limit* ÷ living processes), and only
-    while one is above one's own. *over* of my slots are beyond what a smaller share allows.
+    while one is above one's own. *over* of my slots are beyond what a smaller share allows. *free*
+    shared ones are there to be taken already.
     """
-    living = [member for member in siblings if not member.draining]
-    fair = limit // max(1, len(living) + (not me.draining))
-    need = sum(member.starving for member in living)
-    urgent = sum(min(member.starving, max(0, fair - member.held)) for member in living)
+    living = _living(siblings)
+    fair = _fair(limit, me, living)
+    need = max(0, sum(member.starving for member in living) - free)
+    urgent = max(0, _urgent(fair, living) - free)
     lendable = me.borrowed + sum(member.borrowed for member in siblings if not member.starving)
     above = me.above(fair) + sum(member.above(fair) for member in siblings)
     return Wanted(
         idle=max(over, _part(need, me.borrowed, lendable)),
         returned=_part(urgent, me.above(fair), above),
     )
+
+
+def may_take(limit: int, me: Member, siblings: Collection[Member], free: int) -> int:
+    """How many slots more *me* may take while *free* shared ones are left.
+
+    Who has a fair share leaves to siblings below theirs what they starve for: the giver of a slot
+    would otherwise be the first to take it again.
+    """
+    living = _living(siblings)
+    fair = _fair(limit, me, living)
+    urgent = _urgent(fair, living)
+    if not urgent:
+        return limit
+    # One is always allowed: somebody may wait for it in a process that will end, too.
+    floor = 0 if me.terms is None else me.terms.floor
+    own = 1 if me.draining else max(1, fair, floor)
+    return max(0, own - me.held, free - urgent)
+
+
+def _living(siblings: Collection[Member]) -> list[Member]:
+    """Those who have a right to something."""
+    return [member for member in siblings if not member.draining]
+
+
+def _fair(limit: int, me: Member, living: Collection[Member]) -> int:
+    return limit // max(1, len(living) + (not me.draining))
+
+
+def _urgent(fair: int, living: Collection[Member]) -> int:
+    """What those below their fair share starve for, as far as it is theirs."""
+    return sum(min(member.starving, max(0, fair - member.held)) for member in living)
 
 
 def _part(whole: int, mine: int, everybody: int) -> int:

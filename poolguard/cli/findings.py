@@ -249,10 +249,12 @@ def _check_interval(facts: Facts) -> Iterator[Finding]:
         )
     elif facts.check_interval == 0:
         yield Finding(
-            "warning",
+            "note",
             topic,
-            f"client_connection_check_interval is 0: {consequence}",
-            f"ALTER ROLE {_quoted(facts.role)} SET client_connection_check_interval = '1s'",
+            f"client_connection_check_interval is 0. poolguard sets it itself on each of its "
+            f"connections; of other clients: {consequence}",
+            f"for those: ALTER ROLE {_quoted(facts.role)} SET client_connection_check_interval = "
+            f"'1s'",
         )
     else:
         yield Finding(
@@ -277,11 +279,12 @@ def _server_keepalive(facts: Facts) -> Iterator[Finding]:
         yield Finding("note", topic, "the server does not tell its tcp_keepalives_idle", remedy)
     elif keepalive.seconds > UNNOTICED_MOST:
         yield Finding(
-            "warning",
+            "note",
             topic,
             f"the server notices after {_span(keepalive.seconds)} that a host has vanished "
-            f"(tcp_keepalives_idle is {keepalive.idle} s): its connections stay open and counted",
-            remedy,
+            f"(tcp_keepalives_idle is {keepalive.idle} s). poolguard sets it itself on each of its "
+            f"connections; those of other clients stay open and counted",
+            f"for those: {remedy}",
         )
     else:
         yield Finding(

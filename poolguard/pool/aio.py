@@ -369,6 +369,7 @@ class _Clock:
             self._timer = self._loop.call_later(delay, self.look, context=self._context)
 
     def _wind_up(self, ended: list[Seat]) -> float | None:
+        self._books.lessee.leave()
         for seat in ended:
             self._books.ended(seat)
         self._books.tell()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any
+
+import psycopg
 
 from ..budget.ledger import Backend
 from ..listener import Place
@@ -37,8 +40,9 @@ def socket_of(conn: Any) -> int | None:
 
 
 def place_of(conn: Any) -> Place:
-    """Where libpq says that the connection leads."""
+    """Where libpq says that the connection leads; it says nothing of one that has ended already."""
     info = getattr(conn, "info", None)
-    if info is None:
-        return Place("", 0, "")
-    return Place(info.host, info.port, info.dbname)
+    if info is not None:
+        with suppress(psycopg.OperationalError):
+            return Place(info.host, info.port, info.dbname)
+    return Place("", 0, "")

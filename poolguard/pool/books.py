@@ -9,6 +9,7 @@ which is called outside the lock.
 from __future__ import annotations
 
 import logging
+import math
 import random
 import threading
 from collections import deque
@@ -159,7 +160,8 @@ class Books:
                 openings += self._begin(action)
         wanted = min(snapshot.demand.wanted, counts.max_size - counts.size) - len(openings)
         self.lessee.need(wanted)
-        if wanted > 0 and (again := self.lessee.starved_until(now)) is not None:
+        again = self.lessee.starved_until(now)
+        if wanted > 0 and again is not None and again < math.inf:
             wake = again if wake is None else min(wake, again)
         return openings, [a for a in actions if not isinstance(a, Open)], wake
 
@@ -305,9 +307,9 @@ class Books:
     def verification_ended(self) -> None:
         self._verifying = None
 
-    def asks(self, now: float) -> list[Orphan]:
+    def asks(self, now: float, *, fresh: bool = False) -> list[Orphan]:
         """What a connection at hand is to ask the server now, about slots of the dead."""
-        return [] if self._verifying is not None else self.lessee.orphans(now)
+        return [] if self._verifying is not None else self.lessee.orphans(now, fresh=fresh)
 
     def comes_back_for_others(self, seat: Seat, waiting: int) -> bool:
         """Whether a connection that was returned is to be closed: others want its slot, or nobody
@@ -315,7 +317,8 @@ class Books:
         if self.leaving and not waiting:
             seat.reason = "shutdown"
             return True
-        if self.lessee.returned_owed > 0:
+        # What was owed at the last look may have been found elsewhere, without a word to us.
+        if self.lessee.returned_owed > 0 and self.lessee.owed().returned > 0:
             self.lessee.returned_owed -= 1
             self.yields(seat)
             return True

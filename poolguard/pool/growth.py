@@ -38,8 +38,6 @@ class Demand:
     """Set while connecting fails: not before this."""
     starved: bool = False
     """The ledger had no slot left when it was last asked, and has not rung since."""
-    lease_again_at: float | None = None
-    """When it is asked again all the same; None where it tells of every change."""
 
     @property
     def wanted(self) -> int:
@@ -85,11 +83,7 @@ def next_look(now: float, demand: Demand) -> float | None:
 
     *demand* is that after the connects due at *now* have begun. None: not before an event.
     """
-    if demand.wanted <= 0:
-        return None
-    if demand.starved:
-        return demand.lease_again_at
-    if demand.room == 0:
+    if demand.wanted <= 0 or demand.room == 0:
         return None
     if demand.retry_at is not None:
         return None if demand.opening else demand.retry_at

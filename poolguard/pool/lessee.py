@@ -6,6 +6,7 @@ blocks, and the pool's lock may be held.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
 
 from ..budget.ledger import Backend, Ledger, Orphan, Slot, StaticLedger, Wanted
@@ -28,9 +29,10 @@ class Lessee:
         self.returned_owed = 0
         """So many connections are to be closed as they come back."""
         self._hungry = False
-        """The last lease fell short, and what it was for is still wanted."""
+        """A lease fell short, and more is wanted since: a queue leases step by step, and what one
+        step finds does not say that there is enough for the next."""
         self._starved = False
-        """The same, and nothing has been heard since."""
+        """The last lease fell short, and nothing has been heard since."""
         self._leased_at = 0.0
         self._asked_at = 0.0
         self._yielding = 0
@@ -61,17 +63,21 @@ class Lessee:
         self._starved = True
         self._leased_at = now
         slots = self.ledger.lease(n)
-        self._hungry = len(slots) < n
-        if not self._hungry:
+        if len(slots) < n:
+            self._hungry = True
+        else:
             self._starved = False
         return slots
 
     def starved_until(self, now: float) -> float | None:
-        """Set while it is in vain to ask for a slot: until then, unless the ledger rings before."""
+        """Set while it is in vain to ask for a slot: until then, unless the ledger rings before.
+
+        For ever, where the ledger tells of every change.
+        """
         if not self._starved:
             return None
         if self.ledger.recheck is None:
-            return float("inf")
+            return math.inf
         again = self._leased_at + self.ledger.recheck
         return again if now < again else None
 
@@ -127,9 +133,14 @@ class Lessee:
 
     # -- asking --------------------------------------------------------------------------------
 
-    def orphans(self, now: float) -> list[Orphan]:
-        """The slots that a connection is to ask the server about now; mostly there are none."""
-        if not (self._hungry or self.ledger.unsettled) or now - self._asked_at < ASK_EVERY:
+    def orphans(self, now: float, *, fresh: bool = False) -> list[Orphan]:
+        """The slots that a connection is to ask the server about now; mostly there are none.
+
+        A *fresh* one may be the first that can ask at all: it does not wait for its turn.
+        """
+        if now - self._asked_at < ASK_EVERY and not fresh:
+            return []
+        if not (self._hungry or self.ledger.unsettled):
             return []
         self._asked_at = now
         return self.ledger.orphans()

@@ -101,8 +101,20 @@ class Seat:
 
     def cut(self) -> None:
         """End a connection whose peer does not answer: whoever reads from it gets end-of-file."""
-        self.severed = True
+        if not self.severed:  # once it is, the end may be our own
+            self.severed = not self._has_ended()
         self._shutdown(socket.SHUT_RDWR)
+
+    def _has_ended(self) -> bool:
+        """Whether the server has ended its side, though the watch has not told of it yet."""
+        sock = self.socket
+        if sock is None or not WATCHES:
+            return False
+        poll = select.poll()
+        with suppress(OSError, ValueError):  # the watch has closed the duplicate
+            poll.register(sock, select.POLLRDHUP)
+            return bool(poll.poll(0))
+        return False
 
     def _shutdown(self, how: int) -> None:
         sock = self.socket
@@ -231,7 +243,10 @@ class Watch:
                     os.eventfd_read(self._bell)
                 continue
             if fileno in self._ears:
-                self._ears[fileno]()
+                try:
+                    self._ears[fileno]()
+                except Exception:  # the seats that have ended must be told of all the same
+                    logger.exception("hearing what other processes of this budget say has failed")
                 continue
             with self._lock:
                 seat = self._seats.pop(fileno, None)

@@ -164,12 +164,11 @@ class Shell(Reader):
         seat.proved_at = now
         if seat.gone:
             return "gone"
-        if not fresh:
-            if self._books.comes_back_for_others(seat, self.counts().waiting):
-                return "leaves"
-            if orphans := self._books.asks(now):
-                self._books.verification_began(seat, now)
-                return orphans
+        if not fresh and self._books.comes_back_for_others(seat, self.counts().waiting):
+            return "leaves"
+        if orphans := self._books.asks(now, fresh=fresh):
+            self._books.verification_began(seat, now)
+            return orphans
         return "joins"
 
     def _before_close(self, conn: Any) -> None:

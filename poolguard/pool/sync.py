@@ -347,6 +347,7 @@ def _keep_up(pool: ReferenceType[GuardedPool[Any]], watch: Watch, books: Books) 
             del this
             continue
         del this
+        books.lessee.leave()
         for seat in ended:
             books.ended(seat)
         books.tell()

@@ -136,7 +136,7 @@ def decide(now: float, s: Snapshot, pace: Pace) -> tuple[list[Action], float | N
         wakes.append(wake)
 
     spare = len(s.idle) - sum(isinstance(a, (Verify, Retire)) for a in actions)
-    above = d.size - d.opening - d.floor
+    above = d.size - d.opening - d.floor - sum(isinstance(a, Retire) for a in actions)
     yielded = max(0, min(s.owed, spare, above))
     if yielded:
         actions.append(Yield(yielded))

@@ -185,6 +185,17 @@ def test_before_the_terms_are_known_each_worker_may_hold_one(join: Join) -> None
     assert len(second.lease(99)) == 1 + 6
 
 
+def test_who_does_not_know_the_terms_goes_by_its_siblings(join: Join) -> None:
+    """Workers whose budget is a number hold all places: it may borrow the one it asks with."""
+    siblings = [join() for _ in range(3)]
+    for sibling in siblings:
+        sibling.lease(2)
+    late = join(None)
+    slots = leased_in_time(late, 1)
+    assert [slot.number >= 6 for slot in slots] == [True]
+    assert late.lease(1) == []
+
+
 def test_while_terms_disagree_the_smaller_share_rules(join: Join) -> None:
     one, other = join(12), join(None)
     assert other.agree(Terms(None, 8, 3, 2)) == Terms(None, 8, 3, 2)

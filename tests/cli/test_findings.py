@@ -175,7 +175,7 @@ def test_a_standby() -> None:
     ("interval", "level", "remedy"),
     [
         (None, "note", "upgrade to PostgreSQL 14"),
-        (0, "warning", "ALTER ROLE app SET client_connection_check_interval = '1s'"),
+        (0, "note", "for those: ALTER ROLE app SET client_connection_check_interval = '1s'"),
         (500, "ok", ""),
     ],
 )
@@ -187,10 +187,11 @@ def test_orphans(interval: int | None, level: str, remedy: str) -> None:
 
 def test_the_servers_keepalives() -> None:
     finding = found("keepalives", server_keepalive=Keepalive(7200, 75, 9))
-    assert finding.level == "warning"
+    assert finding.level == "note"
     assert "after 2 h 11 min" in finding.found
+    assert "poolguard sets it itself on each of its connections" in finding.found
     assert "ALTER ROLE app SET tcp_keepalives_idle = 60" in finding.remedy
-    assert found("keepalives", server_keepalive=Keepalive(241, 10, 6)).level == "warning"
+    assert found("keepalives", server_keepalive=Keepalive(241, 10, 6)).level == "note"
     assert found("keepalives", server_keepalive=None).level == "note"
 
 

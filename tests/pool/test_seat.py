@@ -289,3 +289,64 @@ def test_descriptors_are_closed_in_an_executed_program(watch: Watch, pair: Pair)
     assert seat.socket is not None
     for fileno in (watch.fileno(), watch._bell, seat.socket.fileno()):
         assert not os.get_inheritable(fileno)
+
+
+def test_what_is_listened_to_is_heard_within_wait_until_it_was_read(watch: Watch) -> None:
+    reading, writing = os.pipe()
+    heard: list[bytes] = []
+    watch.listen(reading, lambda: heard.append(os.read(reading, 4096)))
+    assert watch.wait(0) == []
+    assert heard == []
+    os.write(writing, b"!")
+    os.write(writing, b"!")
+    assert watch.wait(10) == []
+    watch.wait(0)
+    os.write(writing, b"?")
+    watch.wait(10)
+    assert heard == [b"!!", b"?"]
+    watch.close()
+    watch.listen(reading, heard.clear)  # in vain
+    os.close(reading)
+    os.close(writing)
+
+
+def test_an_ear_that_fails_hides_no_end(
+    watch: Watch, pair: Pair, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Both are news of the same moment."""
+    ours, theirs = pair
+    reading, writing = os.pipe()
+
+    def fails() -> None:
+        os.read(reading, 4096)
+        raise ValueError("from an ear")
+
+    watch.listen(reading, fails)
+    seat, _owner = seated(watch, ours.fileno())
+    theirs.close()
+    os.write(writing, b"!")
+    assert watch.wait(10) == [seat]
+    assert "from an ear" in caplog.text
+    os.close(reading)
+    os.close(writing)
+
+
+def test_one_that_is_cut_was_severed_unless_the_server_had_ended_it(
+    watch: Watch, pair: Pair
+) -> None:
+    """Before the watch told of it, and whatever was not read yet."""
+    ours, theirs = pair
+    seat, _owner = seated(watch, ours.fileno())
+    theirs.sendall(b"the last words")
+    theirs.close()
+    seat.cut()
+    assert not seat.severed
+    assert watch.wait(10) == [seat]
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        other, _other_owner = seated(watch, ours.fileno())
+        other.cut()
+        other.cut()  # now it has an end of its own making
+        assert other.severed
+        assert watch.wait(10) == [other]

@@ -20,6 +20,7 @@ from poolguard.pool.upkeep import (
     Shrink,
     Snapshot,
     Verify,
+    Yield,
     decide,
     lifetime,
 )
@@ -237,3 +238,46 @@ def test_above_the_floor_it_wakes_when_the_period_ends() -> None:
     assert now(above) == []
     assert wake(above) == pytest.approx(10)
     assert wake(idle_for_long(seat(), seat(), idle_low=0, floor=1)) == pytest.approx(25)
+
+
+# -- yielding
+
+
+@pytest.mark.parametrize(
+    ("idle", "owed", "floor", "lent", "opening", "given"),
+    [
+        (5, 3, 1, 0, 0, 3),
+        (5, 9, 2, 0, 0, 3),  # the floor is kept
+        (2, 9, 2, 3, 0, 2),  # the lent ones are the floor
+        (0, 2, 0, 3, 0, 0),
+        (2, 2, 2, 0, 0, 0),
+        (3, 3, 2, 0, 2, 1),  # those being opened may fail
+    ],
+)
+def test_idle_ones_above_the_floor_are_given_to_siblings(
+    *, idle: int, owed: int, floor: int, lent: int, opening: int, given: int
+) -> None:
+    seats = [seat() for _ in range(idle)]
+    snapshot = pool(*seats, owed=owed, floor=floor, lent=lent, opening=opening)
+    assert now(snapshot) == ([Yield(given)] if given else [])
+
+
+def test_one_that_is_being_verified_or_replaced_is_not_given() -> None:
+    due, old = seat(proved=30), seat(retire=0)
+    assert now(pool(due, seat(), owed=9, floor=0)) == [Verify(due), Yield(1)]
+    assert now(pool(seat(), owed=9, floor=0, verifying=due)) == [Yield(1)]
+    assert now(pool(verifying=due, owed=9, floor=0)) == []
+    assert now(pool(old, seat(), owed=9, floor=0)) == [Retire(old), Yield(1)]
+
+
+def test_what_is_retired_counts_for_the_floor() -> None:
+    old = seat(retire=0)
+    assert now(pool(old, seat(), seat(), owed=9, floor=2)) == [Retire(old)]
+    assert now(pool(old, seat(), seat(), seat(), owed=9, floor=2)) == [Retire(old), Yield(1)]
+    shrunk = idle_for_long(old, seat(), seat(), idle_low=3, floor=2)
+    assert now(shrunk) == [Retire(old), Shrink(0)]
+
+
+def test_who_gives_does_not_shrink_in_the_same_look() -> None:
+    """What both would close is the same: it was not needed."""
+    assert now(idle_for_long(seat(), seat(), seat(), idle_low=3, floor=0, owed=1)) == [Yield(1)]

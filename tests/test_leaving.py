@@ -1,0 +1,169 @@
+"""Leaving: what a worker gives up at SIGTERM, while its last requests are still under way."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from poolguard import Guard
+from poolguard.lab.janitor import Janitor
+from poolguard.leaving import leave_when_told
+
+from .doors.server import ASGI, GTHREAD, UVICORN, Door, Server
+from .support import until
+from .test_guard import SMALL, backends, named
+
+
+@pytest.fixture
+def handled() -> Iterator[list[int]]:
+    """A handler of SIGTERM as a server has one; what it was called with."""
+    numbers: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: numbers.append(number))
+    yield numbers
+    signal.signal(signal.SIGTERM, before)
+
+
+# -- the handler -------------------------------------------------------------------------------
+
+
+def test_the_guards_leave_and_the_handler_found_is_called_once(
+    dsn: str, admin: psycopg.Connection, handled: list[int]
+) -> None:
+    guard = Guard(named(dsn, "leaving"), **SMALL)
+    assert guard.open(wait=10)
+    leave_when_told()
+    leave_when_told()  # gunicorn's hook and the lifespan may both do it
+    with guard.connection() as conn:
+        signal.raise_signal(signal.SIGTERM)
+        assert handled == [signal.SIGTERM]
+        assert not guard.ready
+        until(lambda: backends(admin, "leaving") == 1)
+        assert conn.execute("SELECT 1").fetchone() == (1,)
+    until(lambda: backends(admin, "leaving") == 0)
+    until(lambda: guard.status()["closed"] == {"shutdown": 2})
+
+
+def test_whoever_still_asks_is_served(dsn: str, handled: list[int]) -> None:
+    """A request that was accepted before the signal may take its connection after it."""
+    guard = Guard(dsn, **SMALL)
+    assert guard.open(wait=10)
+    leave_when_told()
+    signal.raise_signal(signal.SIGTERM)
+    until(lambda: guard.status()["idle"] == 0)
+    with guard.connection() as conn:
+        assert conn.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_it_is_undone(handled: list[int]) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    undo = leave_when_told()
+    ours = signal.getsignal(signal.SIGTERM)
+    assert ours is not before
+    undo_nothing = leave_when_told()
+    assert signal.getsignal(signal.SIGTERM) is ours
+    undo_nothing()
+    assert signal.getsignal(signal.SIGTERM) is ours
+    undo()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_later_handler_is_not_undone(handled: list[int]) -> None:
+    undo = leave_when_told()
+
+    def later(*_: object) -> None: ...
+
+    signal.signal(signal.SIGTERM, later)
+    undo()
+    assert signal.getsignal(signal.SIGTERM) is later
+
+
+@pytest.mark.parametrize("plain", [signal.SIG_DFL, signal.SIG_IGN])
+def test_where_the_signal_has_no_handler_it_gets_none(handled: list[int], plain: Any) -> None:
+    """The default ends the process at once: there is nothing to leave for."""
+    signal.signal(signal.SIGTERM, plain)
+    undo = leave_when_told()
+    assert signal.getsignal(signal.SIGTERM) is plain
+    undo()
+    assert signal.getsignal(signal.SIGTERM) is plain
+
+
+def test_outside_the_main_thread_nothing_is_done(handled: list[int]) -> None:
+    """Python sets handlers in no other."""
+    before = signal.getsignal(signal.SIGTERM)
+    undo: list[Callable[[], None]] = []
+    thread = threading.Thread(target=lambda: undo.append(leave_when_told()))
+    thread.start()
+    thread.join(10)
+    assert signal.getsignal(signal.SIGTERM) is before
+    undo[0]()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_the_server_is_told_whatever_a_guard_does(
+    handled: list[int], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A signal that gets lost is a worker that has to be killed."""
+    monkeypatch.setattr(Guard, "leave", lambda _: 1 / 0)
+    Guard("host=nowhere", **SMALL)
+    leave_when_told()
+    signal.raise_signal(signal.SIGTERM)
+    assert handled == [signal.SIGTERM]
+    assert "could not be told" in caplog.text
+
+
+def test_a_guard_that_is_not_open_has_nothing_to_leave(dsn: str) -> None:
+    guard = Guard(dsn, **SMALL)
+    guard.leave()
+    assert guard.open(wait=10)
+    guard.close()
+    guard.leave()
+    assert guard.open(wait=10)
+    assert guard.ready
+
+
+# -- real workers ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("door", [GTHREAD, ASGI, UVICORN], ids=str)
+def test_a_worker_gives_up_its_idle_connections_while_it_answers(
+    door: Door, dsn: str, admin: psycopg.Connection, tmp_path: Path
+) -> None:
+    name = f"leaving-{door}"
+    with Janitor() as janitor:
+        server = Server(
+            door,
+            janitor=janitor,
+            folder=tmp_path,
+            dsn=make_conninfo(dsn, application_name=name),
+            POOLGUARD_BUDGET="8",
+            POOLGUARD_FLOOR="4",
+        )
+        try:
+            until(lambda: backends(admin, name) == 4, within=40)
+            assert server.get("/query").status == 200
+            with server.getting("/sleep") as answer:
+                until(lambda: sleeping(admin, name))
+                server.process.send_signal(signal.SIGTERM)
+                until(lambda: backends(admin, name) == 1, within=0.7)
+                assert sleeping(admin, name)
+                assert answer().status == 200
+            assert server.wait() == 0
+            until(lambda: backends(admin, name) == 0)
+        finally:
+            server.close()
+
+
+def sleeping(admin: psycopg.Connection, name: str) -> bool:
+    """The slow request's query runs."""
+    query = (
+        "SELECT 1 FROM pg_stat_activity WHERE application_name = %s AND state = 'active' "
+        "AND query LIKE '%%pg_sleep%%'"
+    )
+    return admin.execute(query, [name]).fetchone() is not None
