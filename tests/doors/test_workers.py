@@ -102,7 +102,8 @@ def test_sigterm_ends_it_cleanly(
     assert backends(name) == []
     assert set(server.lines("the pool is")) == {"the pool is closed"}, "before the process ended"
     for word in ("Traceback", "Error", "rror connecting", "psycopg", "WARNING", "SIGKILL"):
-        assert not server.lines(word), server.said()
+        # (A floor of 2 is more than a sync worker uses, and that is said.)
+        assert not [line for line in server.lines(word) if "floor 2 is more" not in line]
 
 
 @every_door
