@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import psycopg
@@ -12,6 +13,13 @@ from poolguard.lab.postgres import PrivatePostgres
 from poolguard.lab.proxy import SlowProxy
 
 CONNECT_DELAY = 0.1
+
+
+def pytest_configure() -> None:
+    """Whoever starts the tests in the background has SIGINT ignored, and so would all programs that
+    the tests start and end with Ctrl-C."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
