@@ -40,6 +40,22 @@ def test_each_command_is_a_single_line_that_makes_its_own_environment(mark: str)
     assert found[1].startswith("python3 -m venv .venv && ")
 
 
+def test_the_demos_output_is_what_it_promises() -> None:
+    """What was pasted is a whole run: at most a third, and nothing created outside the burst."""
+    found = re.search(
+        r"<!-- demo:begin -->\n```text\n(.*?)```\n<!-- demo:end -->", README, re.DOTALL
+    )
+    assert found is not None
+    verdict = re.search(
+        r"poolguard's slowest request took .*?: ([\d.]+) times\s+as\s+long", found[1]
+    )
+    assert verdict is not None
+    assert float(verdict[1]) >= 3
+    assert re.search(r"of these outside the burst +\d+ +0$", found[1], re.MULTILINE)
+    for words in ("acquired: a request", "waited: a request", "created: a request", "traffic  "):
+        assert words in found[1]
+
+
 def test_the_public_names_exist() -> None:
     """Each ``poolguard.Name`` that the README mentions can be imported."""
     names = set(re.findall(r"\bpoolguard\.([A-Z]\w+|connection|aconnection|guard)\b", README))
