@@ -12,13 +12,13 @@ import logging
 import math
 import os
 import threading
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Mapping
 from contextvars import Context
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import registry
+from .asking import async_autocommit, async_row, autocommit, one_row
 from .budget.capacity import QUERY, Capacity
 from .budget.host import HostLedger
 from .budget.ledger import POOLED, Backend, Ledger, StaticLedger, Terms
@@ -322,19 +322,19 @@ class SyncOpening(_Opening):
         pool = self.pool
         if pool is None:
             return
-        with _autocommit(conn):
+        with autocommit(conn):
             pool.greeted(conn, self._welcome(conn, self._greet(conn)))
             if self._must_ask(recovering=pool.recovering):
-                pool.resize(*self._adopt(_row(conn, QUERY)))
+                pool.resize(*self._adopt(one_row(conn, QUERY)))
 
     def _greet(self, conn: psycopg.Connection[Any]) -> Mapping[str, Any]:
         try:
-            return _row(conn, *self._greeting(conn))
+            return one_row(conn, *self._greeting(conn))
         except _errors() as error:
             if error.sqlstate != UNSUPPORTED:
                 raise
         self._plainly = True
-        return _row(conn, PLAIN_GREETING)
+        return one_row(conn, PLAIN_GREETING)
 
 
 class AsyncOpening(_Opening):
@@ -397,63 +397,22 @@ class AsyncOpening(_Opening):
         pool = self.pool
         if pool is None:
             return
-        async with _async_autocommit(conn):
+        async with async_autocommit(conn):
             pool.greeted(conn, self._welcome(conn, await self._greet(conn)))
             if self._must_ask(recovering=pool.recovering):
-                await pool.resize(*self._adopt(await _async_row(conn, QUERY)))
+                await pool.resize(*self._adopt(await async_row(conn, QUERY)))
 
     async def _greet(self, conn: psycopg.AsyncConnection[Any]) -> Mapping[str, Any]:
         try:
-            return await _async_row(conn, *self._greeting(conn))
+            return await async_row(conn, *self._greeting(conn))
         except _errors() as error:
             if error.sqlstate != UNSUPPORTED:
                 raise
         self._plainly = True
-        return await _async_row(conn, PLAIN_GREETING)
+        return await async_row(conn, PLAIN_GREETING)
 
 
 def _errors() -> type[psycopg.Error]:
     from psycopg import Error
 
     return Error
-
-
-@contextmanager
-def _autocommit(conn: psycopg.Connection[Any]) -> Iterator[None]:
-    """What is set for a session is undone with a transaction that rolls back: open none."""
-    before = conn.autocommit
-    conn.autocommit = True
-    yield
-    conn.autocommit = before
-
-
-@asynccontextmanager
-async def _async_autocommit(conn: psycopg.AsyncConnection[Any]) -> AsyncIterator[None]:
-    before = conn.autocommit
-    await conn.set_autocommit(True)
-    yield
-    await conn.set_autocommit(before)
-
-
-def _row(
-    conn: psycopg.Connection[Any], query: str, values: Mapping[str, Any] | None = None
-) -> Mapping[str, Any]:
-    from psycopg import Cursor
-    from psycopg.rows import dict_row
-
-    with Cursor(conn, row_factory=dict_row) as cursor:
-        row = cursor.execute(query, values, prepare=False).fetchone()
-    assert row is not None
-    return row
-
-
-async def _async_row(
-    conn: psycopg.AsyncConnection[Any], query: str, values: Mapping[str, Any] | None = None
-) -> Mapping[str, Any]:
-    from psycopg import AsyncCursor
-    from psycopg.rows import dict_row
-
-    async with AsyncCursor(conn, row_factory=dict_row) as cursor:
-        row = await (await cursor.execute(query, values, prepare=False)).fetchone()
-    assert row is not None
-    return row
