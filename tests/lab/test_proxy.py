@@ -159,6 +159,10 @@ def test_a_reset_is_passed_on(side: str) -> None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         connection.close()
 
+    def reset_when_asked(connection: socket.socket) -> None:
+        connection.recv(1)  # before, it could be the client's connect that fails
+        reset(connection)
+
     def expect_reset(connection: socket.socket) -> None:
         ready.set()
         try:
@@ -166,13 +170,14 @@ def test_a_reset_is_passed_on(side: str) -> None:
         except ConnectionResetError as error:
             seen.append(type(error))
 
-    serve = expect_reset if side == "client" else reset
+    serve = expect_reset if side == "client" else reset_when_asked
     with through_proxy(serve) as (_, client):
         if side == "client":
             assert ready.wait(10)
             client.sendall(b"x")
             reset(client)
         else:
+            client.sendall(b"x")
             expect_reset(client)
         until(lambda: seen == [ConnectionResetError])
 
