@@ -1,14 +1,14 @@
 """What happens in a pool, as events, and who is told: the seam between the pool and telemetry.
 
-Events are plain data with times of :func:`time.monotonic`, in seconds. A :class:`Listener` is told
-of them in the thread or task in which they happen: an acquire in its request's own context, a
+Events are plain data with times of :func:`poolguard.clock.now`, in seconds. A :class:`Listener` is
+told of them in the thread or task in which they happen: an acquire in its request's own context, a
 connect in an empty one.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -24,6 +24,7 @@ __all__ = [
     "Outcome",
     "Place",
     "Warmed",
+    "hears_acquires",
 ]
 
 logger = logging.getLogger("poolguard")
@@ -133,6 +134,9 @@ class Listeners(Listener):
     def __repr__(self) -> str:
         return f"<Listeners {list(self._listeners)!r}>"
 
+    def __iter__(self) -> Iterator[Listener]:
+        return iter(self._listeners)
+
     def acquire_ended(self, event: AcquireEnded, /) -> None:
         for listener in self._listeners:
             _tell(listener.acquire_ended, event)
@@ -152,6 +156,14 @@ class Listeners(Listener):
     def warmed(self, event: Warmed, /) -> None:
         for listener in self._listeners:
             _tell(listener.warmed, event)
+
+
+def hears_acquires(listener: Listener) -> bool:
+    """Whether anybody wants to be told of acquires: they are many, and an event costs time."""
+    if isinstance(listener, Listeners):
+        return any(hears_acquires(each) for each in listener)
+    method = getattr(listener.acquire_ended, "__func__", None)
+    return method is not Listener.acquire_ended
 
 
 def _tell(method: Callable[[E], None], event: E) -> None:

@@ -115,6 +115,7 @@ class _Opening:
             "max_connecting": s.max_connecting,
             "refresh_interval": s.refresh_interval,
             "check_timeout": s.check_timeout,
+            "check_after_idle": s.check_after_idle,
         }
 
     def _connect_arguments(self, given: Mapping[str, Any]) -> dict[str, Any]:

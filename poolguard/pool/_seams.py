@@ -4,52 +4,67 @@ Two classes turn psycopg_pool's inner workings into a handful of named moments, 
 ``sync.py`` and ``aio.py`` answer. psycopg_pool promises none of these names: when a release moves
 one, this is the file to mend, and ``tests/pool/test_seams.py`` says which.
 
-===========================  ==========================================================
-``_start_initial_tasks``     the pool opens: connecting and shrinking become our upkeep's
-``run_task(AddConnection)``  "one is gone, connect again": becomes one fewer in the count,
-                             and the upkeep derives the rest (psycopg_pool connects in the
-                             workers that also take back connections, with growing delays)
-``_maybe_grow_pool``         an acquire has joined the queue (psycopg_pool opens one
-                             connection at a time)
-``_get_ready_connection``    a free connection was handed out: no wait, no connect
-``_add_to_pool``             a connection comes in, new or returned
-``_close_connection``        the pool closes a connection of its own will
-``_signal_stop_worker``      the pool closes, or is collected unclosed
-``_connect``                 one connect with psycopg_pool's statistics and callbacks
-``_check_open``              the pool is about to open, or to be asked for a connection: not
-``_check_open_getconn``      in a child of the process that opened it
-``_check_connection``        the ``check`` callback may find a free connection dead
-``_lock``                    what the pool's counts are changed under
-``_nconns _pool _waiting``   the counts: all connections, the idle ones, the queue
-``_nconns_min``              the fewest idle ones of late: what shrinking is judged by
-``_min_size _max_size``      the bounds, which ``resize()`` moves
-``_stats _CONNECTIONS_LOST`` a connection the watch found dead is counted as lost
-``_closed``                   a pool that a fork has carried into a child is closed there
-``conn._pool``               a connection without it warns when it is collected open
-===========================  ==========================================================
+===============================  ==============================================================
+``_start_initial_tasks``         the pool opens: connecting and shrinking become our upkeep's
+``run_task(AddConnection)``      "one is gone, connect again": becomes one fewer in the count,
+                                 and the upkeep derives the rest (psycopg_pool connects in the
+                                 workers that also take back connections, with growing delays)
+``_maybe_grow_pool``             an acquire has joined the queue (psycopg_pool opens one
+                                 connection at a time)
+``_get_ready_connection``        a free connection is handed out; one that has been idle for
+                                 too long is not, the acquire is queued until it is verified
+``_getconn_with_check_loop``     a connection that the ``check`` callback refuses is followed
+                                 by the next without a pause, if it was an old one that has died
+``_getconn_unchecked``           one attempt of such an acquire: a free connection, or the queue
+``_check _check_connection``     the callback, and how psycopg_pool calls it
+``_putconn``                     what psycopg_pool does with a connection that was refused
+``_open_implicit``               the first acquire is to warn that the pool was opened unasked
+``_maybe_close_connection``      somebody returns a connection, which may be unfit for others
+``_add_to_pool``                 a connection comes in, new or returned
+``_close_connection``            the pool closes a connection of its own will
+``_signal_stop_worker``          the pool closes, or is collected unclosed
+``_connect``                     one connect with psycopg_pool's statistics and callbacks
+``_set_connection_expiry_date``  a lifetime ends when our upkeep says so: psycopg_pool would
+``conn._expire_at``              close all that are too old as they come back, at once
+``_check_open``                  the pool is about to open, or to be asked for a connection: not
+``_check_open_getconn``          in a child of the process that opened it
+``_lock``                        what the pool's counts are changed under
+``_nconns _pool _waiting``       the counts: all connections, the idle ones, the queue
+``_nconns_min``                  the fewest idle ones of late: what shrinking is judged by
+``_min_size _max_size``          the bounds, which ``resize()`` moves
+``_stats _CONNECTIONS_LOST``     a connection the watch found dead is counted as lost
+``_REQUESTS_NUM``                an acquire that has found a free connection is counted
+``_closed``                      a pool that a fork has carried into a child is closed there
+``conn._pool``                   whose a lent connection is; one without it does not warn when
+                                 it is collected open
+===============================  ==============================================================
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
+import random
+import sys
 import threading
-from contextlib import AbstractContextManager
-from contextvars import ContextVar
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, Generic
 
-from psycopg_pool import AsyncConnectionPool, ConnectionPool
+from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 from psycopg_pool import pool as sync_module
 from psycopg_pool import pool_async as async_module
 from psycopg_pool.abc import ACT, CT
 
+from ..clock import now as clock
 from .seat import Seat
 
-__all__ = ["CHECK_FAILED_AT", "AsyncSeams", "Counts", "Reader", "SyncSeams", "seat_of", "silence"]
+__all__ = ["AsyncSeams", "Counts", "Reader", "SyncSeams", "seat_of", "silence"]
 
-CHECK_FAILED_AT: ContextVar[float] = ContextVar("poolguard_check_failed_at", default=0.0)
-"""When the ``check`` callback last failed in this thread or task: its acquire goes on trying."""
+logger = logging.getLogger("psycopg.pool")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +77,8 @@ class Counts:
     idle_low: int
     min_size: int
     max_size: int
+    taken_free: int
+    """How many acquires have found a free connection so far."""
 
 
 def seat_of(conn: Any) -> Seat | None:
@@ -86,7 +103,12 @@ class Reader:
     _max_size: int
     _stats: Any
     _CONNECTIONS_LOST: str
+    _REQUESTS_NUM: str
     _closed: bool
+    _open_implicit: bool
+    _check: Any
+    name: str
+    _taken_free = 0
     _forked = False
     """This is a child of the process that opened the pool."""
 
@@ -127,6 +149,7 @@ class Reader:
             self._nconns_min,
             self._min_size,
             self._max_size,
+            self._taken_free,
         )
 
     def _idle_seats(self) -> list[Seat]:
@@ -145,6 +168,67 @@ class Reader:
         except ValueError:
             return False
         return True
+
+    def _is_stale(self, seat: Seat, now: float) -> bool:
+        raise NotImplementedError
+
+    def _fresh_to_the_front(self) -> bool:
+        """Have an idle connection handed out next that need not be verified; False if none is."""
+        now = clock()
+        for n, conn in enumerate(self._pool):
+            if not self._is_stale(conn._poolguard_seat, now):
+                if n:
+                    del self._pool[n]
+                    self._pool.appendleft(conn)
+                return True
+        return False
+
+    def _note_request(self) -> None:
+        logger.info("connection requested from %r", self.name)
+        self._stats[self._REQUESTS_NUM] += 1
+        logger.info("connection given by %r", self.name)
+
+    @contextmanager
+    def _none_idle(self) -> Iterator[None]:
+        """As if none were idle: who asks is queued, or rejected where the queue is full."""
+        idle = [*self._pool]
+        self._pool.clear()
+        try:
+            yield
+        finally:
+            self._pool.extend(idle)
+
+    def _joins_at_once(self, seat: Seat) -> bool:
+        raise NotImplementedError
+
+    def _is_unfit_after(self, error: BaseException, conn: Any) -> bool:
+        raise NotImplementedError
+
+    def _check_has_failed(self, conn: Any, began: float) -> bool:
+        raise NotImplementedError
+
+    def _spoil(self, conn: Any) -> None:
+        raise NotImplementedError
+
+    def _taken(self, conn: Any) -> None:
+        """A free connection is handed out."""
+        conn._poolguard_seat.was_free = True
+        self._taken_free += 1
+
+    def _next_free(self, now: float) -> Any:
+        """Take the connection that is handed out next; None where there is none, or none that can
+        be handed out as it is: psycopg_pool's own way is gone then."""
+        if not self._pool or self._open_implicit:
+            return None
+        seat: Seat = self._pool[0]._poolguard_seat
+        if self._is_stale(seat, now):
+            return None
+        conn = self._pool.popleft()
+        self._fewer_idle()
+        seat.was_free = True
+        self._taken_free += 1
+        conn._pool = self
+        return conn
 
     def _fewer_idle(self) -> None:
         """One of the idle ones is gone for good."""
@@ -165,6 +249,29 @@ class Reader:
     def _start_counting(self) -> None:
         self._nconns = 0  # psycopg_pool counts the floor as present before it has connected
         self._nconns_min = 0
+
+
+class Pause:
+    """How long an acquire pauses after a connection that the ``check`` callback has refused.
+
+    It grows as psycopg_pool's does: what refuses new connections is hardly going to change soon.
+    """
+
+    def __init__(self, deadline: float) -> None:
+        self._deadline = deadline
+        self._seconds = 0.0
+        self.needed = False
+
+    def next(self, *, at_once: bool) -> float:
+        """Seconds to pause now; raises ``PoolTimeout`` when the acquire's time is over."""
+        self.needed = True
+        left = self._deadline - monotonic()
+        if left <= 0:
+            raise PoolTimeout
+        if at_once:
+            return 0.0
+        self._seconds = 2 * self._seconds or random.uniform(0.9, 1.1)
+        return min(self._seconds, left)
 
 
 class SyncSeams(Reader, ConnectionPool[CT], Generic[CT]):
@@ -224,23 +331,74 @@ class SyncSeams(Reader, ConnectionPool[CT], Generic[CT]):
     def _maybe_grow_pool(self) -> None:
         self._when_queued()
 
-    def _get_ready_connection(self, timeout: float | None) -> CT | None:
-        conn = super()._get_ready_connection(timeout)
-        if conn is not None and (seat := seat_of(conn)) is not None:
-            seat.was_free = True
+    def _free_conn(self, timeout: float | None, now: float) -> CT | None:
+        """What ``getconn`` does where a connection is free, without its detours; None elsewhere."""
+        if (
+            not self._pool
+            or self._check
+            or self._open_implicit
+            or (timeout is not None and timeout <= 0)
+        ):
+            return None
+        with self._lock:
+            conn: CT | None = self._next_free(now)
+        if conn is None:
+            return None
+        self._note_request()
         return conn
 
-    def _add_to_pool(self, conn: CT) -> None:
-        if self._may_join(conn):
-            super()._add_to_pool(conn)
-            self._has_joined(conn)
+    def _get_ready_connection(self, timeout: float | None) -> CT | None:
+        if self._pool and not self._fresh_to_the_front():
+            with self._none_idle():
+                return super()._get_ready_connection(timeout)
+        conn = super()._get_ready_connection(timeout)
+        if conn is not None:
+            self._taken(conn)
+        return conn
 
-    def _check_connection(self, conn: CT) -> None:
-        try:
-            super()._check_connection(conn)
-        except BaseException:
-            CHECK_FAILED_AT.set(monotonic())
-            raise
+    def _getconn_with_check_loop(self, deadline: float) -> CT:
+        if not self._check:
+            conn = self._getconn_unchecked(deadline - monotonic())
+            logger.info("connection given by %r", self.name)
+            return conn
+        pause = Pause(deadline)
+        while True:
+            conn = self._getconn_unchecked(deadline - monotonic())
+            began = clock()
+            try:
+                self._check_connection(conn)
+            except Exception:  # noqa: BLE001 - whatever the callback raises, it refuses this one
+                at_once = self._check_has_failed(conn, began)
+                self._putconn(conn, from_getconn=True)
+            except BaseException:
+                self._putconn(conn, from_getconn=True)
+                raise
+            else:
+                if pause.needed:
+                    self._spoil(conn)
+                logger.info("connection given by %r", self.name)
+                return conn
+            sleep(pause.next(at_once=at_once))
+
+    def _maybe_close_connection(self, conn: CT) -> bool:
+        conn._poolguard_seat.lent = False  # type: ignore[attr-defined]
+        error = sys.exc_info()[1]
+        if error is not None and self._is_unfit_after(error, conn) and not self._closed:
+            self._close_connection(conn)
+            self.run_task(sync_module.AddConnection(self))
+            return True
+        return self._closed and super()._maybe_close_connection(conn)
+
+    def _set_connection_expiry_date(self, conn: Any) -> None:
+        super()._set_connection_expiry_date(conn)
+        conn._expire_at = math.inf
+
+    def _add_to_pool(self, conn: CT) -> None:
+        seat: Seat = conn._poolguard_seat  # type: ignore[attr-defined]
+        if self._joins_at_once(seat) or self._may_join(conn):
+            super()._add_to_pool(conn)
+            if seat.gone or seat.due:
+                self._has_joined(conn)
 
     def _close_connection(self, conn: CT) -> None:
         if self._forked:
@@ -307,23 +465,73 @@ class AsyncSeams(Reader, AsyncConnectionPool[ACT], Generic[ACT]):
     def _maybe_grow_pool(self) -> None:
         self._when_queued()
 
-    async def _get_ready_connection(self, timeout: float | None) -> ACT | None:
-        conn = await super()._get_ready_connection(timeout)
-        if conn is not None and (seat := seat_of(conn)) is not None:
-            seat.was_free = True
+    def _free_conn(self, timeout: float | None, now: float) -> ACT | None:
+        """What ``getconn`` does where a connection is free, without its detours; None elsewhere."""
+        if (
+            not self._pool
+            or self._check
+            or self._open_implicit
+            or (timeout is not None and timeout <= 0)
+        ):
+            return None
+        conn: ACT | None = self._next_free(now)
+        if conn is None:
+            return None
+        self._note_request()
         return conn
 
-    async def _add_to_pool(self, conn: ACT) -> None:
-        if self._may_join(conn):
-            await super()._add_to_pool(conn)
-            self._has_joined(conn)
+    async def _get_ready_connection(self, timeout: float | None) -> ACT | None:
+        if self._pool and not self._fresh_to_the_front():
+            with self._none_idle():
+                return await super()._get_ready_connection(timeout)
+        conn = await super()._get_ready_connection(timeout)
+        if conn is not None:
+            self._taken(conn)
+        return conn
 
-    async def _check_connection(self, conn: ACT) -> None:
-        try:
-            await super()._check_connection(conn)
-        except BaseException:
-            CHECK_FAILED_AT.set(monotonic())
-            raise
+    async def _getconn_with_check_loop(self, deadline: float) -> ACT:
+        if not self._check:
+            conn = await self._getconn_unchecked(deadline - monotonic())
+            logger.info("connection given by %r", self.name)
+            return conn
+        pause = Pause(deadline)
+        while True:
+            conn = await self._getconn_unchecked(deadline - monotonic())
+            began = clock()
+            try:
+                await self._check_connection(conn)
+            except Exception:  # noqa: BLE001 - whatever the callback raises, it refuses this one
+                at_once = self._check_has_failed(conn, began)
+                await self._putconn(conn, from_getconn=True)
+            except BaseException:
+                await self._putconn(conn, from_getconn=True)
+                raise
+            else:
+                if pause.needed:
+                    self._spoil(conn)
+                logger.info("connection given by %r", self.name)
+                return conn
+            await asyncio.sleep(pause.next(at_once=at_once))
+
+    async def _maybe_close_connection(self, conn: ACT) -> bool:
+        conn._poolguard_seat.lent = False  # type: ignore[attr-defined]
+        error = sys.exc_info()[1]
+        if error is not None and self._is_unfit_after(error, conn) and not self._closed:
+            await self._close_connection(conn)
+            self.run_task(async_module.AddConnection(self))
+            return True
+        return self._closed and await super()._maybe_close_connection(conn)
+
+    def _set_connection_expiry_date(self, conn: Any) -> None:
+        super()._set_connection_expiry_date(conn)
+        conn._expire_at = math.inf
+
+    async def _add_to_pool(self, conn: ACT) -> None:
+        seat: Seat = conn._poolguard_seat  # type: ignore[attr-defined]
+        if self._joins_at_once(seat) or self._may_join(conn):
+            await super()._add_to_pool(conn)
+            if seat.gone or seat.due:
+                self._has_joined(conn)
 
     async def _close_connection(self, conn: ACT) -> None:
         if self._forked:

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from contextvars import Context
-from time import monotonic
 from typing import Any, Generic, cast
 from weakref import ref
 
@@ -24,6 +23,7 @@ from psycopg_pool.abc import (
 
 from ..budget.ledger import Ledger, Orphan
 from ..budget.session import ASK_ALIVE, gone_among, pids_of
+from ..clock import now as clock
 from ..listener import Listener
 from ._seams import AsyncSeams, seat_of, silence
 from .arrival import ARRIVING, arrive, place_of
@@ -70,11 +70,12 @@ class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
         max_connecting: int = 32,
         refresh_interval: float = 25.0,
         check_timeout: float = 1.0,
+        check_after_idle: float = 30.0,
     ) -> None:
         self._books = Books(
             ledger=ledger,
             listener=listener or Listener(),
-            pace=Pace(refresh_interval, check_timeout, max_idle),
+            pace=Pace(refresh_interval, check_timeout, max_idle, check_after_idle),
             max_connecting=max_connecting,
             max_lifetime=max_lifetime,
             reconnect_timeout=reconnect_timeout,
@@ -112,15 +113,19 @@ class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
         (subclasses of psycopg_pool's), or :exc:`~poolguard.errors.ForkError` in a child of the
         process that opened the pool.
         """
-        began = monotonic()
-        try:
-            conn = await super().getconn(timeout)
-        except BaseException as error:
-            explained = self._explained(error, began)
-            if explained is error:
-                raise
-            raise explained from None
-        if (seat := seat_of(conn)) is not None:
+        began = clock()
+        conn = self._free_conn(timeout, began)
+        if conn is None:
+            try:
+                conn = await super().getconn(timeout)
+            except BaseException as error:
+                explained = self._explained(error, began)
+                if explained is error:
+                    raise
+                raise explained from None
+        seat: Seat = conn._poolguard_seat  # type: ignore[attr-defined]
+        seat.lent = True
+        if not seat.was_free or self._books.heard or seat.connected_at >= began:
             self._books.acquired(began, seat)
         return conn
 
@@ -175,15 +180,15 @@ class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
         """
         if self.closed:
             return
-        until = monotonic() + timeout
+        until = clock() + timeout
         await super().close(timeout)
         # A callback that closes the pool runs in one of these tasks itself.
         tasks = self._tasks_under_way - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
         if tasks:
-            await asyncio.wait(tasks, timeout=max(0.0, until - monotonic()))
-        while self._watch.any_closing() and monotonic() < until:
+            await asyncio.wait(tasks, timeout=max(0.0, until - clock()))
+        while self._watch.any_closing() and clock() < until:
             # The reader wakes the loop when a socket ends; a short sleep sees what it has booked.
             await asyncio.sleep(0.002)
         self._clock.look()
@@ -213,7 +218,7 @@ class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
         self._warm_event = asyncio.Event()
         self._clock = _Clock(self, self._watch, self._books)
         remember_open(self)
-        self._books.opened(self.name, monotonic(), self._clock.ring)
+        self._books.opened(self.name, clock(), self._clock.ring)
         self._clock.start()
 
     def _may_join(self, conn: ACT) -> bool:
@@ -232,10 +237,12 @@ class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
         return False
 
     def _has_joined(self, conn: ACT) -> None:
-        # It may have ended just before it joined, when the upkeep could not find it.
-        if (seat := seat_of(conn)) is not None and seat.gone and self._lost_idle(conn):
+        if (seat := seat_of(conn)) is not None and seat.gone:
+            # It ended just before it joined, when the upkeep could not find it.
+            if not self._lost_idle(conn):
+                return
             self._bury(conn)
-            self._watch.ring()
+        self._watch.ring()
 
     # -- upkeep --------------------------------------------------------------------------------
 
@@ -250,8 +257,8 @@ class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
             self._bury(conn)
         for conn in todo.surplus:
             self._in_task("close", self._discard(conn))
-        if todo.verify is not None:
-            self._in_task("verify", self._verify(todo.verify, todo.ask))
+        for conn, ask in todo.verify:
+            self._in_task("verify", self._verify(conn, ask))
         self._books.tell()
         return todo.wake
 
@@ -299,7 +306,7 @@ class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
                 await self.check_connection(conn)
         except (Exception, asyncio.CancelledError) as error:
             self._books.lessee.settle(ask, ())
-            self._books.verification_ended()
+            self._verification_ended(conn, alive=isinstance(error, asyncio.CancelledError))
             self._resized_by(-1)
             self._count_lost()
             self._bury(conn)
@@ -307,7 +314,7 @@ class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
             if isinstance(error, asyncio.CancelledError):
                 raise
             return
-        self._books.verification_ended()
+        self._verification_ended(conn, alive=True)
         await self._put(conn)
         self._books.lessee.settle(ask, gone)
         self._watch.ring()
@@ -361,11 +368,11 @@ class _Clock:
                 wake = pool._look(ended)
             except Exception:  # the upkeep must not end before the pool does
                 logger.exception("the upkeep of pool %r failed; it goes on", pool.name)
-                wake = monotonic() + 1.0
+                wake = clock() + 1.0
         else:
             wake = self._wind_up(ended)
         if wake is not None:
-            delay = max(0.0, wake - monotonic())
+            delay = max(0.0, wake - clock())
             self._timer = self._loop.call_later(delay, self.look, context=self._context)
 
     def _wind_up(self, ended: list[Seat]) -> float | None:
@@ -378,7 +385,7 @@ class _Clock:
             if self._watch.sees_sockets:
                 self._loop.remove_reader(self._watch.fileno())
             self._watch.close()
-        return monotonic() + 1.0 if self._watch.blind else None
+        return clock() + 1.0 if self._watch.blind else None
 
 
 async def _gone(conn: AsyncConnection[Any], orphans: Sequence[Orphan]) -> list[Orphan]:

@@ -16,13 +16,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from time import monotonic
 from typing import Any
 
 import psycopg_pool
 from psycopg.errors import ConnectionTimeout
 
 from ..budget.ledger import Backend, Ledger, Orphan
+from ..clock import now as clock
 from ..listener import (
     AcquireEnded,
     Closed,
@@ -35,14 +35,25 @@ from ..listener import (
     Outcome,
     Place,
     Warmed,
+    hears_acquires,
 )
-from ._seams import CHECK_FAILED_AT, Counts
-from .errors import PoolTimeout, TooManyRequests, describe
-from .growth import Demand
+from ._seams import Counts
+from .errors import PoolTimeout, TooManyRequests, describe, unfit
+from .growth import Demand, patience
 from .lessee import Lessee
 from .outcome import OUTCOMES, judge
 from .seat import Seat
-from .upkeep import Action, Open, Pace, Snapshot, decide, lifetime
+from .upkeep import (
+    EXPIRY,
+    Action,
+    Open,
+    Pace,
+    Snapshot,
+    Verification,
+    between_retirements,
+    decide,
+    lifetime,
+)
 
 __all__ = ["Books", "Opening", "log_callback_failed"]
 
@@ -82,6 +93,10 @@ class Books:
         self.lessee = Lessee(ledger)
         # What a listener raises must not harm the pool: an acquire would lose its connection.
         self.listener = listener if isinstance(listener, Listeners) else Listeners([listener])
+        self.heard = hears_acquires(listener)
+        """Each acquire is to be told to somebody."""
+        self.alert = False
+        """A connection that comes in may have other things to do than to join the pool."""
         self.pace = pace
         self.max_connecting = max_connecting
         self.max_lifetime = max_lifetime
@@ -99,6 +114,8 @@ class Books:
         """The process will end: what is idle is closed, nothing is kept warm."""
         self._opened_at = 0.0
         self._acquires_lock = threading.Lock()
+        self._taken_in_vain = 0
+        """Free connections that were taken, and did not make an acquire one that just acquired."""
         self._acquires: dict[Outcome, int] = dict.fromkeys(OUTCOMES, 0)
         self._created: dict[CreateReason, int] = {}
         self._closed: dict[CloseReason, int] = {}
@@ -112,8 +129,10 @@ class Books:
         self._failing_since = 0.0
         self._jitter = 1.0
 
-        self._verifying: Seat | None = None
-        self._verifying_since = 0.0
+        self._verifying: dict[Seat, Verification] = {}
+        self.check_after_idle = pace.check_after_idle
+        self.doubted_at = 0.0
+        self._retire_from = 0.0
         self._idle_low_since = 0.0
         self._nth = 0
         self._offset = random.random()
@@ -163,10 +182,11 @@ class Books:
         again = self.lessee.starved_until(now)
         if wanted > 0 and again is not None and again < math.inf:
             wake = again if wake is None else min(wake, again)
+        self.alert = self.leaving or self.lessee.returned_owed > 0 or self.lessee.asks
         return openings, [a for a in actions if not isinstance(a, Open)], wake
 
     def _begin(self, action: Open) -> list[Opening]:
-        now = monotonic()
+        now = clock()
         slots = self.lessee.lease(action.n, now)
         self.opening += len(slots)
         self._begun += len(slots)
@@ -177,7 +197,9 @@ class Books:
             self._queue_since, self._begun = None, 0
         elif self._queue_since is None:
             self._queue_since = now
-        verifying = self._verifying
+        wait = patience(self._connect_time)
+        lapses = [v.since + wait for v in self._verifying.values() if v.likely]
+        promised = [at for at in lapses if at > now]
         owed = self.lessee.owed()
         self.lessee.returned_owed = max(0, owed.returned - min(owed.idle, len(idle)))
         demand = Demand(
@@ -193,13 +215,16 @@ class Books:
             waited=0.0 if self._queue_since is None else now - self._queue_since,
             connect_time=self._connect_time,
             retry_at=self._retry_at(counts.waiting),
+            promised=len(promised),
+            promised_until=min(promised, default=None),
             starved=self.lessee.starved_until(now) is not None,
         )
         return Snapshot(
             demand=demand,
             idle=idle,
-            verifying=verifying,
-            verifying_since=self._verifying_since,
+            verifying=self._verifying,
+            doubted_at=self.doubted_at,
+            retire_from=self._retire_from,
             idle_low=counts.idle_low,
             idle_low_since=self._idle_low_since,
             reason="warmup" if self.warm_after is None else "replace",
@@ -207,8 +232,7 @@ class Books:
         )
 
     def _lent(self, counts: Counts) -> int:
-        verifying = self._verifying is not None
-        return max(0, counts.size - self.opening - counts.idle - verifying)
+        return max(0, counts.size - self.opening - counts.idle - len(self._verifying))
 
     def _retry_at(self, waiting: int) -> float | None:
         if not self._failures:
@@ -235,7 +259,7 @@ class Books:
 
     def connected(self, seat: Seat, reason: CreateReason, place: Place) -> None:
         """The connect of *seat* has ended well."""
-        now = monotonic()
+        now = clock()
         self.opening -= 1
         self._failures = 0
         self.last_error = None
@@ -243,6 +267,7 @@ class Books:
         self._nth += 1
         seat.connected_at = seat.proved_at = now
         seat.retire_at = now + lifetime(self._nth, self.max_lifetime, self._offset)
+        seat.expires_at = now + EXPIRY * self.max_lifetime
         seat.connected = Connected(self.name, reason, seat.began, now, place)
         self._created[reason] = self._created.get(reason, 0) + 1
         self._news.append(partial(self.listener.connected, seat.connected))
@@ -251,7 +276,7 @@ class Books:
 
     def connect_failed(self, seat: Seat, reason: CreateReason, error: BaseException) -> bool:
         """The connect of *seat* has failed. True: time to call ``reconnect_failed``."""
-        now = monotonic()
+        now = clock()
         self.opening -= 1
         if not seat.seated:
             # It never got as far as a socket that the watch could tell of. What the server makes of
@@ -296,20 +321,56 @@ class Books:
         seat.booked = True
         reason = seat.reason or "lost"
         self._closed[reason] = self._closed.get(reason, 0) + 1
-        closed = Closed(self.name, reason, monotonic() - seat.connected_at)
+        closed = Closed(self.name, reason, clock() - seat.connected_at)
         self._news.append(partial(self.listener.closed, closed))
 
     # -- verification --------------------------------------------------------------------------
 
-    def verification_began(self, seat: Seat, now: float) -> None:
-        self._verifying, self._verifying_since = seat, now
+    def verification_began(self, seat: Seat, now: float, *, likely: bool = True) -> None:
+        self._verifying[seat] = Verification(now, likely)
 
-    def verification_ended(self) -> None:
-        self._verifying = None
+    def verification_ended(self, seat: Seat, *, alive: bool) -> None:
+        """The server has answered over the seat's connection, or it is dead."""
+        verification = self._verifying.pop(seat, None)
+        if not alive and verification is not None:
+            self.doubt(verification.since)
+
+    def doubt(self, since: float) -> None:
+        """A connection was found dead that may have been so at *since*: what has not been proved
+        later is verified before it is lent."""
+        self.doubted_at = max(self.doubted_at, since)
+
+    def parted_in(self, error: BaseException, seat: Seat, *, dead: bool) -> bool:
+        """The seat's connection is returned while *error* is on its way. True: it is to be closed.
+
+        One that is *dead* is not taken back anyway.
+        """
+        told = unfit(error)
+        if dead or told == "ending":
+            self.doubt(clock())
+        if dead or told is None:
+            return False
+        seat.reason = "discarded"
+        return True
+
+    def retired(self, seat: Seat, now: float, size: int) -> None:
+        """The seat's connection is closed for its age."""
+        seat.reason = "lifetime"
+        self._retire_from = now + between_retirements(size, self.max_lifetime)
+
+    def has_expired(self, seat: Seat, now: float, size: int) -> bool:
+        """Whether a connection that has come in is to be closed for its age, and booked as such.
+
+        Not while others are, or while no successor can be had.
+        """
+        if now < seat.expires_at or now < self._retire_from or self._failures:
+            return False
+        self.retired(seat, now, size)
+        return True
 
     def asks(self, now: float, *, fresh: bool = False) -> list[Orphan]:
         """What a connection at hand is to ask the server now, about slots of the dead."""
-        return [] if self._verifying is not None else self.lessee.orphans(now, fresh=fresh)
+        return [] if self._verifying else self.lessee.orphans(now, fresh=fresh)
 
     def comes_back_for_others(self, seat: Seat, waiting: int) -> bool:
         """Whether a connection that was returned is to be closed: others want its slot, or nobody
@@ -337,13 +398,36 @@ class Books:
 
     def acquired(self, began: float, seat: Seat) -> None:
         """An acquire that began at *began* was given the connection of *seat*."""
-        was_free = seat.was_free and CHECK_FAILED_AT.get() < began
-        outcome = judge(began=began, connected=seat.connected_at, was_free=was_free)
-        with self._acquires_lock:  # an increment alone may lose one when threads switch within it
-            self._acquires[outcome] += 1
-        self.listener.acquire_ended(
-            AcquireEnded(self.name, outcome, began, monotonic(), seat.connected)
+        outcome = judge(
+            began=began, connected=seat.connected_at, was_free=seat.was_free or seat.vouched
         )
+        # A free connection was counted when it was taken, under the lock that is held then anyway.
+        if not seat.was_free or outcome != "acquired":
+            with self._acquires_lock:  # an increment alone may lose one when threads switch in it
+                self._acquires[outcome] += 1
+                self._taken_in_vain += seat.was_free
+        if self.heard:
+            self.listener.acquire_ended(
+                AcquireEnded(self.name, outcome, began, clock(), seat.connected)
+            )
+
+    def check_failed(self, seat: Seat, began: float, *, dead: bool) -> bool:
+        """The ``check`` callback, asked at *began*, has refused the connection of *seat*. True: an
+        acquire goes on at once, since it was an old one that has died, of which there may be more.
+        """
+        if dead:
+            self.doubt(began)
+        was_free = seat.was_free
+        self.spoil(seat)
+        return dead and was_free
+
+    def spoil(self, seat: Seat) -> None:
+        """The connection of *seat* is not one that an acquire has just taken."""
+        seat.vouched = False
+        if seat.was_free:
+            seat.was_free = False
+            with self._acquires_lock:
+                self._taken_in_vain += 1
 
     def refused(self, began: float, error: BaseException) -> None:
         """An acquire that began at *began* ended without a connection."""
@@ -354,7 +438,7 @@ class Books:
             outcome = "rejected"
         with self._acquires_lock:
             self._acquires[outcome] += 1
-        self.listener.acquire_ended(AcquireEnded(self.name, outcome, began, monotonic(), None))
+        self.listener.acquire_ended(AcquireEnded(self.name, outcome, began, clock(), None))
 
     def timeout_error(self, elapsed: float, counts: Counts) -> PoolTimeout:
         """The error of an acquire that found no connection within its time."""
@@ -393,7 +477,8 @@ class Books:
     def status(self, counts: Counts) -> dict[str, Any]:
         """The pool's part of a guard's status: plain data."""
         with self._acquires_lock:
-            acquires = {outcome: n for outcome, n in self._acquires.items() if n}
+            acquires = dict(self._acquires)
+            acquires["acquired"] += counts.taken_free - self._taken_in_vain
         return {
             "name": self.name,
             "floor": counts.min_size,
@@ -402,7 +487,7 @@ class Books:
             "used": self._lent(counts),
             "opening": self.opening,
             "waiting": counts.waiting,
-            "acquires": acquires,
+            "acquires": {outcome: n for outcome, n in acquires.items() if n},
             "created": dict(self._created),
             "closed": dict(self._closed),
             "warmup": {

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 import psycopg
 import psycopg_pool
 
 from ..errors import PoolguardError
 
-__all__ = ["PoolClosed", "PoolTimeout", "TooManyRequests", "describe"]
+__all__ = ["PoolClosed", "PoolTimeout", "TooManyRequests", "describe", "unfit"]
+
+READ_ONLY = "25006"
+"""After a failover, what a connection leads to may be a standby now: it lives on, and every write
+over it fails."""
+ENDING = frozenset({"57P01", "57P02", "57P03"})
+"""admin_shutdown, crash_shutdown and cannot_connect_now, which a pooler in between may pass on
+without ending its client's session (PostgreSQL's manual, appendix A)."""
+DEEPEST = 8
 
 
 _MISREAD_HOST = re.compile(r"""(\bhost(?: name)?:? ['"])[^'"]*@""")
@@ -50,3 +59,19 @@ def describe(error: BaseException, *, of_connect: bool = True) -> str:
         text = _MISREAD_HOST.sub(r"\1…@", text)
         text = _MISREAD_VALUE.sub(r"\1…", text)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def unfit(error: BaseException) -> Literal["read-only", "ending"] | None:
+    """What *error*, or one that it was raised from, tells of the server that a connection leads to;
+    None where the next request may have the connection."""
+    cause: BaseException | None = error
+    for _ in range(DEEPEST):
+        if cause is None:
+            return None
+        sqlstate = getattr(cause, "sqlstate", None)
+        if sqlstate == READ_ONLY:
+            return "read-only"
+        if sqlstate in ENDING:
+            return "ending"
+        cause = cause.__cause__ or cause.__context__
+    return None

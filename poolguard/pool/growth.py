@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Demand", "connects_to_begin", "next_look"]
+__all__ = ["Demand", "connects_to_begin", "next_look", "patience"]
 
 SLOWEST_STEP = 0.020
 """Seconds: a queue that persists this long doubles the connects under way, at the latest."""
 SHORTEST_STEP = 0.001
+SHORTEST_PATIENCE = 0.010
 SLOW_DOUBLINGS = 16
 """So many steps make a start: a queue that never empties is bounded by nothing but the room."""
 
@@ -36,13 +37,22 @@ class Demand:
     """What a connect takes, as lately seen."""
     retry_at: float | None
     """Set while connecting fails: not before this."""
+    promised: int = 0
+    """Connections that are being verified, and are likely to serve waiters in a moment."""
+    promised_until: float | None = None
+    """When the first of them ceases to be likely."""
     starved: bool = False
     """The ledger had no slot left when it was last asked, and has not rung since."""
 
     @property
+    def for_queue(self) -> int:
+        """Waiters that neither a connect nor a verification under way is for."""
+        return self.waiting - self.opening - self.promised
+
+    @property
     def wanted(self) -> int:
         """Connects that the floor and the queue ask for, were there no reason to go slowly."""
-        return max(self.floor - self.size, self.waiting - self.opening)
+        return max(self.floor - self.size, self.for_queue)
 
     @property
     def room(self) -> int:
@@ -59,6 +69,15 @@ class Demand:
         return min(SLOWEST_STEP, max(SHORTEST_STEP, self.connect_time / 10))
 
 
+def patience(connect_time: float) -> float:
+    """Seconds for which a verification is likely to end well, where a connect takes *connect_time*.
+
+    A verification is one round trip, and a connect at least three (TCP, start-up, authentication):
+    one that takes half as long as a connect is probably asking a connection that is dead.
+    """
+    return max(SHORTEST_PATIENCE, connect_time / 2)
+
+
 def connects_to_begin(now: float, demand: Demand) -> int:
     """How many connects to begin at *now*.
 
@@ -67,7 +86,7 @@ def connects_to_begin(now: float, demand: Demand) -> int:
     queue persists): a queue of a millisecond's length opens nothing that is not needed. While
     connecting fails, one connect at a time probes.
     """
-    for_queue = demand.waiting - demand.opening
+    for_queue = demand.for_queue
     if demand.lent and for_queue > 0:
         doublings = int(demand.waited / demand.step)
         if doublings < SLOW_DOUBLINGS:
@@ -83,10 +102,13 @@ def next_look(now: float, demand: Demand) -> float | None:
 
     *demand* is that after the connects due at *now* have begun. None: not before an event.
     """
-    if demand.wanted <= 0 or demand.room == 0:
+    if demand.room == 0:
         return None
+    lapses = demand.promised_until if demand.waiting > demand.opening else None
+    if demand.wanted <= 0:
+        return lapses
     if demand.retry_at is not None:
         return None if demand.opening else demand.retry_at
-    if demand.waiting > demand.opening:
+    if demand.for_queue > 0:
         return now + demand.step
-    return None
+    return lapses

@@ -133,6 +133,11 @@ class Lessee:
 
     # -- asking --------------------------------------------------------------------------------
 
+    @property
+    def asks(self) -> bool:
+        """Slots of the dead matter now."""
+        return self._hungry or self.ledger.unsettled
+
     def orphans(self, now: float, *, fresh: bool = False) -> list[Orphan]:
         """The slots that a connection is to ask the server about now; mostly there are none.
 
@@ -140,7 +145,7 @@ class Lessee:
         """
         if now - self._asked_at < ASK_EVERY and not fresh:
             return []
-        if not (self._hungry or self.ledger.unsettled):
+        if not self.asks:
             return []
         self._asked_at = now
         return self.ledger.orphans()

@@ -32,7 +32,7 @@ WATCHES = hasattr(select, "epoll") and hasattr(os, "eventfd")
 
 
 class Seat:
-    """One connection's slot, its dates, and why it ended. Times by the monotonic clock."""
+    """One connection's slot, its dates, and why it ended. Times by :func:`poolguard.clock.now`."""
 
     __slots__ = (
         "_conn",
@@ -40,8 +40,11 @@ class Seat:
         "booked",
         "connected",
         "connected_at",
+        "due",
+        "expires_at",
         "fresh",
         "gone",
+        "lent",
         "proved_at",
         "reason",
         "retire_at",
@@ -49,6 +52,7 @@ class Seat:
         "severed",
         "slot",
         "socket",
+        "vouched",
         "was_free",
     )
 
@@ -57,10 +61,20 @@ class Seat:
         self.began = began
         self.connected_at = 0.0
         self.proved_at = 0.0
+        """When it was last used, or verified."""
         self.retire_at = 0.0
+        """From then on it is to be replaced when that suits."""
+        self.due = False
+        """It was as old as that when it last came back."""
+        self.expires_at = 0.0
+        """From then on it is not to be lent again."""
         self.connected: Connected | None = None
         self.was_free = False
         """The connection was last taken from the pool, not handed to a waiter."""
+        self.vouched = False
+        """It comes from a verification that a waiter has asked for, and is as good as free."""
+        self.lent = False
+        """Somebody has it, and is to return it."""
         self.reason: CloseReason | None = None
         """Set by whoever closes the connection of his own will."""
         self.gone = False

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from time import monotonic
 from typing import Any, Literal
 from weakref import WeakSet
 
 import psycopg_pool
 
 from ..budget.ledger import Backend, Orphan
+from ..clock import now as clock
 from ..errors import ForkError
 from ..listener import CloseReason
 from ._seams import Reader, seat_of
@@ -39,10 +39,9 @@ class Round:
     """Idle connections that the server has ended: out of the pool already, to be closed."""
     surplus: list[Any] = field(default_factory=list)
     """Idle connections to be closed of the pool's own will: out of it already."""
-    verify: Any = None
-    """An idle connection to be verified: out of the pool for so long."""
-    ask: list[Orphan] = field(default_factory=list)
-    """What is to be asked over it: slots of the dead, whether their backends still exist."""
+    verify: list[tuple[Any, list[Orphan]]] = field(default_factory=list)
+    """Idle connections to be verified, out of the pool for so long, and the slots of the dead that
+    are to be asked about at the same time."""
     wake: float | None = None
     """When to look again, by the monotonic clock, if nothing happens before."""
 
@@ -72,7 +71,7 @@ class Shell(Reader):
             conn = seat.conn
             if conn is not None and seat.reason is None and self._lost_idle(conn):
                 done.dead.append(conn)
-        now = monotonic()
+        now = clock()
         done.openings, actions, done.wake = self._books.look(now, self.counts(), self._idle_seats())
         self._resized_by(len(done.openings))
         for action in actions:
@@ -88,12 +87,15 @@ class Shell(Reader):
                 conn = action.seat.conn
                 if self._take_idle(conn):
                     self._fewer_idle()
-                    self._let_go(conn, "lifetime", done)
+                    self._books.retired(action.seat, now, self.counts().size)
+                    self._resized_by(-1)
+                    done.surplus.append(conn)
             elif isinstance(action, Verify):
                 conn = action.seat.conn
                 if self._take_idle(conn):  # not counted as used: it comes back
-                    done.verify = conn
-                    self._books.verification_began(action.seat, now)
+                    action.seat.vouched = action.for_waiter
+                    done.verify.append((conn, []))
+                    self._books.verification_began(action.seat, now, likely=action.likely)
             elif isinstance(action, Abandon):
                 action.seat.cut()
         self._ask(now, done)
@@ -111,17 +113,21 @@ class Shell(Reader):
     def _ask(self, now: float, done: Round) -> None:
         """Have an idle connection ask for the dead's slots, where that is of use to anybody."""
         counts = self.counts()
-        if done.verify is not None or (not counts.idle and counts.size > self._books.opening):
+        if not counts.idle and counts.size > self._books.opening:
             return  # a connection that comes back will ask
-        done.ask = self._books.asks(now)
-        if done.ask and counts.idle:
-            conn = done.verify = self._idle_conn()
+        orphans = self._books.asks(now)
+        if orphans and counts.idle:
+            conn = self._idle_conn()
             self._take_idle(conn)
+            done.verify.append((conn, orphans))
             if (seat := seat_of(conn)) is not None:
                 self._books.verification_began(seat, now)
         else:
-            self._books.lessee.settle(done.ask, ())
-            done.ask = []
+            self._books.lessee.settle(orphans, ())
+
+    def _verification_ended(self, conn: Any, *, alive: bool) -> None:
+        if (seat := seat_of(conn)) is not None:
+            self._books.verification_ended(seat, alive=alive)
 
     def _let_go(self, conn: Any, reason: CloseReason, done: Round) -> None:
         if (seat := seat_of(conn)) is not None:
@@ -145,26 +151,58 @@ class Shell(Reader):
 
     def _when_queued(self) -> None:
         counts = self.counts()
-        if counts.size < counts.max_size:
+        if counts.size < counts.max_size or counts.idle:
             self._ring()
+
+    def _is_stale(self, seat: Seat, now: float) -> bool:
+        books, proved_at = self._books, seat.proved_at
+        return now - proved_at > books.check_after_idle or proved_at < books.doubted_at
+
+    def _is_unfit_after(self, error: BaseException, conn: Any) -> bool:
+        """A connection is returned while *error* is on its way. True: it is to be closed."""
+        seat = seat_of(conn)
+        return seat is not None and self._books.parted_in(error, seat, dead=_is_dead(conn))
+
+    def _check_has_failed(self, conn: Any, began: float) -> bool:
+        """The ``check`` callback has refused *conn*. True: the acquire goes on without a pause."""
+        seat = seat_of(conn)
+        return seat is not None and self._books.check_failed(seat, began, dead=_is_dead(conn))
+
+    def _spoil(self, conn: Any) -> None:
+        if (seat := seat_of(conn)) is not None:
+            self._books.spoil(seat)
 
     def _ring(self) -> None:
         """Have the pool looked at now; nothing before it is opened, which looks anyway."""
         if (watch := getattr(self, "_watch", None)) is not None:
             watch.ring()
 
+    def _joins_at_once(self, seat: Seat) -> bool:
+        """Whether a connection comes in of which there is nothing to decide: almost always."""
+        now = clock()
+        if self._books.alert or seat.gone or seat.fresh or now >= seat.retire_at:
+            return False
+        seat.proved_at = now
+        seat.was_free = False
+        return True
+
     def _arrives(self, conn: Any) -> Fate:
         """A connection comes in, new or returned: what becomes of it."""
         seat = seat_of(conn)
         if seat is None:
             return "joins"
-        now = monotonic()
+        now = clock()
         fresh, seat.fresh = seat.fresh, False
         seat.was_free = False
         seat.proved_at = now
+        seat.due = now >= seat.retire_at
         if seat.gone:
             return "gone"
-        if not fresh and self._books.comes_back_for_others(seat, self.counts().waiting):
+        counts = self.counts()
+        if not fresh and (
+            self._books.comes_back_for_others(seat, counts.waiting)
+            or self._books.has_expired(seat, now, counts.size)
+        ):
             return "leaves"
         if orphans := self._books.asks(now, fresh=fresh):
             self._books.verification_began(seat, now)
@@ -178,7 +216,7 @@ class Shell(Reader):
                 seat.reason = "shutdown"
                 self._resized_by(-1)  # psycopg_pool leaves its count as it was when it closes
             else:
-                seat.reason = "lifetime" if seat.retire_at <= monotonic() else "discarded"
+                seat.reason = "discarded"
 
     def _after_close(self, conn: Any) -> None:
         seat = seat_of(conn)
@@ -208,7 +246,7 @@ class Shell(Reader):
 
         Whoever still asks is served. Safe in a signal's handler: it takes no lock.
         """
-        self._books.leaving = True
+        self._books.leaving = self._books.alert = True
         self._ring()
 
     def _cut(self, conn: Any) -> None:
@@ -227,7 +265,7 @@ class Shell(Reader):
             return error
         self._books.refused(began, error)
         if isinstance(error, psycopg_pool.PoolTimeout):
-            return self._books.timeout_error(monotonic() - began, self.counts())
+            return self._books.timeout_error(clock() - began, self.counts())
         if isinstance(error, psycopg_pool.TooManyRequests):
             return self._books.rejected_error(self.counts())
         if isinstance(error, psycopg_pool.PoolClosed):
@@ -254,6 +292,10 @@ class Shell(Reader):
         """In a forked child: this pool is the parent's. No lock is taken, one may be held."""
         self._close_to_child()
         self._books.disown()
+
+
+def _is_dead(conn: Any) -> bool:
+    return bool(getattr(conn, "broken", False))
 
 
 _open_pools: WeakSet[Shell] = WeakSet()

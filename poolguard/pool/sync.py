@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from time import monotonic
 from typing import Any, Generic, cast
 from weakref import ReferenceType, ref
 
@@ -16,6 +15,7 @@ from psycopg_pool.abc import CT, ConnectFailedCB, ConnectionCB, ConninfoParam, K
 
 from ..budget.ledger import Ledger, Orphan
 from ..budget.session import ASK_ALIVE, gone_among, pids_of
+from ..clock import now as clock
 from ..listener import Listener
 from ._seams import SyncSeams, seat_of, silence
 from .arrival import ARRIVING, arrive, place_of
@@ -39,10 +39,12 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
     :param max_connecting: connects under way at once.
     :param refresh_interval: an idle connection is verified at least this often, in seconds.
     :param check_timeout: bound of one verification, in seconds.
+    :param check_after_idle: one idle for longer, in seconds, is verified before it is lent.
 
     It differs in two ways: it opens as many connections at once as are waited for, where
-    psycopg_pool opens one after the other; and a connection that the server ends while it is idle
-    leaves the pool at once. Its errors are subclasses of psycopg_pool's, with more in their texts.
+    psycopg_pool opens one after the other; and it notices earlier that a connection has died: one
+    that the server ends while it is idle leaves the pool at once. Its errors are subclasses of
+    psycopg_pool's, with more in their texts.
     """
 
     def __init__(
@@ -71,11 +73,12 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
         max_connecting: int = 32,
         refresh_interval: float = 25.0,
         check_timeout: float = 1.0,
+        check_after_idle: float = 30.0,
     ) -> None:
         self._books = Books(
             ledger=ledger,
             listener=listener or Listener(),
-            pace=Pace(refresh_interval, check_timeout, max_idle),
+            pace=Pace(refresh_interval, check_timeout, max_idle, check_after_idle),
             max_connecting=max_connecting,
             max_lifetime=max_lifetime,
             reconnect_timeout=reconnect_timeout,
@@ -115,15 +118,19 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
         (subclasses of psycopg_pool's), or :exc:`~poolguard.errors.ForkError` in a child of the
         process that opened the pool.
         """
-        began = monotonic()
-        try:
-            conn = super().getconn(timeout)
-        except BaseException as error:
-            explained = self._explained(error, began)
-            if explained is error:
-                raise
-            raise explained from None
-        if (seat := seat_of(conn)) is not None:
+        began = clock()
+        conn = self._free_conn(timeout, began)
+        if conn is None:
+            try:
+                conn = super().getconn(timeout)
+            except BaseException as error:
+                explained = self._explained(error, began)
+                if explained is error:
+                    raise
+                raise explained from None
+        seat: Seat = conn._poolguard_seat  # type: ignore[attr-defined]
+        seat.lent = True
+        if not seat.was_free or self._books.heard or seat.connected_at >= began:
             self._books.acquired(began, seat)
         return conn
 
@@ -172,9 +179,9 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
         Waits, within *timeout* seconds, until the server has ended the connections that were idle
         and those being opened.
         """
-        until = monotonic() + timeout
+        until = clock() + timeout
         super().close(timeout)
-        while (thread := self._unfinished()) is not None and monotonic() < until:
+        while (thread := self._unfinished()) is not None and clock() < until:
             thread.join(0.005)
 
     def _unfinished(self) -> threading.Thread | None:
@@ -195,7 +202,7 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
     def _when_opened(self) -> None:
         watch = self._watch = self._new_watch()
         remember_open(self)
-        self._books.opened(self.name, monotonic(), watch.ring)
+        self._books.opened(self.name, clock(), watch.ring)
         self._upkeep = threading.Thread(
             target=_keep_up,
             # The ring of __del__ comes too early: the pool can still be reached then.
@@ -225,13 +232,14 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
         return False
 
     def _has_joined(self, conn: CT) -> None:
-        # It may have ended just before it joined, when the upkeep could not find it.
         if (seat := seat_of(conn)) is not None and seat.gone:
+            # It ended just before it joined, when the upkeep could not find it.
             with self._counting:
                 lost = self._lost_idle(conn)
-            if lost:
-                self._bury(conn)
-                self._watch.ring()
+            if not lost:
+                return
+            self._bury(conn)
+        self._watch.ring()
 
     # -- upkeep --------------------------------------------------------------------------------
 
@@ -250,8 +258,8 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
             self._bury(conn)
         for conn in todo.surplus:
             self._discard(conn)
-        if todo.verify is not None:
-            self._begin_verifying(todo.verify, todo.ask)
+        for conn, ask in todo.verify:
+            self._begin_verifying(conn, ask)
         self._books.tell()
         return todo.wake
 
@@ -307,7 +315,7 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
                 self.check_connection(conn)
         except Exception:  # noqa: BLE001 - whatever a dead connection raises
             with self._counting:
-                self._books.verification_ended()
+                self._verification_ended(conn, alive=False)
                 self._resized_by(-1)
                 self._count_lost()
             self._bury(conn)
@@ -318,7 +326,7 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
 
     def _verified(self, conn: CT) -> None:
         with self._counting:
-            self._books.verification_ended()
+            self._verification_ended(conn, alive=True)
         self._put(conn)
 
     def _bury(self, conn: CT) -> None:
@@ -336,14 +344,14 @@ def _keep_up(pool: ReferenceType[GuardedPool[Any]], watch: Watch, books: Books) 
     """
     wake: float | None = 0.0  # the first look is due at once: it begins the warm-up
     while True:
-        ended = watch.wait(None if wake is None else max(0.0, wake - monotonic()))
+        ended = watch.wait(None if wake is None else max(0.0, wake - clock()))
         this = pool()
         if this is not None and not this.closed:
             try:
                 wake = this._look(ended)
             except Exception:  # the upkeep must not end before the pool does
                 logger.exception("the upkeep of pool %r failed; it goes on", this.name)
-                wake = monotonic() + 1.0
+                wake = clock() + 1.0
             del this
             continue
         del this
@@ -351,7 +359,7 @@ def _keep_up(pool: ReferenceType[GuardedPool[Any]], watch: Watch, books: Books) 
         for seat in ended:
             books.ended(seat)
         books.tell()
-        wake = monotonic() + 1.0 if watch.blind else None
+        wake = clock() + 1.0 if watch.blind else None
         if not len(watch) and not books.opening:
             books.close()
             watch.close()

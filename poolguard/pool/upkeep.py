@@ -6,11 +6,12 @@ is lost with the event, a state is not.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..listener import CreateReason
-from .growth import Demand, connects_to_begin, next_look
+from .growth import Demand, connects_to_begin, next_look, patience
 from .seat import Seat
 
 __all__ = [
@@ -21,8 +22,10 @@ __all__ = [
     "Retire",
     "Shrink",
     "Snapshot",
+    "Verification",
     "Verify",
     "Yield",
+    "between_retirements",
     "decide",
     "lifetime",
 ]
@@ -31,8 +34,9 @@ GOLDEN = 0.6180339887498949
 SPREAD = 0.20
 """Part of max_lifetime over which retirements are spread."""
 HEADROOM = 0.10
-"""Part of max_lifetime left between the last retirement and the expiry: psycopg_pool takes up to
-5 % off the lifetime itself, and a replacement needs time to connect."""
+"""Part of max_lifetime left between the last retirement and its end: a replacement needs time."""
+EXPIRY = 0.95
+"""Part of max_lifetime after which a connection that comes back is not lent again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,17 @@ class Pace:
     refresh_interval: float
     check_timeout: float
     idle_timeout: float
+    check_after_idle: float = math.inf
+    """An idle connection not proved for longer is verified before it is lent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """A connection that is out of the pool while the server is asked for a sign of life."""
+
+    since: float
+    likely: bool
+    """There is no reason to think that it will fail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +65,17 @@ class Snapshot:
 
     demand: Demand
     idle: Sequence[Seat]
-    verifying: Seat | None
-    """The one connection that is being verified."""
-    verifying_since: float
+    verifying: Mapping[Seat, Verification]
+    doubted_at: float
+    """When a connection that was found dead may have been dead already: what has not been proved
+    since may be so, too."""
     idle_low: int
     """The fewest idle connections since ``idle_low_since``: so many were not needed."""
     idle_low_since: float
     reason: CreateReason
     """Why a connect for the floor would be made now."""
+    retire_from: float = 0.0
+    """No connection is to be retired before: the last one was so just now."""
     owed: int = 0
     """Idle connections that the siblings want, as far as they are above the floor."""
 
@@ -75,11 +93,13 @@ class Verify:
     """Take an idle connection out of the pool, ask the server for a sign of life, put it back."""
 
     seat: Seat
+    likely: bool = True
+    for_waiter: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Abandon:
-    """Give up the verification under way: the server does not answer in time."""
+    """Give up a verification: the server does not answer in time."""
 
     seat: Seat
 
@@ -110,9 +130,16 @@ Action = Open | Verify | Abandon | Retire | Shrink | Yield
 
 def decide(now: float, s: Snapshot, pace: Pace) -> tuple[list[Action], float | None]:
     """What to do at *now*, and when to look again if nothing happens before."""
-    actions: list[Action] = []
     wakes: list[float] = []
     d = s.demand
+
+    actions: list[Action] = [*_verifications_asked_for(s)]
+    if actions and isinstance(actions[0], Verify) and actions[0].likely:
+        d = replace(
+            d,
+            promised=d.promised + len(actions),
+            promised_until=min([now + patience(d.connect_time), *_some(d.promised_until)]),
+        )
 
     n = connects_to_begin(now, d)
     if n:
@@ -124,43 +151,69 @@ def decide(now: float, s: Snapshot, pace: Pace) -> tuple[list[Action], float | N
         d = replace(d, opening=d.opening + n, size=d.size + n, begun=d.begun + n)
     wakes += _some(next_look(now, d))
 
-    if s.verifying is not None:
-        give_up_at = s.verifying_since + pace.check_timeout
+    for seat, verification in s.verifying.items():
+        give_up_at = verification.since + pace.check_timeout
         if give_up_at <= now:
-            actions.append(Abandon(s.verifying))
+            actions.append(Abandon(seat))
         else:
             wakes.append(give_up_at)
-    elif s.idle:
-        care, wake = _care(now, s.idle, d, pace)
+    if any(isinstance(a, Verify) for a in actions):
+        wakes.append(now + pace.check_timeout)
+    elif s.idle and not s.verifying:
+        care, wake = _care(now, s, d, pace)
         actions += care
         wakes.append(wake)
 
-    spare = len(s.idle) - sum(isinstance(a, (Verify, Retire)) for a in actions)
-    above = d.size - d.opening - d.floor - sum(isinstance(a, Retire) for a in actions)
-    yielded = max(0, min(s.owed, spare, above))
-    if yielded:
-        actions.append(Yield(yielded))
-    elif d.size > d.floor:
-        period_ends = s.idle_low_since + pace.idle_timeout
-        if period_ends <= now:
-            actions.append(Shrink(max(0, min(s.idle_low, spare, above))))
-            wakes.append(now + pace.idle_timeout)
-        else:
-            wakes.append(period_ends)
+    fewer, later = _fewer(now, s, d, pace, actions)
+    actions += fewer
+    wakes += _some(later)
     return actions, min(wakes, default=None)
 
 
-def _care(now: float, idle: Sequence[Seat], d: Demand, pace: Pace) -> tuple[list[Action], float]:
+def _fewer(
+    now: float, s: Snapshot, d: Demand, pace: Pace, actions: Sequence[Action]
+) -> tuple[list[Action], float | None]:
+    """Those above the floor that siblings want, or that nobody needed; and the next look at them.
+
+    *actions* are those decided on already.
+    """
+    retired = sum(isinstance(a, Retire) for a in actions)
+    spare = len(s.idle) - retired - sum(isinstance(a, Verify) for a in actions)
+    above = d.size - d.opening - d.floor - retired
+    yielded = max(0, min(s.owed, spare, above))
+    if yielded:
+        return [Yield(yielded)], None
+    if d.size <= d.floor:
+        return [], None
+    period_ends = s.idle_low_since + pace.idle_timeout
+    if period_ends > now:
+        return [], period_ends
+    return [Shrink(max(0, min(s.idle_low, spare, above)))], now + pace.idle_timeout
+
+
+def _verifications_asked_for(s: Snapshot) -> Iterator[Verify]:
+    """Those that cannot be done one after the other: somebody waits, or has met a dead one."""
+    if doubted := [seat for seat in s.idle if seat.proved_at < s.doubted_at]:
+        yield from (Verify(seat, likely=False) for seat in doubted)
+    elif s.demand.waiting:
+        # Whoever waits beside idle connections was not given one, for all have been idle too long.
+        likeliest = sorted(s.idle, key=_proved_at, reverse=True)
+        for seat in likeliest[: max(0, s.demand.for_queue)]:
+            yield Verify(seat, for_waiter=True)
+
+
+def _care(now: float, s: Snapshot, d: Demand, pace: Pace) -> tuple[list[Action], float]:
     """The one idle connection that needs replacing or verifying most, and the next look at them."""
-    retiring = min(idle, key=_retire_at)
-    oldest = min(idle, key=_proved_at)
+    retiring = min(s.idle, key=_retire_at)
+    oldest = min(s.idle, key=_proved_at)
+    retire_at = max(retiring.retire_at, s.retire_from)
     verify_at = oldest.proved_at + pace.refresh_interval
-    if retiring.retire_at > now and verify_at > now:
-        return [], min(retiring.retire_at, verify_at)
+    if retire_at > now and verify_at > now:
+        return [], min(retire_at, verify_at)
     # With the others lent out, a request is about to ask for the last idle one: let it.
-    needed = len(idle) == 1 and d.lent > 0
+    needed = len(s.idle) == 1 and d.lent > 0
     later = now + pace.check_timeout
-    if retiring.retire_at <= now:
+    if retire_at <= now:
         # Both steps of a replacement follow from the counts, so it does not matter who opened the
         # one too many. Where the pool is full, the old one has to make the place.
         if d.size - d.opening > d.floor or d.size >= d.max_size:
@@ -182,6 +235,15 @@ def lifetime(nth: int, max_lifetime: float, offset: float) -> float:
     """
     place = (offset + nth * GOLDEN) % 1.0
     return max_lifetime * (1.0 - HEADROOM - SPREAD * place)
+
+
+def between_retirements(size: int, max_lifetime: float) -> float:
+    """Seconds that pass at least between two retirements in a pool of *size* connections.
+
+    Half of what lies between them on average. It matters when many are due at once: after the clock
+    has jumped, since the machine or the container slept.
+    """
+    return max_lifetime * SPREAD / (2 * max(1, size))
 
 
 def _retire_at(seat: Seat) -> float:

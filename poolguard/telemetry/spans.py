@@ -9,6 +9,7 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
 from opentelemetry.util.types import AttributeValue
 
+from ..clock import now as clock
 from ..listener import AcquireEnded, Connected, Listener
 from .request import CURRENT, local_span, tracer
 
@@ -44,7 +45,7 @@ class SpanListener(Listener):
 def _add_spans(event: AcquireEnded, parent: trace.Span) -> None:
     # Read in this order: what may pass between the two moves the spans later, and so neither before
     # the request's begin nor past this moment.
-    now = time.monotonic()
+    now = clock()
     to_epoch = time.time_ns() - int(now * 1e9)
     attributes: dict[str, AttributeValue] = {
         "db.client.connection.pool.name": event.pool,

@@ -49,7 +49,7 @@ def test_the_end_of_a_connection_is_counted_once(order: str) -> None:
         made.ended(seat)
     made.tell()
     assert recorder.closes == ["lost"]
-    assert made.status(Counts(0, 0, 0, 0, 0, 1))["closed"] == {"lost": 1}
+    assert made.status(Counts(0, 0, 0, 0, 0, 1, 0))["closed"] == {"lost": 1}
 
 
 def test_a_slot_is_given_back_once() -> None:

@@ -19,7 +19,14 @@ from poolguard.pool.sync import GuardedPool
 from tests.pool.support import Face, Kind, eventually, in_loop, opened
 
 PAIRS = [(GuardedPool, ConnectionPool), (AsyncGuardedPool, AsyncConnectionPool)]
-OURS = ["ledger", "listener", "max_connecting", "refresh_interval", "check_timeout"]
+OURS = [
+    "ledger",
+    "listener",
+    "max_connecting",
+    "refresh_interval",
+    "check_timeout",
+    "check_after_idle",
+]
 
 
 @pytest.mark.parametrize(("ours", "theirs"), PAIRS)

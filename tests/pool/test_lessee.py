@@ -161,7 +161,7 @@ def test_a_pool_that_starves_looks_again_when_it_may_ask_again(
     )
     began = monotonic()
     books.opened("shop", began, lambda: None)
-    counts = Counts(size=0, idle=0, waiting=1, idle_low=0, min_size=0, max_size=1)
+    counts = Counts(size=0, idle=0, waiting=1, idle_low=0, min_size=0, max_size=1, taken_free=0)
     for _ in range(2):
         openings, actions, at = books.look(began, counts, [])
         assert (openings, actions) == ([], [])

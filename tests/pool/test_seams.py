@@ -131,9 +131,29 @@ CONTRACT: dict[str, list[Callable[[type[Any]], None]]] = {
         calls("getconn", "self._check_open_getconn()"),
         calls("wait", "self._check_open_getconn()"),
     ],
+    "_getconn_with_check_loop": [
+        method("_getconn_with_check_loop", "deadline", also_async=True),
+        calls("getconn", "self._getconn_with_check_loop(deadline)"),
+    ],
+    "_getconn_unchecked": [method("_getconn_unchecked", "timeout", also_async=True)],
+    "_check": [calls("_check_connection", "if not self._check:")],
     "_check_connection": [
         method("_check_connection", "conn", also_async=True),
         calls("_getconn_with_check_loop", "self._check_connection(conn)"),
+    ],
+    "_putconn": [method("_putconn", "conn", "from_getconn", also_async=True)],
+    "_open_implicit": [attribute("_open_implicit", bool)],
+    "_maybe_close_connection": [
+        method("_maybe_close_connection", "conn", also_async=True),
+        calls("putconn", "self._maybe_close_connection(conn)"),
+    ],
+    "_set_connection_expiry_date": [
+        method("_set_connection_expiry_date", "conn", also_async=False),
+        calls("_connect", "self._set_connection_expiry_date(conn)"),
+    ],
+    "conn._expire_at": [
+        calls("_set_connection_expiry_date", "conn._expire_at = "),
+        calls("_return_connection", "conn._expire_at <= monotonic()"),
     ],
     "_lock": [lock],
     "_nconns": [nconns, attribute("_nconns", int)],
@@ -144,8 +164,14 @@ CONTRACT: dict[str, list[Callable[[type[Any]], None]]] = {
     "_max_size": [attribute("_max_size", int), calls("resize", "self._max_size = max_size")],
     "_stats": [attribute("_stats", Counter)],
     "_CONNECTIONS_LOST": [attribute("_CONNECTIONS_LOST", str)],
+    "_REQUESTS_NUM": [
+        attribute("_REQUESTS_NUM", str),
+        calls("getconn", "self._stats[self._REQUESTS_NUM] += 1"),
+    ],
     "_closed": [attribute("_closed", bool), calls("close", "self._closed = True")],
-    "conn._pool": [],  # test_a_pooled_connection_is_collected_without_a_warning
+    "conn._pool": [
+        calls("_getconn_unchecked", "conn._pool = self")
+    ],  # and test_a_pooled_connection_is_collected_without_a_warning
 }
 
 

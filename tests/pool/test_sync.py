@@ -13,6 +13,7 @@ import pytest
 
 from poolguard.budget.ledger import StaticLedger
 from poolguard.errors import ForkError
+from poolguard.pool.seat import Seat
 from poolguard.pool.sync import GuardedPool
 from tests.pool.support import Recorder, held_elsewhere, in_child
 from tests.support import until
@@ -148,10 +149,10 @@ def test_one_that_ends_while_it_is_being_returned_is_not_left_in_the_pool(
     class Unlucky(GuardedPool[Any]):
         victim: Any = None
 
-        def _may_join(self, conn: Any) -> bool:
-            joins = super()._may_join(conn)
-            if conn is self.victim:
-                pid = conn.info.backend_pid
+        def _joins_at_once(self, seat: Seat) -> bool:
+            joins = super()._joins_at_once(seat)
+            if self.victim is not None and seat.conn is self.victim:
+                pid = self.victim.info.backend_pid
                 admin.execute("SELECT pg_terminate_backend(%s)", [pid])
                 until(lambda: recorder.closes == ["lost"])
             return joins

@@ -19,6 +19,7 @@ from poolguard.pool.upkeep import (
     Retire,
     Shrink,
     Snapshot,
+    Verification,
     Verify,
     Yield,
     decide,
@@ -45,6 +46,8 @@ def pool(
     floor: int | None = None,
     max_size: int = 10,
     verifying: Seat | None = None,
+    since: float = NOW,
+    likely: bool = True,
     retry_at: float | None = None,
     starved: bool = False,
     **others: float,
@@ -66,7 +69,8 @@ def pool(
         retry_at=retry_at,
         starved=starved,
     )
-    made = Snapshot(demand, idle, verifying, NOW, 0, NOW, "replace")
+    under_way = {} if verifying is None else {verifying: Verification(since, likely)}
+    made = Snapshot(demand, idle, under_way, 0.0, 0, NOW, "replace")
     return replace(made, **others)  # type: ignore[arg-type]
 
 
@@ -127,10 +131,10 @@ def test_the_last_idle_one_is_left_to_requests_while_others_are_lent() -> None:
 
 def test_a_verification_without_answer_is_given_up() -> None:
     silent = seat(proved=30)
-    waiting = pool(verifying=silent, verifying_since=NOW - 0.4)
+    waiting = pool(verifying=silent, since=NOW - 0.4)
     assert now(waiting) == []
     assert wake(waiting) == pytest.approx(0.6)
-    assert now(pool(verifying=silent, verifying_since=NOW - 1.0)) == [Abandon(silent)]
+    assert now(pool(verifying=silent, since=NOW - 1.0)) == [Abandon(silent)]
 
 
 # -- replacing before retirement

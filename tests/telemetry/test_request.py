@@ -12,6 +12,7 @@ from opentelemetry.sdk.trace import Span
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags
 
+from poolguard import clock
 from poolguard.listener import AcquireEnded, Connected, Outcome, Place
 from poolguard.telemetry.request import Request
 
@@ -23,7 +24,7 @@ TRACEPARENT = {"traceparent": f"00-{TRACE:032x}-{PARENT:016x}-01"}
 
 def acquire(outcome: Outcome = "acquired", wait: float = 0.0) -> AcquireEnded:
     """An acquire that has just ended, after *wait* seconds."""
-    now = time.monotonic()
+    now = clock.now()
     connected = None
     if outcome in ("acquired", "waited", "created"):
         connected = Connected("main", "growth", now - wait, now, Place("db", 5432, "shop"))

@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace import ReadableSpan, Span
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from poolguard import Guard
+from poolguard import Guard, clock
 from poolguard.lab.postgres import PrivatePostgres
 from poolguard.pool.errors import PoolClosed, PoolTimeout, TooManyRequests
 from poolguard.telemetry import spans as spans_module
@@ -232,14 +232,15 @@ def test_none_of_them(dsn: str, exported: InMemorySpanExporter) -> None:
 # -- when it was -------------------------------------------------------------------------------
 
 
-class Preempted:
-    """The clocks, where after each reading another thread runs for a while."""
+def preempted_clock() -> float:
+    """The pool's clock, where after each reading another thread runs for a while."""
+    now = clock.now()
+    time.sleep(0.02)
+    return now
 
-    @staticmethod
-    def monotonic() -> float:
-        now = time.monotonic()
-        time.sleep(0.02)
-        return now
+
+class Preempted:
+    """The clock of the spans, likewise."""
 
     @staticmethod
     def time_ns() -> int:
@@ -254,6 +255,7 @@ def test_its_time_is_within_the_requests_whenever_threads_switch(
     """The pool's times are of another clock: what passes between reading both must not matter."""
     guard = opened(dsn, **TWO)
     monkeypatch.setattr(spans_module, "time", Preempted)
+    monkeypatch.setattr(spans_module, "clock", preempted_clock)
     with lent(guard), serving() as server, guard.connection():
         pass
     for span in (*named(exported, "pool.acquire"), *named(exported, "pool.connect")):
