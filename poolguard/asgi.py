@@ -24,6 +24,7 @@ from time import monotonic
 from typing import Any
 
 from . import registry
+from .borrower import CURRENT
 from .errors import PoolguardError
 from .guards import Guard
 from .guards import guard as guard_of
@@ -71,7 +72,7 @@ class PoolGuardMiddleware:
         return await self.app(scope, receive, send)
 
     async def _request(self, scope: Scope, receive: Receive, send: Send) -> Any:
-        from .telemetry.request import CURRENT, Request
+        from .telemetry.request import Request
 
         loop = asyncio.get_running_loop()
         for guard in _guards(self._guard):

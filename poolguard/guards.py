@@ -271,6 +271,7 @@ class Guard:
             "acquires": {},
             "created": {},
             "closed": {},
+            "leaks": {},
             "warmup": {"asked": None, "opened": 0, "seconds": None},
             "last_error": None,
         }

@@ -19,6 +19,8 @@ __all__ = [
     "ConnectFailed",
     "Connected",
     "CreateReason",
+    "Leak",
+    "LeakKind",
     "Listener",
     "Listeners",
     "Outcome",
@@ -40,6 +42,11 @@ CloseReason = Literal["lost", "idle", "lifetime", "discarded", "yielded", "shutd
 """Why a connection ended: the server or the network ended it; it was idle above the floor; it was
 old; it came back unfit for use, or the pool was drained; another worker of the same budget needed
 its slot; the pool was closed."""
+
+LeakKind = Literal["overdue", "returned", "unreturned", "nested", "collected"]
+"""What is wrong with a lent connection: it is held longer than ``leak_after``; such a one came back
+after all; the request that took it has ended; its request acquires another one of the same pool;
+nobody refers to it any more, so that it cannot be returned."""
 
 E = TypeVar("E")
 
@@ -107,6 +114,23 @@ class Warmed:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class Leak:
+    """Somebody has a connection in a way that can empty the pool."""
+
+    pool: str
+    kind: LeakKind
+    held: float
+    """Seconds for which he has had it."""
+    borrower: str | None
+    """The request, as ``GET /path``; None where it is not known."""
+    stack: tuple[str, ...]
+    """Where it was taken, innermost first; where it is acquired, for ``nested``. Empty where
+    ``leak_after`` is 0, except for ``nested``."""
+    times: int
+    """How often this kind has been noticed in this pool."""
+
+
 class Listener:
     """Told of a pool's events. Every method does nothing by default: define those you need.
 
@@ -123,6 +147,8 @@ class Listener:
     def closed(self, event: Closed, /) -> None: ...
 
     def warmed(self, event: Warmed, /) -> None: ...
+
+    def leak(self, event: Leak, /) -> None: ...
 
 
 class Listeners(Listener):
@@ -156,6 +182,10 @@ class Listeners(Listener):
     def warmed(self, event: Warmed, /) -> None:
         for listener in self._listeners:
             _tell(listener.warmed, event)
+
+    def leak(self, event: Leak, /) -> None:
+        for listener in self._listeners:
+            _tell(listener.leak, event)
 
 
 def hears_acquires(listener: Listener) -> bool:

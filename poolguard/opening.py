@@ -116,6 +116,7 @@ class _Opening:
             "refresh_interval": s.refresh_interval,
             "check_timeout": s.check_timeout,
             "check_after_idle": s.check_after_idle,
+            "leak_after": s.leak_after,
         }
 
     def _connect_arguments(self, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from . import registry
+from .borrower import CURRENT
 from .guards import Guard
 from .guards import guard as guard_of
 
@@ -103,8 +104,6 @@ class _Visit:
     """A request being current in this context, from its entry to its end."""
 
     def __init__(self, request: Request) -> None:
-        from .telemetry.request import CURRENT
-
         self._request = request
         self._status: int | None = None
         self._before = CURRENT.get()  # another middleware of ours, further out
@@ -123,8 +122,6 @@ class _Visit:
 
     def end(self, error: BaseException | None = None) -> None:
         """The response is complete, or the application has failed."""
-        from .telemetry.request import CURRENT
-
         self._request.end(self._status, error)
         # No token: a server may close the body in another context than the one of the call.
         if CURRENT.get() is self._request:

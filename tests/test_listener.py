@@ -13,6 +13,7 @@ from poolguard.listener import (
     Closed,
     Connected,
     ConnectFailed,
+    Leak,
     Listener,
     Listeners,
     Place,
@@ -26,6 +27,7 @@ EVENTS = {
     "connect_failed": ConnectFailed("main", "growth", 1.0, 2.0, "OperationalError: no"),
     "closed": Closed("main", "idle", 60.0),
     "warmed": Warmed("main", 2, 2, 0.1),
+    "leak": Leak("main", "overdue", 12.5, "GET /orders", ("shop.py:7 in orders",), 1),
 }
 
 
@@ -48,6 +50,9 @@ class Recorder(Listener):
     def warmed(self, event: Warmed, /) -> None:
         self.told.append(("warmed", event))
 
+    def leak(self, event: Leak, /) -> None:
+        self.told.append(("leak", event))
+
 
 class Failing(Listener):
     def __init__(self, error: BaseException) -> None:
@@ -59,7 +64,7 @@ class Failing(Listener):
     def _fail(self, event: Any, /) -> None:
         raise self._error
 
-    acquire_ended = connected = connect_failed = closed = warmed = _fail
+    acquire_ended = connected = connect_failed = closed = warmed = leak = _fail
 
 
 def tell_all(listener: Listener) -> None:

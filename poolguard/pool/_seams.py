@@ -183,11 +183,6 @@ class Reader:
                 return True
         return False
 
-    def _note_request(self) -> None:
-        logger.info("connection requested from %r", self.name)
-        self._stats[self._REQUESTS_NUM] += 1
-        logger.info("connection given by %r", self.name)
-
     @contextmanager
     def _none_idle(self) -> Iterator[None]:
         """As if none were idle: who asks is queued, or rejected where the queue is full."""
@@ -199,6 +194,9 @@ class Reader:
             self._pool.extend(idle)
 
     def _joins_at_once(self, seat: Seat) -> bool:
+        raise NotImplementedError
+
+    def _give_back(self, seat: Seat) -> None:
         raise NotImplementedError
 
     def _is_unfit_after(self, error: BaseException, conn: Any) -> bool:
@@ -224,7 +222,9 @@ class Reader:
         if self._is_stale(seat, now):
             return None
         conn = self._pool.popleft()
-        self._fewer_idle()
+        left = len(self._pool)
+        if left < self._nconns_min:  # noqa: PLR1730 - min() takes twice as long, here it matters
+            self._nconns_min = left
         seat.was_free = True
         self._taken_free += 1
         conn._pool = self
@@ -344,7 +344,9 @@ class SyncSeams(Reader, ConnectionPool[CT], Generic[CT]):
             conn: CT | None = self._next_free(now)
         if conn is None:
             return None
-        self._note_request()
+        logger.info("connection requested from %r", self.name)
+        self._stats[self._REQUESTS_NUM] += 1
+        logger.info("connection given by %r", self.name)
         return conn
 
     def _get_ready_connection(self, timeout: float | None) -> CT | None:
@@ -381,7 +383,10 @@ class SyncSeams(Reader, ConnectionPool[CT], Generic[CT]):
             sleep(pause.next(at_once=at_once))
 
     def _maybe_close_connection(self, conn: CT) -> bool:
-        conn._poolguard_seat.lent = False  # type: ignore[attr-defined]
+        seat: Seat = conn._poolguard_seat  # type: ignore[attr-defined]
+        seat.lent = False
+        if seat.hold is not None:
+            self._give_back(seat)
         error = sys.exc_info()[1]
         if error is not None and self._is_unfit_after(error, conn) and not self._closed:
             self._close_connection(conn)
@@ -477,7 +482,9 @@ class AsyncSeams(Reader, AsyncConnectionPool[ACT], Generic[ACT]):
         conn: ACT | None = self._next_free(now)
         if conn is None:
             return None
-        self._note_request()
+        logger.info("connection requested from %r", self.name)
+        self._stats[self._REQUESTS_NUM] += 1
+        logger.info("connection given by %r", self.name)
         return conn
 
     async def _get_ready_connection(self, timeout: float | None) -> ACT | None:
@@ -514,7 +521,10 @@ class AsyncSeams(Reader, AsyncConnectionPool[ACT], Generic[ACT]):
             await asyncio.sleep(pause.next(at_once=at_once))
 
     async def _maybe_close_connection(self, conn: ACT) -> bool:
-        conn._poolguard_seat.lent = False  # type: ignore[attr-defined]
+        seat: Seat = conn._poolguard_seat  # type: ignore[attr-defined]
+        seat.lent = False
+        if seat.hold is not None:
+            self._give_back(seat)
         error = sys.exc_info()[1]
         if error is not None and self._is_unfit_after(error, conn) and not self._closed:
             await self._close_connection(conn)

@@ -21,6 +21,7 @@ from psycopg_pool.abc import (
     AsyncKwargsParam,
 )
 
+from ..borrower import CURRENT
 from ..budget.ledger import Ledger, Orphan
 from ..budget.session import ASK_ALIVE, gone_among, pids_of
 from ..clock import now as clock
@@ -71,14 +72,18 @@ class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
         refresh_interval: float = 25.0,
         check_timeout: float = 1.0,
         check_after_idle: float = 30.0,
+        leak_after: float = 0.0,
     ) -> None:
-        self._books = Books(
-            ledger=ledger,
-            listener=listener or Listener(),
-            pace=Pace(refresh_interval, check_timeout, max_idle, check_after_idle),
-            max_connecting=max_connecting,
-            max_lifetime=max_lifetime,
-            reconnect_timeout=reconnect_timeout,
+        self._keep(
+            Books(
+                ledger=ledger,
+                listener=listener or Listener(),
+                pace=Pace(refresh_interval, check_timeout, max_idle, check_after_idle),
+                max_connecting=max_connecting,
+                max_lifetime=max_lifetime,
+                reconnect_timeout=reconnect_timeout,
+                leak_after=leak_after,
+            )
         )
         self._warm_event: asyncio.Event | None = None
         self._tasks_under_way: set[asyncio.Task[None]] = set()
@@ -102,7 +107,7 @@ class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
             reconnect_failed=reconnect_failed,
             num_workers=num_workers,
         )
-        self._books.name = self.name
+        self._books.named(self.name)
 
     # -- what users call -----------------------------------------------------------------------
 
@@ -114,6 +119,9 @@ class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
         process that opened the pool.
         """
         began = clock()
+        borrower = CURRENT.get()
+        if borrower is not None and borrower.loans:
+            self._asks_again(borrower)
         conn = self._free_conn(timeout, began)
         if conn is None:
             try:
@@ -125,8 +133,10 @@ class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
                 raise explained from None
         seat: Seat = conn._poolguard_seat  # type: ignore[attr-defined]
         seat.lent = True
-        if not seat.was_free or self._books.heard or seat.connected_at >= began:
-            self._books.acquired(began, seat)
+        if self._tells_acquires or not seat.was_free or seat.connected_at >= began:
+            self._acquires.ended(began, seat)
+        if borrower is not None or self._watches_leaks:
+            self._holds.lent(seat, borrower)
         return conn
 
     async def open(self, wait: bool = False, timeout: float = 30.0) -> None:

@@ -11,37 +11,34 @@ from __future__ import annotations
 import logging
 import math
 import random
-import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import psycopg_pool
 from psycopg.errors import ConnectionTimeout
 
 from ..budget.ledger import Backend, Ledger, Orphan
 from ..clock import now as clock
 from ..listener import (
-    AcquireEnded,
     Closed,
     CloseReason,
     Connected,
     ConnectFailed,
     CreateReason,
+    Leak,
     Listener,
     Listeners,
-    Outcome,
     Place,
     Warmed,
-    hears_acquires,
 )
 from ._seams import Counts
+from .acquires import Acquires
 from .errors import PoolTimeout, TooManyRequests, describe, unfit
 from .growth import Demand, patience
+from .holds import Holds, log_leak
 from .lessee import Lessee
-from .outcome import OUTCOMES, judge
 from .seat import Seat
 from .upkeep import (
     EXPIRY,
@@ -88,13 +85,14 @@ class Books:
         max_connecting: int,
         max_lifetime: float,
         reconnect_timeout: float,
+        leak_after: float = 0.0,
     ) -> None:
         self.name = ""
         self.lessee = Lessee(ledger)
         # What a listener raises must not harm the pool: an acquire would lose its connection.
         self.listener = listener if isinstance(listener, Listeners) else Listeners([listener])
-        self.heard = hears_acquires(listener)
-        """Each acquire is to be told to somebody."""
+        self.acquires = Acquires(self.listener)
+        self.holds = Holds(leak_after, self._leaked)
         self.alert = False
         """A connection that comes in may have other things to do than to join the pool."""
         self.pace = pace
@@ -113,10 +111,6 @@ class Books:
         self.leaving = False
         """The process will end: what is idle is closed, nothing is kept warm."""
         self._opened_at = 0.0
-        self._acquires_lock = threading.Lock()
-        self._taken_in_vain = 0
-        """Free connections that were taken, and did not make an acquire one that just acquired."""
-        self._acquires: dict[Outcome, int] = dict.fromkeys(OUTCOMES, 0)
         self._created: dict[CreateReason, int] = {}
         self._closed: dict[CloseReason, int] = {}
 
@@ -137,6 +131,14 @@ class Books:
         self._nth = 0
         self._offset = random.random()
 
+    def named(self, name: str) -> None:
+        """The pool is called so."""
+        self.name = self.acquires.pool = self.holds.pool = name
+
+    def _leaked(self, leak: Leak) -> None:
+        self._news.append(partial(log_leak, leak))
+        self._news.append(partial(self.listener.leak, leak))
+
     def tell(self) -> None:
         """Tell the listeners what happened since the last call. Not to be called under a lock."""
         while self._news:
@@ -150,7 +152,7 @@ class Books:
 
     def opened(self, name: str, now: float, ring: Callable[[], None]) -> None:
         """The pool is open from *now* on; *ring*, from any thread, makes it look at itself."""
-        self.name = name
+        self.named(name)
         self._opened_at = self._idle_low_since = now
         self.lessee.opened(ring)
 
@@ -160,7 +162,8 @@ class Books:
 
     def disown(self) -> None:
         """In a forked child: a lock that was held at the fork is held for ever."""
-        self._acquires_lock = threading.Lock()
+        self.acquires.disown()
+        self.holds.disown()
 
     def look(
         self, now: float, counts: Counts, idle: Sequence[Seat]
@@ -182,6 +185,8 @@ class Books:
         again = self.lessee.starved_until(now)
         if wanted > 0 and again is not None and again < math.inf:
             wake = again if wake is None else min(wake, again)
+        overdue = self.holds.overdue(now)
+        wake = min((at for at in (wake, overdue) if at is not None), default=None)
         self.alert = self.leaving or self.lessee.returned_owed > 0 or self.lessee.asks
         return openings, [a for a in actions if not isinstance(a, Open)], wake
 
@@ -394,23 +399,6 @@ class Books:
         """Say which session the seat's connection is with."""
         self.lessee.seated(seat, backend)
 
-    # -- acquires ------------------------------------------------------------------------------
-
-    def acquired(self, began: float, seat: Seat) -> None:
-        """An acquire that began at *began* was given the connection of *seat*."""
-        outcome = judge(
-            began=began, connected=seat.connected_at, was_free=seat.was_free or seat.vouched
-        )
-        # A free connection was counted when it was taken, under the lock that is held then anyway.
-        if not seat.was_free or outcome != "acquired":
-            with self._acquires_lock:  # an increment alone may lose one when threads switch in it
-                self._acquires[outcome] += 1
-                self._taken_in_vain += seat.was_free
-        if self.heard:
-            self.listener.acquire_ended(
-                AcquireEnded(self.name, outcome, began, clock(), seat.connected)
-            )
-
     def check_failed(self, seat: Seat, began: float, *, dead: bool) -> bool:
         """The ``check`` callback, asked at *began*, has refused the connection of *seat*. True: an
         acquire goes on at once, since it was an old one that has died, of which there may be more.
@@ -418,27 +406,10 @@ class Books:
         if dead:
             self.doubt(began)
         was_free = seat.was_free
-        self.spoil(seat)
+        self.acquires.spoil(seat)
         return dead and was_free
 
-    def spoil(self, seat: Seat) -> None:
-        """The connection of *seat* is not one that an acquire has just taken."""
-        seat.vouched = False
-        if seat.was_free:
-            seat.was_free = False
-            with self._acquires_lock:
-                self._taken_in_vain += 1
-
-    def refused(self, began: float, error: BaseException) -> None:
-        """An acquire that began at *began* ended without a connection."""
-        outcome: Outcome = "error"
-        if isinstance(error, psycopg_pool.PoolTimeout):
-            outcome = "timeout"
-        elif isinstance(error, psycopg_pool.TooManyRequests):
-            outcome = "rejected"
-        with self._acquires_lock:
-            self._acquires[outcome] += 1
-        self.listener.acquire_ended(AcquireEnded(self.name, outcome, began, clock(), None))
+    # -- errors --------------------------------------------------------------------------------
 
     def timeout_error(self, elapsed: float, counts: Counts) -> PoolTimeout:
         """The error of an acquire that found no connection within its time."""
@@ -476,9 +447,6 @@ class Books:
 
     def status(self, counts: Counts) -> dict[str, Any]:
         """The pool's part of a guard's status: plain data."""
-        with self._acquires_lock:
-            acquires = dict(self._acquires)
-            acquires["acquired"] += counts.taken_free - self._taken_in_vain
         return {
             "name": self.name,
             "floor": counts.min_size,
@@ -487,9 +455,10 @@ class Books:
             "used": self._lent(counts),
             "opening": self.opening,
             "waiting": counts.waiting,
-            "acquires": {outcome: n for outcome, n in acquires.items() if n},
+            "acquires": self.acquires.counts(counts.taken_free),
             "created": dict(self._created),
             "closed": dict(self._closed),
+            "leaks": self.holds.counts,
             "warmup": {
                 "asked": self.asked or counts.min_size,
                 "opened": self._created.get("warmup", 0),

@@ -18,11 +18,14 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import ReferenceType, WeakSet, ref
 
 from ..budget.ledger import Slot
 from ..listener import CloseReason, Connected
+
+if TYPE_CHECKING:
+    from .holds import Hold
 
 __all__ = ["Seat", "Watch"]
 
@@ -44,6 +47,7 @@ class Seat:
         "expires_at",
         "fresh",
         "gone",
+        "hold",
         "lent",
         "proved_at",
         "reason",
@@ -75,6 +79,8 @@ class Seat:
         """It comes from a verification that a waiter has asked for, and is as good as free."""
         self.lent = False
         """Somebody has it, and is to return it."""
+        self.hold: Hold | None = None
+        """Who has it, where that is of interest."""
         self.reason: CloseReason | None = None
         """Set by whoever closes the connection of his own will."""
         self.gone = False
@@ -107,6 +113,8 @@ class Seat:
     def _dropped(self, _: object) -> None:
         # psycopg_pool does not close connections that it finds broken, nor do applications always.
         # No lock may be taken here: the collector runs at any time, also while one is held.
+        if self.lent:
+            self.reason = self.reason or "discarded"
         self.hang_up()
 
     def hang_up(self) -> None:

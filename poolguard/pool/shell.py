@@ -7,19 +7,23 @@ what remains is a list of I/O to do, which each pool does in its own way.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from weakref import WeakSet
 
 import psycopg_pool
 
+from ..borrower import Borrower
 from ..budget.ledger import Backend, Orphan
 from ..clock import now as clock
 from ..errors import ForkError
 from ..listener import CloseReason
 from ._seams import Reader, seat_of
+from .acquires import Acquires
 from .books import Books, Opening
 from .errors import PoolClosed
+from .holds import Holds
 from .seat import Seat, Watch
 from .upkeep import Abandon, Retire, Shrink, Verify, Yield
 
@@ -52,6 +56,18 @@ class Shell(Reader):
     name: str
     _books: Books
     _watch: Watch
+    _acquires: Acquires
+    _holds: Holds
+    _tells_acquires: bool
+    _watches_leaks: bool
+    _ended_while_lent: Sequence[Seat] = ()
+
+    def _keep(self, books: Books) -> None:
+        self._books = books
+        self._acquires = books.acquires
+        self._holds = books.holds
+        self._tells_acquires = books.acquires.heard
+        self._watches_leaks = books.holds.leak_after > 0
 
     def _new_watch(self) -> Watch:
         """The watch on the sockets, which hears the siblings too."""
@@ -66,11 +82,7 @@ class Shell(Reader):
     def _round(self, ended: list[Seat]) -> Round:
         """Book what ended, decide what is due. Call it under the lock, or on the loop."""
         done = Round()
-        for seat in ended:
-            self._books.ended(seat)
-            conn = seat.conn
-            if conn is not None and seat.reason is None and self._lost_idle(conn):
-                done.dead.append(conn)
+        self._book(ended, done)
         now = clock()
         done.openings, actions, done.wake = self._books.look(now, self.counts(), self._idle_seats())
         self._resized_by(len(done.openings))
@@ -100,6 +112,26 @@ class Shell(Reader):
                 action.seat.cut()
         self._ask(now, done)
         return done
+
+    def _book(self, ended: list[Seat], done: Round) -> None:
+        lent = [*self._ended_while_lent]
+        for seat in ended:
+            self._books.ended(seat)
+            conn = seat.conn
+            if conn is not None and seat.reason is None and self._lost_idle(conn):
+                done.dead.append(conn)
+            elif seat.lent:
+                lent.append(seat)
+        self._ended_while_lent = [seat for seat in lent if not self._is_collected(seat)]
+
+    def _is_collected(self, seat: Seat) -> bool:
+        """Whether there is no need to wait for a lent connection that has ended: it was returned,
+        or nobody has it any more, who could return it. Then its place in the pool is free."""
+        if seat.lent and seat.conn is None:
+            seat.lent = False
+            self._resized_by(-1)
+            self._holds.collected(seat)
+        return not seat.lent
 
     def _yield_one(self, conn: Any, done: Round) -> None:
         seat = seat_of(conn)
@@ -158,6 +190,16 @@ class Shell(Reader):
         books, proved_at = self._books, seat.proved_at
         return now - proved_at > books.check_after_idle or proved_at < books.doubted_at
 
+    def _asks_again(self, borrower: Borrower) -> None:
+        """A request that has connections already acquires one of this pool."""
+        self._holds.asked(borrower)
+        self._books.tell()
+
+    def _give_back(self, seat: Seat) -> None:
+        """A connection is returned of which it is known who had it."""
+        self._holds.returned(seat)
+        self._books.tell()
+
     def _is_unfit_after(self, error: BaseException, conn: Any) -> bool:
         """A connection is returned while *error* is on its way. True: it is to be closed."""
         seat = seat_of(conn)
@@ -170,7 +212,7 @@ class Shell(Reader):
 
     def _spoil(self, conn: Any) -> None:
         if (seat := seat_of(conn)) is not None:
-            self._books.spoil(seat)
+            self._acquires.spoil(seat)
 
     def _ring(self) -> None:
         """Have the pool looked at now; nothing before it is opened, which looks anyway."""
@@ -263,7 +305,7 @@ class Shell(Reader):
         """Count an acquire's failure; returns the error to raise, in psycopg_pool's own family."""
         if self._forked:
             return error
-        self._books.refused(began, error)
+        self._acquires.refused(began, error)
         if isinstance(error, psycopg_pool.PoolTimeout):
             return self._books.timeout_error(clock() - began, self.counts())
         if isinstance(error, psycopg_pool.TooManyRequests):

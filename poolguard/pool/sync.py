@@ -13,6 +13,7 @@ from psycopg import Connection, Cursor
 from psycopg.rows import tuple_row
 from psycopg_pool.abc import CT, ConnectFailedCB, ConnectionCB, ConninfoParam, KwargsParam
 
+from ..borrower import CURRENT
 from ..budget.ledger import Ledger, Orphan
 from ..budget.session import ASK_ALIVE, gone_among, pids_of
 from ..clock import now as clock
@@ -40,6 +41,8 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
     :param refresh_interval: an idle connection is verified at least this often, in seconds.
     :param check_timeout: bound of one verification, in seconds.
     :param check_after_idle: one idle for longer, in seconds, is verified before it is lent.
+    :param leak_after: seconds after which a connection that is still lent is reported, with the
+        stack that took it; 0 (never) by default.
 
     It differs in two ways: it opens as many connections at once as are waited for, where
     psycopg_pool opens one after the other; and it notices earlier that a connection has died: one
@@ -74,14 +77,18 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
         refresh_interval: float = 25.0,
         check_timeout: float = 1.0,
         check_after_idle: float = 30.0,
+        leak_after: float = 0.0,
     ) -> None:
-        self._books = Books(
-            ledger=ledger,
-            listener=listener or Listener(),
-            pace=Pace(refresh_interval, check_timeout, max_idle, check_after_idle),
-            max_connecting=max_connecting,
-            max_lifetime=max_lifetime,
-            reconnect_timeout=reconnect_timeout,
+        self._keep(
+            Books(
+                ledger=ledger,
+                listener=listener or Listener(),
+                pace=Pace(refresh_interval, check_timeout, max_idle, check_after_idle),
+                max_connecting=max_connecting,
+                max_lifetime=max_lifetime,
+                reconnect_timeout=reconnect_timeout,
+                leak_after=leak_after,
+            )
         )
         self._warm = threading.Event()
         self._upkeep: threading.Thread | None = None
@@ -107,7 +114,7 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
             reconnect_failed=reconnect_failed,
             num_workers=num_workers,
         )
-        self._books.name = self.name
+        self._books.named(self.name)
 
     # -- what users call -----------------------------------------------------------------------
 
@@ -119,6 +126,9 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
         process that opened the pool.
         """
         began = clock()
+        borrower = CURRENT.get()
+        if borrower is not None and borrower.loans:
+            self._asks_again(borrower)
         conn = self._free_conn(timeout, began)
         if conn is None:
             try:
@@ -130,8 +140,10 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
                 raise explained from None
         seat: Seat = conn._poolguard_seat  # type: ignore[attr-defined]
         seat.lent = True
-        if not seat.was_free or self._books.heard or seat.connected_at >= began:
-            self._books.acquired(began, seat)
+        if self._tells_acquires or not seat.was_free or seat.connected_at >= began:
+            self._acquires.ended(began, seat)
+        if borrower is not None or self._watches_leaks:
+            self._holds.lent(seat, borrower)
         return conn
 
     def open(self, wait: bool = False, timeout: float = 30.0) -> None:

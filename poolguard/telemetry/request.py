@@ -9,22 +9,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from contextvars import ContextVar
 from time import time_ns
 from typing import TYPE_CHECKING
 
 from opentelemetry import context, propagate, trace
 from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, Status, StatusCode
 
+from ..borrower import CURRENT, Borrower
 from ..pool.outcome import worst
 
 if TYPE_CHECKING:
     from ..listener import AcquireEnded, Outcome
 
 __all__ = ["CURRENT", "Request", "local_span"]
-
-CURRENT: ContextVar[Request | None] = ContextVar("poolguard_request", default=None)
-"""The request that this context serves."""
 
 tracer = trace.get_tracer("poolguard")
 
@@ -39,7 +36,7 @@ def local_span() -> Span | None:
     return span if known.is_valid and not known.is_remote else None
 
 
-class Request:
+class Request(Borrower):
     """What one request acquired. Made by the middlewares at its entry.
 
     :param method: the HTTP method, for a span of our own.
@@ -64,6 +61,7 @@ class Request:
     )
 
     def __init__(self, method: str, path: str, headers: Mapping[str, str]) -> None:
+        super().__init__()
         self._began = time_ns()
         self._method = method
         self._path = path
@@ -83,6 +81,10 @@ class Request:
             f"<Request {self._method} {self._path} {self.outcome} acquires={self.acquires} "
             f"waited={self.waited} created={self.created} wait_time={self.wait_time:.6f}>"
         )
+
+    @property
+    def label(self) -> str:
+        return f"{self._method} {self._path}"
 
     @property
     def has_span(self) -> bool:
@@ -135,6 +137,7 @@ class Request:
 
     def end(self, status: int | None, error: BaseException | None = None) -> None:
         """The response is complete, or the application has failed. Only the first call counts."""
+        self.ended()
         with self._lock:
             span = self._span if self._own and not self._ended else None
             self._ended = True

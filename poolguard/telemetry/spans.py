@@ -9,9 +9,10 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
 from opentelemetry.util.types import AttributeValue
 
+from ..borrower import CURRENT
 from ..clock import now as clock
 from ..listener import AcquireEnded, Connected, Listener
-from .request import CURRENT, local_span, tracer
+from .request import Request, local_span, tracer
 
 if TYPE_CHECKING:
     from ..settings import Spans
@@ -34,7 +35,7 @@ class SpanListener(Listener):
 
     def acquire_ended(self, event: AcquireEnded, /) -> None:
         request = CURRENT.get()
-        bound = None if request is None else request.note(event)
+        bound = request.note(event) if isinstance(request, Request) else None
         if self._spans == "off" or (self._spans == "slow" and event.outcome == "acquired"):
             return
         parent = local_span() or bound

@@ -12,7 +12,8 @@ from opentelemetry import trace
 import poolguard
 from poolguard import registry
 from poolguard.asgi import App, PoolGuardMiddleware, Receive, Scope, Send
-from poolguard.telemetry.request import CURRENT, tracer
+from poolguard.borrower import CURRENT
+from poolguard.telemetry.request import tracer
 
 from .conftest import Spans
 

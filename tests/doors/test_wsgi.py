@@ -15,7 +15,7 @@ import pytest
 
 import poolguard
 from poolguard import registry
-from poolguard.telemetry.request import CURRENT
+from poolguard.borrower import CURRENT
 from poolguard.wsgi import PoolGuardMiddleware
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ import pytest
 from opentelemetry import trace
 
 import poolguard
-from poolguard.telemetry.request import CURRENT, tracer
+from poolguard.borrower import CURRENT
+from poolguard.telemetry.request import tracer
 from poolguard.wsgi import PoolGuardMiddleware
 
 from .conftest import Spans

@@ -23,6 +23,7 @@ from poolguard.listener import (
     Closed,
     Connected,
     ConnectFailed,
+    Leak,
     Listener,
     Outcome,
     Warmed,
@@ -91,7 +92,7 @@ class Recorder(Listener):
     def _remember(self, event: Any, /) -> None:
         self.events.append(event)
 
-    acquire_ended = connected = connect_failed = closed = warmed = _remember
+    acquire_ended = connected = connect_failed = closed = warmed = leak = _remember
 
     def of(self, kind: type[Any]) -> list[Any]:
         return [event for event in self.events if isinstance(event, kind)]
@@ -107,6 +108,10 @@ class Recorder(Listener):
     @property
     def closes(self) -> list[str]:
         return [event.reason for event in self.of(Closed)]
+
+    @property
+    def leaks(self) -> list[Leak]:
+        return self.of(Leak)
 
     @property
     def failures(self) -> list[ConnectFailed]:

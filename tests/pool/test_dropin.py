@@ -26,6 +26,7 @@ OURS = [
     "refresh_interval",
     "check_timeout",
     "check_after_idle",
+    "leak_after",
 ]
 
 

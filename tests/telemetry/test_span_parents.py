@@ -14,7 +14,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import NonRecordingSpan, SpanContext
 
 from poolguard import Guard
-from poolguard.telemetry.request import CURRENT, Request
+from poolguard.borrower import CURRENT
+from poolguard.telemetry.request import Request
 
 from .support import (
     TWO,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import poolguard
-from poolguard.telemetry.request import CURRENT
+from poolguard.borrower import CURRENT
+from poolguard.telemetry.request import Request
 from poolguard.wsgi import PoolGuardMiddleware
 
 from .endpoint import endpoint
@@ -13,7 +14,7 @@ from .endpoint import endpoint
 
 def _created(_: Any) -> bool:
     request = CURRENT.get()
-    return request is not None and request.created > 0
+    return isinstance(request, Request) and request.created > 0
 
 
 app = PoolGuardMiddleware(endpoint(poolguard.connection, _created))
