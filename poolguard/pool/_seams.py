@@ -60,6 +60,7 @@ from psycopg_pool import pool_async as async_module
 from psycopg_pool.abc import ACT, CT
 
 from ..clock import now as clock
+from .holds import Holds
 from .seat import Seat
 
 __all__ = ["AsyncSeams", "Counts", "Reader", "SyncSeams", "seat_of", "silence"]
@@ -107,6 +108,7 @@ class Reader:
     _closed: bool
     _open_implicit: bool
     _check: Any
+    _holds: Holds
     name: str
     _taken_free = 0
     _forked = False
@@ -194,9 +196,6 @@ class Reader:
             self._pool.extend(idle)
 
     def _joins_at_once(self, seat: Seat) -> bool:
-        raise NotImplementedError
-
-    def _give_back(self, seat: Seat) -> None:
         raise NotImplementedError
 
     def _is_unfit_after(self, error: BaseException, conn: Any) -> bool:
@@ -386,7 +385,7 @@ class SyncSeams(Reader, ConnectionPool[CT], Generic[CT]):
         seat: Seat = conn._poolguard_seat  # type: ignore[attr-defined]
         seat.lent = False
         if seat.hold is not None:
-            self._give_back(seat)
+            self._holds.returned(seat)
         error = sys.exc_info()[1]
         if error is not None and self._is_unfit_after(error, conn) and not self._closed:
             self._close_connection(conn)
@@ -524,7 +523,7 @@ class AsyncSeams(Reader, AsyncConnectionPool[ACT], Generic[ACT]):
         seat: Seat = conn._poolguard_seat  # type: ignore[attr-defined]
         seat.lent = False
         if seat.hold is not None:
-            self._give_back(seat)
+            self._holds.returned(seat)
         error = sys.exc_info()[1]
         if error is not None and self._is_unfit_after(error, conn) and not self._closed:
             await self._close_connection(conn)

@@ -121,7 +121,7 @@ class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
         began = clock()
         borrower = CURRENT.get()
         if borrower is not None and borrower.loans:
-            self._asks_again(borrower)
+            self._holds.asked(borrower)
         conn = self._free_conn(timeout, began)
         if conn is None:
             try:

@@ -92,7 +92,7 @@ class Books:
         # What a listener raises must not harm the pool: an acquire would lose its connection.
         self.listener = listener if isinstance(listener, Listeners) else Listeners([listener])
         self.acquires = Acquires(self.listener)
-        self.holds = Holds(leak_after, self._leaked)
+        self.holds = Holds(leak_after, self._leaked, self.tell)
         self.alert = False
         """A connection that comes in may have other things to do than to join the pool."""
         self.pace = pace

@@ -64,12 +64,16 @@ class Holds:
     """The connections of one pool that are lent, as far as they are watched.
 
     :param leak_after: seconds after which one is reported; 0: none is.
-    :param tell: takes what is to be told, in an order that is kept; it is called under locks.
+    :param note: takes what is to be told, also while a lock is held.
+    :param tell: tells what was noted.
     """
 
-    def __init__(self, leak_after: float, tell: Callable[[Leak], None]) -> None:
+    def __init__(
+        self, leak_after: float, note: Callable[[Leak], None], tell: Callable[[], None]
+    ) -> None:
         self.pool = ""
         self.leak_after = leak_after
+        self._note = note
         self._tell = tell
         self._lock = threading.Lock()
         self._watched: dict[Hold, None] = {}
@@ -94,7 +98,8 @@ class Holds:
             if isinstance(loan, Hold) and loan.of(self):
                 times = self._count("nested")
                 stack = here() if _is_said(times) else ()
-                self._note("nested", loan, clock(), stack, times)
+                self._report("nested", loan, clock(), stack, times)
+                self._tell()
                 return
 
     def lent(self, seat: Seat, borrower: Borrower | None) -> None:
@@ -113,16 +118,18 @@ class Holds:
         """The seat's connection comes back."""
         hold = self._drop(seat)
         if hold is not None and hold.told:
-            self._report("returned", hold, clock())
+            self._report("returned", hold, clock(), hold.stack)
+            self._tell()
 
     def collected(self, seat: Seat) -> None:
         """The seat's connection will never come back: nobody refers to it any more."""
         hold = self._drop(seat) or Hold(self, seat.connected_at, None, ())
-        self._report("collected", hold, clock())
+        self._report("collected", hold, clock(), hold.stack)
 
     def unreturned(self, hold: Hold) -> None:
         """The request that has it has ended."""
-        self._report("unreturned", hold, clock())
+        self._report("unreturned", hold, clock(), hold.stack)
+        self._tell()
 
     def overdue(self, now: float) -> float | None:
         """Report those that are held for too long; returns when to look again."""
@@ -134,7 +141,7 @@ class Holds:
             if hold.since + self.leak_after > now:
                 return hold.since + self.leak_after
             hold.told = True
-            self._report("overdue", hold, now)
+            self._report("overdue", hold, now, hold.stack)
         # None that is lent from now on will be due before.
         return now + self.leak_after
 
@@ -147,14 +154,17 @@ class Holds:
                 self._watched.pop(hold, None)
         return hold
 
-    def _report(self, kind: LeakKind, hold: Hold, now: float) -> None:
-        self._note(kind, hold, now, hold.stack, self._count(kind))
-
-    def _note(
-        self, kind: LeakKind, hold: Hold, now: float, stack: tuple[str, ...], times: int
+    def _report(
+        self,
+        kind: LeakKind,
+        hold: Hold,
+        now: float,
+        stack: tuple[str, ...],
+        times: int | None = None,
     ) -> None:
         by = None if hold.borrower is None else hold.borrower.label
-        self._tell(Leak(self.pool, kind, now - hold.since, by, stack, times))
+        times = times or self._count(kind)
+        self._note(Leak(self.pool, kind, now - hold.since, by, stack, times))
 
     def _count(self, kind: LeakKind) -> int:
         with self._lock:

@@ -14,7 +14,6 @@ from weakref import WeakSet
 
 import psycopg_pool
 
-from ..borrower import Borrower
 from ..budget.ledger import Backend, Orphan
 from ..clock import now as clock
 from ..errors import ForkError
@@ -183,22 +182,12 @@ class Shell(Reader):
 
     def _when_queued(self) -> None:
         counts = self.counts()
-        if counts.size < counts.max_size or counts.idle:
+        if counts.size < counts.max_size or counts.idle or self._ended_while_lent:
             self._ring()
 
     def _is_stale(self, seat: Seat, now: float) -> bool:
         books, proved_at = self._books, seat.proved_at
         return now - proved_at > books.check_after_idle or proved_at < books.doubted_at
-
-    def _asks_again(self, borrower: Borrower) -> None:
-        """A request that has connections already acquires one of this pool."""
-        self._holds.asked(borrower)
-        self._books.tell()
-
-    def _give_back(self, seat: Seat) -> None:
-        """A connection is returned of which it is known who had it."""
-        self._holds.returned(seat)
-        self._books.tell()
 
     def _is_unfit_after(self, error: BaseException, conn: Any) -> bool:
         """A connection is returned while *error* is on its way. True: it is to be closed."""

@@ -128,7 +128,7 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
         began = clock()
         borrower = CURRENT.get()
         if borrower is not None and borrower.loans:
-            self._asks_again(borrower)
+            self._holds.asked(borrower)
         conn = self._free_conn(timeout, began)
         if conn is None:
             try:
