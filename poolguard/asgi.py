@@ -23,7 +23,7 @@ from contextlib import asynccontextmanager, contextmanager
 from time import monotonic
 from typing import Any
 
-from . import registry
+from . import overload, registry
 from .borrower import CURRENT
 from .errors import PoolguardError
 from .guards import Guard
@@ -88,19 +88,44 @@ class PoolGuardMiddleware:
         async def send_and_see(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
+                if message.get("status") == 500 and request.retry_after:
+                    message = _unavailable(message, request.retry_after)
                 status = message.get("status")
             await send(message)
 
         token = CURRENT.set(request)
         try:
-            returned = await self.app(scope, receive, send if request.has_span else send_and_see)
+            returned = await self.app(scope, receive, send_and_see)
         except BaseException as error:
+            overloaded = request.retry_after > 0 and isinstance(error, Exception)
+            if overloaded and status is None and scope["type"] == "http":
+                await _refuse(send_and_see)
             request.end(status, error)
-            raise
+            cause = overload.caused(error) if overloaded and status == 503 else None
+            if cause is None:
+                raise
+            overload.note(request.label, cause)
+            return None
         finally:
             CURRENT.reset(token)
         request.end(status)
         return returned
+
+
+def _unavailable(start: Message, retry_after: int) -> Message:
+    """A 500 as the answer to an overload. The rest of the response is left as it is."""
+    headers = [*start.get("headers", ()), (b"retry-after", b"%d" % retry_after)]
+    return {**start, "status": 503, "headers": headers}
+
+
+async def _refuse(send: Send) -> None:
+    """Answer in the place of an application that has raised an error."""
+    headers = [
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", b"%d" % len(overload.BODY)),
+    ]
+    await send({"type": "http.response.start", "status": 500, "headers": headers})
+    await send({"type": "http.response.body", "body": overload.BODY})
 
 
 class _Headers(Mapping[str, str]):

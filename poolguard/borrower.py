@@ -22,11 +22,14 @@ class Loan(Protocol):
 class Borrower:
     """One request. Several threads or tasks of it may borrow at once."""
 
-    __slots__ = ("loans", "over")
+    __slots__ = ("loans", "over", "retry_after")
 
     def __init__(self) -> None:
         self.loans: dict[Loan, None] = {}
         """What it has at the moment, the oldest first."""
+        self.retry_after = 0
+        """Seconds after which it is worth trying again, once an acquire has timed out or was
+        rejected; 0 where none has."""
         self.over = False
         """It has ended; a task that it left behind may go on borrowing."""
 

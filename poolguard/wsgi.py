@@ -7,10 +7,11 @@ body may yet acquire while it is iterated, and is wrapped, so that the request e
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from . import registry
+from . import overload, registry
 from .borrower import CURRENT
 from .guards import Guard
 from .guards import guard as guard_of
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from .telemetry.request import Request
 
 __all__ = ["PoolGuardMiddleware"]
+
+logger = logging.getLogger("poolguard")
 
 
 class PoolGuardMiddleware:
@@ -51,14 +54,15 @@ class PoolGuardMiddleware:
         request = Request(
             environ.get("REQUEST_METHOD", "GET"), environ.get("PATH_INFO", ""), _Headers(environ)
         )
-        visit = _Visit(request)
+        visit = _Visit(request, start_response)
         try:
-            body = self.app(
-                environ, start_response if request.has_span else visit.seeing(start_response)
-            )
+            body = self.app(environ, visit.start_response)
         except BaseException as error:
+            refusal = visit.refused(error)
             visit.end(error)
-            raise
+            if refusal is None:
+                raise
+            return [refusal]
         if isinstance(body, (list, tuple)) or _is_file(environ, body):
             visit.end()
             return body
@@ -103,22 +107,47 @@ class _Headers(Mapping[str, str]):
 class _Visit:
     """A request being current in this context, from its entry to its end."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, start_response: StartResponse) -> None:
         self._request = request
+        self._start_response = start_response
         self._status: int | None = None
         self._before = CURRENT.get()  # another middleware of ours, further out
         CURRENT.set(request)
 
-    def seeing(self, start_response: StartResponse) -> StartResponse:
-        """*start_response*, with the status noted once the server has taken it."""
+    def start_response(
+        self, line: str, headers: list[tuple[str, str]], *rest: Any, **named: Any
+    ) -> Callable[[bytes], object]:
+        """The server's, with the status noted once the server has taken it."""
+        if self._request.retry_after and str(line).startswith("500"):
+            line = overload.REASON
+            headers = [*headers, ("Retry-After", str(self._request.retry_after))]
+        write = self._start_response(line, headers, *rest, **named)
+        code = str(line)[:3]
+        self._status = int(code) if code.isdecimal() else None
+        return write
 
-        def start(line: str, *rest: Any, **named: Any) -> Callable[[bytes], object]:
-            write = start_response(line, *rest, **named)
-            code = str(line)[:3]
-            self._status = int(code) if code.isdecimal() else None
-            return write
-
-        return start
+    def refused(self, error: BaseException) -> bytes | None:
+        """Answer an overload in the place of the application, which has raised *error*: returns the
+        body; None where the error is to be raised, or was answered already in part."""
+        if not self._request.retry_after or not isinstance(error, Exception):
+            return None
+        headers = [
+            ("Content-Type", "text/plain; charset=utf-8"),
+            ("Content-Length", str(len(overload.BODY))),
+        ]
+        raised = (type(error), error, error.__traceback__)
+        try:
+            self.start_response("500", headers, raised)
+        except Exception:  # noqa: BLE001 - the server raises it again once it has sent the headers
+            return None
+        cause = overload.caused(error)
+        if cause is None:
+            logger.error(
+                "%s failed, and was answered with 503", self._request.label, exc_info=error
+            )
+        else:
+            overload.note(self._request.label, cause)
+        return overload.BODY
 
     def end(self, error: BaseException | None = None) -> None:
         """The response is complete, or the application has failed."""
@@ -136,11 +165,14 @@ class _Body:
         self._visit = visit
         self._chunks: Iterator[bytes] | None = None
         self._error: BaseException | None = None
+        self._refused = False
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
+        if self._refused:
+            raise StopIteration
         try:
             if self._chunks is None:
                 self._chunks = iter(self._body)
@@ -149,7 +181,11 @@ class _Body:
             raise
         except BaseException as error:
             self._error = error
-            raise
+            refusal = self._visit.refused(error)
+            if refusal is None:
+                raise
+            self._refused = True
+            return refusal
 
     def close(self) -> None:
         try:

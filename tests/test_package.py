@@ -19,7 +19,7 @@ ROOMS = [
     {"lab"},
     {"django", "sqlalchemy", "flask", "starlette", "fastapi"},
     {"gunicorn", "asgi", "wsgi"},
-    {"leaving", "guards", "opening", "asking", "conninfo", "registry", "status"},
+    {"overload", "leaving", "guards", "opening", "asking", "conninfo", "registry", "status"},
     {"telemetry"},
     {"pool"},
     {"budget"},

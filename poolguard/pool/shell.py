@@ -6,6 +6,7 @@ what remains is a list of I/O to do, which each pool does in its own way.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from weakref import WeakSet
 
 import psycopg_pool
 
+from ..borrower import CURRENT
 from ..budget.ledger import Backend, Orphan
 from ..clock import now as clock
 from ..errors import ForkError
@@ -295,9 +297,13 @@ class Shell(Reader):
         if self._forked:
             return error
         self._acquires.refused(began, error)
-        if isinstance(error, psycopg_pool.PoolTimeout):
-            return self._books.timeout_error(clock() - began, self.counts())
-        if isinstance(error, psycopg_pool.TooManyRequests):
+        if isinstance(error, psycopg_pool.PoolTimeout | psycopg_pool.TooManyRequests):
+            elapsed = clock() - began
+            if (borrower := CURRENT.get()) is not None:
+                # The queue has not come so far in this time, and hardly will in a shorter one.
+                borrower.retry_after = max(borrower.retry_after, math.ceil(elapsed), 1)
+            if isinstance(error, psycopg_pool.PoolTimeout):
+                return self._books.timeout_error(elapsed, self.counts())
             return self._books.rejected_error(self.counts())
         if isinstance(error, psycopg_pool.PoolClosed):
             return PoolClosed(*error.args)

@@ -154,20 +154,6 @@ def test_an_error_of_send_reaches_the_application(guard: poolguard.Guard) -> Non
     assert caught == [gone]
 
 
-def test_with_a_span_at_entry_send_is_the_servers_own(guard: poolguard.Guard, spans: Spans) -> None:
-    seen: list[Send] = []
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        seen.append(send)
-
-    async def main() -> None:
-        with tracer.start_as_current_span("theirs"):
-            await PoolGuardMiddleware(app)(scope_of(), receive, send)
-
-    run(main)
-    assert seen == [send]
-
-
 # -- the span ----------------------------------------------------------------------------------
 
 

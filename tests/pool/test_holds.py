@@ -263,9 +263,7 @@ def test_with_psycopg_pools_own_class_its_place_is_lost(dsn: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["overdue", "returned", "unreturned", "nested", "collected"])
-def test_every_kind_says_who_has_what(
-    kind: LeakKind, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_every_kind_says_who_has_what(kind: LeakKind, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "poolguard"):
         log_leak(Leak("main", kind, 1.25, "POST /pay", ("shop.py:7 in pay",), 1))
         log_leak(Leak("main", kind, 1.25, None, (), 2))
