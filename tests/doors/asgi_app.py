@@ -40,6 +40,19 @@ async def wait() -> int:
         return await query()
 
 
+async def starve() -> int:
+    async with occupied(poolguard.guard().status()["max_size"], lambda: False):
+        return await query()
+
+
+LEAKED: list[Any] = []
+
+
+async def leak() -> None:
+    pool: Any = poolguard.guard().pool
+    LEAKED.append(await pool.getconn())
+
+
 @asynccontextmanager
 async def occupied(n: int, enough: Callable[[], bool]) -> AsyncIterator[None]:
     held, over = asyncio.Event(), asyncio.Event()
@@ -68,15 +81,20 @@ PATHS: dict[str, Callable[[], Awaitable[Any]]] = {
     "sleep": sleep,
     "create": create,
     "wait": wait,
+    "starve": starve,
+    "leak": leak,
 }
 
 
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
     assert scope["type"] == "http"
     code = 200
+    path = scope["path"].split("/")[1]
     try:
-        body = await PATHS[scope["path"].split("/")[1]]()
-    except Exception as error:  # noqa: BLE001 - poolguard's and psycopg_pool's
+        body = await PATHS[path]()
+    except Exception as error:  # poolguard's and psycopg_pool's
+        if path == "starve":
+            raise
         code, body = 503, repr(error)
     headers = [(b"content-type", b"application/json")]
     await send({"type": "http.response.start", "status": code, "headers": headers})

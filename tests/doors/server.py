@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPMessage
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -55,6 +55,7 @@ class Answer:
 
     status: int
     body: Any
+    headers: HTTPMessage
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ class Server:
         finally:
             connection.close()
         is_json = response.headers["Content-Type"] == "application/json"
-        return Answer(response.status, json.loads(body) if is_json else body)
+        return Answer(response.status, json.loads(body) if is_json else body, response.headers)
 
     def get_together(self, *paths: str) -> list[Answer]:
         """GET all *paths* at once."""

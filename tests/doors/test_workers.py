@@ -79,6 +79,36 @@ def test_what_the_pool_did_for_a_request_is_in_its_span(
 
 
 @every_door
+def test_a_request_without_a_connection_is_answered_and_one_that_keeps_it_is_told_of(
+    door: Door, serve: Serve, dsn: str
+) -> None:
+    """The application handles neither."""
+    server = serve(
+        door,
+        dsn,
+        POOLGUARD_BUDGET="2",
+        POOLGUARD_FLOOR="1",
+        POOLGUARD_ACQUIRE_TIMEOUT="0.2",
+        POOLGUARD_CHECK_TIMEOUT="0.2",
+        POOLGUARD_LEAK_AFTER="0.2",
+    )
+    until(lambda: server.status()["ready"])
+    answer = server.get("/starve")
+    assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+    assert b"Try again later" in answer.body
+    span = server.server_span("/starve")
+    assert span.tags["outcome"] == "timeout"
+    assert span.attributes["http.response.status_code"] == 503
+    assert len(server.lines("GET /starve was answered with 503")) == 1
+    assert not server.lines("Traceback")
+
+    assert server.get("/leak").status == 200
+    until(lambda: server.lines("GET /leak has ended without returning a connection"))
+    until(lambda: server.lines("GET /leak has held a connection"))
+    assert server.lines(" in leak"), "where it was taken"
+
+
+@every_door
 def test_sigterm_ends_it_cleanly(
     door: Door, serve: Serve, dsn: str, admin: psycopg.Connection, backends: Backends
 ) -> None:

@@ -49,6 +49,21 @@ def wait() -> int:
         return query()
 
 
+def starve() -> int:
+    """All connections that may be are lent, and nobody returns one: this request finds none."""
+    with occupied(poolguard.guard().status()["max_size"], lambda: False):
+        return query()
+
+
+LEAKED: list[Any] = []
+
+
+def leak() -> None:
+    """A request that does not return what it has acquired."""
+    pool: Any = poolguard.guard().pool
+    LEAKED.append(pool.getconn())
+
+
 @contextmanager
 def occupied(n: int, enough: Callable[[], bool]) -> Iterator[None]:
     """Another thread, which is no request, holds *n* connections: to the end, or till *enough*."""
@@ -77,15 +92,21 @@ PATHS: dict[str, Callable[[], Any]] = {
     "sleep": sleep,
     "create": create,
     "wait": wait,
+    "starve": starve,
+    "leak": leak,
 }
 
 
 def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Answer what the path asks for, as JSON; 503 where the pool has no connection to give."""
+    """Answer what the path asks for, as JSON; 503 where the pool has no connection to give, but
+    for the path whose error nobody handles."""
     line = "200 OK"
+    path = environ["PATH_INFO"].split("/")[1]
     try:
-        body = PATHS[environ["PATH_INFO"].split("/")[1]]()
-    except Exception as error:  # noqa: BLE001 - poolguard's and psycopg_pool's
+        body = PATHS[path]()
+    except Exception as error:  # poolguard's and psycopg_pool's
+        if path == "starve":
+            raise
         line, body = "503 Service Unavailable", repr(error)
     start_response(line, [("Content-Type", "application/json")])
     return [json.dumps(body).encode()]
