@@ -9,6 +9,7 @@ one, this is the file to mend, and ``tests/pool/test_seams.py`` says which.
 ``run_task(AddConnection)``      "one is gone, connect again": becomes one fewer in the count,
                                  and the upkeep derives the rest (psycopg_pool connects in the
                                  workers that also take back connections, with growing delays)
+``run_task(ReturnConnection)``   a worker would keep the connection from being collected
 ``_maybe_grow_pool``             an acquire has joined the queue (psycopg_pool opens one
                                  connection at a time)
 ``_get_ready_connection``        a free connection is handed out; one that has been idle for
@@ -250,6 +251,21 @@ class Reader:
         self._nconns_min = 0
 
 
+class Errand:
+    """Runs a maintenance task, and lets go of it: one of psycopg_pool's workers refers to its last
+    task until the next one comes, and so to a connection, which could not be collected."""
+
+    def __init__(self, task: Any) -> None:
+        self._task = task
+
+    def __repr__(self) -> str:
+        return repr(self._task)
+
+    def run(self) -> Any:
+        task, self._task = self._task, None
+        return task.run()
+
+
 class Pause:
     """How long an acquire pauses after a connection that the ``check`` callback has refused.
 
@@ -320,7 +336,9 @@ class SyncSeams(Reader, ConnectionPool[CT], Generic[CT]):
         self._when_opened()
 
     def run_task(self, task: Any) -> None:
-        if isinstance(task, sync_module.AddConnection):
+        if isinstance(task, sync_module.ReturnConnection):
+            super().run_task(Errand(task))  # type: ignore[arg-type]
+        elif isinstance(task, sync_module.AddConnection):
             with self._lock:
                 self._nconns -= 1
             self._when_vacant()
@@ -460,7 +478,9 @@ class AsyncSeams(Reader, AsyncConnectionPool[ACT], Generic[ACT]):
         self._when_opened()
 
     def run_task(self, task: Any) -> None:
-        if isinstance(task, async_module.AddConnection):
+        if isinstance(task, async_module.ReturnConnection):
+            super().run_task(Errand(task))  # type: ignore[arg-type]
+        elif isinstance(task, async_module.AddConnection):
             self._nconns -= 1
             self._when_vacant()
         else:

@@ -61,7 +61,7 @@ class Shell(Reader):
     _holds: Holds
     _tells_acquires: bool
     _watches_leaks: bool
-    _ended_while_lent: Sequence[Seat] = ()
+    _ended_outside: Sequence[Seat] = ()
 
     def _keep(self, books: Books) -> None:
         self._books = books
@@ -115,24 +115,28 @@ class Shell(Reader):
         return done
 
     def _book(self, ended: list[Seat], done: Round) -> None:
-        lent = [*self._ended_while_lent]
+        out = [*self._ended_outside]
         for seat in ended:
             self._books.ended(seat)
             conn = seat.conn
             if conn is not None and seat.reason is None and self._lost_idle(conn):
                 done.dead.append(conn)
-            elif seat.lent:
-                lent.append(seat)
-        self._ended_while_lent = [seat for seat in lent if not self._is_collected(seat)]
+            else:
+                out.append(seat)
+        self._ended_outside = [seat for seat in out if not self._is_collected(seat)]
 
     def _is_collected(self, seat: Seat) -> bool:
-        """Whether there is no need to wait for a lent connection that has ended: it was returned,
-        or nobody has it any more, who could return it. Then its place in the pool is free."""
-        if seat.lent and seat.conn is None:
+        """Whether a connection that has ended outside of the pool is referred to by nobody.
+
+        If it was lent, nobody can return it any more, and its place in the pool is free.
+        """
+        if seat.conn is not None:
+            return False
+        if seat.lent:
             seat.lent = False
             self._resized_by(-1)
             self._holds.collected(seat)
-        return not seat.lent
+        return True
 
     def _yield_one(self, conn: Any, done: Round) -> None:
         seat = seat_of(conn)
@@ -184,7 +188,7 @@ class Shell(Reader):
 
     def _when_queued(self) -> None:
         counts = self.counts()
-        if counts.size < counts.max_size or counts.idle or self._ended_while_lent:
+        if counts.size < counts.max_size or counts.idle or self._ended_outside:
             self._ring()
 
     def _is_stale(self, seat: Seat, now: float) -> bool:

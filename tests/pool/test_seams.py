@@ -86,6 +86,12 @@ def add_connection(cls: type[Any]) -> None:
         calls(caller, "self.run_task(AddConnection(self))")(cls)
 
 
+def return_connection(cls: type[Any]) -> None:
+    module = pool if cls is ConnectionPool else pool_async
+    assert issubclass(module.ReturnConnection, module.MaintenanceTask)
+    calls("_putconn", "self.run_task(ReturnConnection(self, conn, from_getconn=from_getconn))")(cls)
+
+
 def nconns(cls: type[Any]) -> None:
     """Both begin at min_size, which our pools set back to what is really there."""
     assert unopened(cls)._nconns == unopened(cls)._nconns_min == 2
@@ -98,6 +104,7 @@ CONTRACT: dict[str, list[Callable[[type[Any]], None]]] = {
     ],
     "run_task": [method("run_task", "task", also_async=False)],
     "AddConnection": [add_connection],
+    "ReturnConnection": [return_connection],
     "_maybe_grow_pool": [
         method("_maybe_grow_pool", also_async=False),
         calls("_getconn_unchecked", "self._maybe_grow_pool()"),
