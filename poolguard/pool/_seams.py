@@ -31,10 +31,13 @@ one, this is the file to mend, and ``tests/pool/test_seams.py`` says which.
 ``_check_open_getconn``          in a child of the process that opened it
 ``_lock``                        what the pool's counts are changed under
 ``_nconns _pool _waiting``       the counts: all connections, the idle ones, the queue
+``waiter.error``                 who has given up waits no more
 ``_nconns_min``                  the fewest idle ones of late: what shrinking is judged by
 ``_min_size _max_size``          the bounds, which ``resize()`` moves
 ``_stats _CONNECTIONS_LOST``     a connection the watch found dead is counted as lost
 ``_REQUESTS_NUM``                an acquire that has found a free connection is counted
+``_drained_at conn._created_at`` a connection that was being verified when the pool was drained
+                                 is one of those to be renewed
 ``_closed``                      a pool that a fork has carried into a child is closed there
 ``conn._pool``                   whose a lent connection is; one without it does not warn when
                                  it is collected open
@@ -110,6 +113,8 @@ class Reader:
     _open_implicit: bool
     _check: Any
     _holds: Holds
+    _drained_at: float
+    max_waiting: int
     name: str
     _taken_free = 0
     _forked = False
@@ -158,6 +163,14 @@ class Reader:
     def _idle_seats(self) -> list[Seat]:
         return [seat for conn in self._pool if (seat := seat_of(conn)) is not None]
 
+    def _forget_who_gave_up(self) -> None:
+        """Those who have timed out, or were cancelled, stay in psycopg_pool's queue until somebody
+        returns a connection: they need none."""
+        if any(waiter.error is not None for waiter in self._waiting):
+            still = [waiter for waiter in self._waiting if waiter.error is None]
+            self._waiting.clear()
+            self._waiting.extend(still)
+
     def _resized_by(self, n: int) -> None:
         self._nconns += n
 
@@ -171,6 +184,10 @@ class Reader:
         except ValueError:
             return False
         return True
+
+    def _was_drained(self, conn: Any) -> bool:
+        """The pool, open still, was drained while the connection was out of it."""
+        return not self._closed and bool(conn._created_at <= self._drained_at)
 
     def _is_stale(self, seat: Seat, now: float) -> bool:
         raise NotImplementedError
@@ -186,6 +203,10 @@ class Reader:
                 return True
         return False
 
+    @property
+    def _being_verified(self) -> int:
+        raise NotImplementedError
+
     @contextmanager
     def _none_idle(self) -> Iterator[None]:
         """As if none were idle: who asks is queued, or rejected where the queue is full."""
@@ -196,13 +217,23 @@ class Reader:
         finally:
             self._pool.extend(idle)
 
+    def _may_queue(self, timeout: float | None) -> bool:
+        """Whether an acquire that finds none fit to be lent is queued, full as the queue may be.
+
+        Those that are verified first, now or in a moment, would be free for psycopg_pool: it would
+        have queued as many fewer.
+        """
+        soon = len(self._pool) + self._being_verified
+        in_time = timeout is None or timeout > 0
+        return in_time and 0 < soon > len(self._waiting) - self.max_waiting
+
     def _joins_at_once(self, seat: Seat) -> bool:
         raise NotImplementedError
 
     def _is_unfit_after(self, error: BaseException, conn: Any) -> bool:
         raise NotImplementedError
 
-    def _check_has_failed(self, conn: Any, began: float) -> bool:
+    def _check_has_failed(self, conn: Any, began: float, since: float) -> bool:
         raise NotImplementedError
 
     def _spoil(self, conn: Any) -> None:
@@ -269,12 +300,14 @@ class Errand:
 class Pause:
     """How long an acquire pauses after a connection that the ``check`` callback has refused.
 
-    It grows as psycopg_pool's does: what refuses new connections is hardly going to change soon.
+    It grows as psycopg_pool's does, from none after the first: what refuses new connections is
+    hardly going to change soon.
     """
 
     def __init__(self, deadline: float) -> None:
+        self.since = clock()
         self._deadline = deadline
-        self._seconds = 0.0
+        self._seconds: float | None = None
         self.needed = False
 
     def next(self, *, at_once: bool) -> float:
@@ -285,7 +318,10 @@ class Pause:
             raise PoolTimeout
         if at_once:
             return 0.0
-        self._seconds = 2 * self._seconds or random.uniform(0.9, 1.1)
+        if self._seconds is None:
+            self._seconds = 0.0
+        else:
+            self._seconds = 2 * self._seconds or random.uniform(0.9, 1.1)
         return min(self._seconds, left)
 
 
@@ -367,13 +403,15 @@ class SyncSeams(Reader, ConnectionPool[CT], Generic[CT]):
         return conn
 
     def _get_ready_connection(self, timeout: float | None) -> CT | None:
-        if self._pool and not self._fresh_to_the_front():
-            with self._none_idle():
-                return super()._get_ready_connection(timeout)
-        conn = super()._get_ready_connection(timeout)
-        if conn is not None:
-            self._taken(conn)
-        return conn
+        if self._fresh_to_the_front():
+            conn = super()._get_ready_connection(timeout)
+            if conn is not None:
+                self._taken(conn)
+            return conn
+        if self._may_queue(timeout):
+            return None
+        with self._none_idle():
+            return super()._get_ready_connection(timeout)
 
     def _getconn_with_check_loop(self, deadline: float) -> CT:
         if not self._check:
@@ -387,9 +425,10 @@ class SyncSeams(Reader, ConnectionPool[CT], Generic[CT]):
             try:
                 self._check_connection(conn)
             except Exception:  # noqa: BLE001 - whatever the callback raises, it refuses this one
-                at_once = self._check_has_failed(conn, began)
+                at_once = self._check_has_failed(conn, began, pause.since)
                 self._putconn(conn, from_getconn=True)
             except BaseException:
+                self._spoil(conn)
                 self._putconn(conn, from_getconn=True)
                 raise
             else:
@@ -401,11 +440,13 @@ class SyncSeams(Reader, ConnectionPool[CT], Generic[CT]):
 
     def _maybe_close_connection(self, conn: CT) -> bool:
         seat: Seat = conn._poolguard_seat  # type: ignore[attr-defined]
-        seat.lent = False
+        seat.lent = seat.vouched = False
         if seat.hold is not None:
             self._holds.returned(seat)
         error = sys.exc_info()[1]
-        if error is not None and self._is_unfit_after(error, conn) and not self._closed:
+        unfit = error is not None and not self._closed and self._is_unfit_after(error, conn)
+        seat.amid = 0
+        if unfit:
             self._close_connection(conn)
             self.run_task(sync_module.AddConnection(self))
             return True
@@ -507,13 +548,15 @@ class AsyncSeams(Reader, AsyncConnectionPool[ACT], Generic[ACT]):
         return conn
 
     async def _get_ready_connection(self, timeout: float | None) -> ACT | None:
-        if self._pool and not self._fresh_to_the_front():
-            with self._none_idle():
-                return await super()._get_ready_connection(timeout)
-        conn = await super()._get_ready_connection(timeout)
-        if conn is not None:
-            self._taken(conn)
-        return conn
+        if self._fresh_to_the_front():
+            conn = await super()._get_ready_connection(timeout)
+            if conn is not None:
+                self._taken(conn)
+            return conn
+        if self._may_queue(timeout):
+            return None
+        with self._none_idle():
+            return await super()._get_ready_connection(timeout)
 
     async def _getconn_with_check_loop(self, deadline: float) -> ACT:
         if not self._check:
@@ -527,9 +570,10 @@ class AsyncSeams(Reader, AsyncConnectionPool[ACT], Generic[ACT]):
             try:
                 await self._check_connection(conn)
             except Exception:  # noqa: BLE001 - whatever the callback raises, it refuses this one
-                at_once = self._check_has_failed(conn, began)
+                at_once = self._check_has_failed(conn, began, pause.since)
                 await self._putconn(conn, from_getconn=True)
             except BaseException:
+                self._spoil(conn)
                 await self._putconn(conn, from_getconn=True)
                 raise
             else:
@@ -541,11 +585,13 @@ class AsyncSeams(Reader, AsyncConnectionPool[ACT], Generic[ACT]):
 
     async def _maybe_close_connection(self, conn: ACT) -> bool:
         seat: Seat = conn._poolguard_seat  # type: ignore[attr-defined]
-        seat.lent = False
+        seat.lent = seat.vouched = False
         if seat.hold is not None:
             self._holds.returned(seat)
         error = sys.exc_info()[1]
-        if error is not None and self._is_unfit_after(error, conn) and not self._closed:
+        unfit = error is not None and not self._closed and self._is_unfit_after(error, conn)
+        seat.amid = 0
+        if unfit:
             await self._close_connection(conn)
             self.run_task(async_module.AddConnection(self))
             return True

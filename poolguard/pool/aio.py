@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from contextvars import Context
@@ -133,6 +134,7 @@ class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
                 raise explained from None
         seat: Seat = conn._poolguard_seat  # type: ignore[attr-defined]
         seat.lent = True
+        seat.amid = id(sys.exc_info()[1])
         if self._tells_acquires or not seat.was_free or seat.connected_at >= began:
             self._acquires.ended(began, seat)
         if borrower is not None or self._watches_leaks:
@@ -325,7 +327,11 @@ class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
                 raise
             return
         self._verification_ended(conn, alive=True)
-        await self._put(conn)
+        if self._was_drained(conn):
+            self._resized_by(-1)
+            await self._discard(conn)
+        else:
+            await self._put(conn)
         self._books.lessee.settle(ask, gone)
         self._watch.ring()
 

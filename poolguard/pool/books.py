@@ -57,6 +57,8 @@ __all__ = ["Books", "Opening", "log_callback_failed"]
 # The name of psycopg_pool's own logger: those who filter or count its records go on doing so.
 logger = logging.getLogger("psycopg.pool")
 
+SLOWEST_CONNECT = 5.0
+"""Seconds: a connect is never expected to take longer."""
 RETRY_AFTER = 1.0
 """Seconds between two probes of a server that refuses connections."""
 RETRY_WHEN_ASKED = 0.25
@@ -121,6 +123,8 @@ class Books:
         self._failures = 0
         self._failed_at = 0.0
         self._failing_since = 0.0
+        self._gave_up = False
+        """``reconnect_failed`` has been called since a connect last ended well."""
         self._jitter = 1.0
 
         self._verifying: dict[Seat, Verification] = {}
@@ -243,7 +247,9 @@ class Books:
         if not self._failures:
             return None
         delay = RETRY_WHEN_ASKED if waiting else RETRY_AFTER
-        return self._failed_at + delay * self._jitter
+        at = self._failed_at + delay * self._jitter
+        # Whoever is to be told after reconnect_timeout is told then, not at the next probe but one.
+        return at if self._gave_up else min(at, self._failing_since + self.reconnect_timeout)
 
     def _note_warmth(self, now: float, counts: Counts) -> None:
         if self.warm_after is None and counts.size - self.opening >= counts.min_size:
@@ -267,8 +273,11 @@ class Books:
         now = clock()
         self.opening -= 1
         self._failures = 0
+        self._gave_up = False
         self.last_error = None
-        self._connect_time += 0.3 * (now - seat.began - self._connect_time)
+        # A connect that the machine has slept through says nothing of the next one.
+        took = min(now - seat.began, SLOWEST_CONNECT)
+        self._connect_time += 0.3 * (took - self._connect_time)
         self._nth += 1
         seat.connected_at = seat.proved_at = now
         seat.retire_at = now + lifetime(self._nth, self.max_lifetime, self._offset)
@@ -302,6 +311,7 @@ class Books:
         if now - self._failing_since < self.reconnect_timeout:
             return False
         self._failing_since = now
+        self._gave_up = True
         logger.warning(
             "reconnection attempt in pool %r failed after %s sec", self.name, self.reconnect_timeout
         )
@@ -340,6 +350,11 @@ class Books:
         if not alive and verification is not None:
             self.doubt(verification.since)
 
+    @property
+    def being_verified(self) -> int:
+        """Connections that are out of the pool until the server has answered over them."""
+        return len(self._verifying)
+
     def doubt(self, since: float) -> None:
         """A connection was found dead that may have been so at *since*: what has not been proved
         later is verified before it is lent."""
@@ -350,7 +365,7 @@ class Books:
 
         One that is *dead* is not taken back anyway.
         """
-        told = unfit(error)
+        told = unfit(error, seat.amid)
         if dead or told == "ending":
             self.doubt(clock())
         if dead or told is None:
@@ -399,15 +414,16 @@ class Books:
         """Say which session the seat's connection is with."""
         self.lessee.seated(seat, backend)
 
-    def check_failed(self, seat: Seat, began: float, *, dead: bool) -> bool:
+    def check_failed(self, seat: Seat, began: float, since: float, *, dead: bool) -> bool:
         """The ``check`` callback, asked at *began*, has refused the connection of *seat*. True: an
-        acquire goes on at once, since it was an old one that has died, of which there may be more.
+        acquire goes on at once, since it was an old one that has died, of which there may be more:
+        one that was there before the acquire began, *since* then.
         """
         if dead:
             self.doubt(began)
         was_free = seat.was_free
         self.acquires.spoil(seat)
-        return dead and was_free
+        return dead and was_free and seat.connected_at < since
 
     # -- errors --------------------------------------------------------------------------------
 

@@ -61,12 +61,16 @@ def describe(error: BaseException, *, of_connect: bool = True) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def unfit(error: BaseException) -> Literal["read-only", "ending"] | None:
+def unfit(error: BaseException, amid: int = 0) -> Literal["read-only", "ending"] | None:
     """What *error*, or one that it was raised from, tells of the server that a connection leads to;
-    None where the next request may have the connection."""
+    None where the next request may have the connection.
+
+    The exception whose ``id()`` is *amid* is older than the loan: it, and what it was raised from,
+    tells of another connection.
+    """
     cause: BaseException | None = error
     for _ in range(DEEPEST):
-        if cause is None:
+        if cause is None or id(cause) == amid:
             return None
         sqlstate = getattr(cause, "sqlstate", None)
         if sqlstate == READ_ONLY:

@@ -39,6 +39,7 @@ class Seat:
 
     __slots__ = (
         "_conn",
+        "amid",
         "began",
         "booked",
         "connected",
@@ -81,6 +82,9 @@ class Seat:
         """Somebody has it, and is to return it."""
         self.hold: Hold | None = None
         """Who has it, where that is of interest."""
+        self.amid = 0
+        """The ``id()`` of the exception that was being handled when it was lent: that one is not
+        about this connection. (A reference would keep all that its traceback refers to.)"""
         self.reason: CloseReason | None = None
         """Set by whoever closes the connection of his own will."""
         self.gone = False

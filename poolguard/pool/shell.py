@@ -83,6 +83,7 @@ class Shell(Reader):
     def _round(self, ended: list[Seat]) -> Round:
         """Book what ended, decide what is due. Call it under the lock, or on the loop."""
         done = Round()
+        self._forget_who_gave_up()
         self._book(ended, done)
         now = clock()
         done.openings, actions, done.wake = self._books.look(now, self.counts(), self._idle_seats())
@@ -195,15 +196,22 @@ class Shell(Reader):
         books, proved_at = self._books, seat.proved_at
         return now - proved_at > books.check_after_idle or proved_at < books.doubted_at
 
+    @property
+    def _being_verified(self) -> int:
+        return self._books.being_verified
+
     def _is_unfit_after(self, error: BaseException, conn: Any) -> bool:
         """A connection is returned while *error* is on its way. True: it is to be closed."""
         seat = seat_of(conn)
         return seat is not None and self._books.parted_in(error, seat, dead=_is_dead(conn))
 
-    def _check_has_failed(self, conn: Any, began: float) -> bool:
-        """The ``check`` callback has refused *conn*. True: the acquire goes on without a pause."""
+    def _check_has_failed(self, conn: Any, began: float, since: float) -> bool:
+        """The ``check`` callback, asked at *began*, has refused *conn*. True: the acquire, which
+        goes on *since* then, does so without a pause."""
         seat = seat_of(conn)
-        return seat is not None and self._books.check_failed(seat, began, dead=_is_dead(conn))
+        return seat is not None and self._books.check_failed(
+            seat, began, since, dead=_is_dead(conn)
+        )
 
     def _spoil(self, conn: Any) -> None:
         if (seat := seat_of(conn)) is not None:
@@ -217,7 +225,7 @@ class Shell(Reader):
     def _joins_at_once(self, seat: Seat) -> bool:
         """Whether a connection comes in of which there is nothing to decide: almost always."""
         now = clock()
-        if self._books.alert or seat.gone or seat.fresh or now >= seat.retire_at:
+        if self._books.alert or seat.gone or seat.fresh or seat.severed or now >= seat.retire_at:
             return False
         seat.proved_at = now
         seat.was_free = False
@@ -233,7 +241,7 @@ class Shell(Reader):
         seat.was_free = False
         seat.proved_at = now
         seat.due = now >= seat.retire_at
-        if seat.gone:
+        if seat.gone or seat.severed:  # the watch will tell, and has not yet
             return "gone"
         counts = self.counts()
         if not fresh and (

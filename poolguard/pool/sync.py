@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, cast
@@ -140,6 +141,7 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
                 raise explained from None
         seat: Seat = conn._poolguard_seat  # type: ignore[attr-defined]
         seat.lent = True
+        seat.amid = id(sys.exc_info()[1])
         if self._tells_acquires or not seat.was_free or seat.connected_at >= began:
             self._acquires.ended(began, seat)
         if borrower is not None or self._watches_leaks:
@@ -339,7 +341,14 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
     def _verified(self, conn: CT) -> None:
         with self._counting:
             self._verification_ended(conn, alive=True)
-        self._put(conn)
+            drained = self._was_drained(conn)
+            if drained:
+                self._resized_by(-1)
+        if drained:
+            self._discard(conn)
+            self._when_vacant()
+        else:
+            self._put(conn)
 
     def _bury(self, conn: CT) -> None:
         """Close a connection that the server has ended, or that does not answer."""

@@ -135,9 +135,11 @@ def decide(now: float, s: Snapshot, pace: Pace) -> tuple[list[Action], float | N
 
     actions: list[Action] = [*_verifications_asked_for(s)]
     if actions and isinstance(actions[0], Verify) and actions[0].likely:
+        # Whose verification has not answered in time is verified another one, beside a connect.
+        late = sum(v.likely for v in s.verifying.values()) - d.promised
         d = replace(
             d,
-            promised=d.promised + len(actions),
+            promised=d.promised + max(0, len(actions) - late),
             promised_until=min([now + patience(d.connect_time), *_some(d.promised_until)]),
         )
 
@@ -206,17 +208,20 @@ def _care(now: float, s: Snapshot, d: Demand, pace: Pace) -> tuple[list[Action],
     """The one idle connection that needs replacing or verifying most, and the next look at them."""
     retiring = min(s.idle, key=_retire_at)
     oldest = min(s.idle, key=_proved_at)
-    retire_at = max(retiring.retire_at, s.retire_from)
+    # Both steps of a replacement follow from the counts, so it does not matter who opened the one
+    # too many. Where the pool is full, the old one has to make the place. Otherwise its successor
+    # is begun so early that it is there in time: connections that were opened together are due in
+    # quick succession, and each would be later than the one before it.
+    spare = d.size - d.opening > d.floor or d.size >= d.max_size
+    replace_at = max(retiring.retire_at, s.retire_from) - (0.0 if spare else d.connect_time)
     verify_at = oldest.proved_at + pace.refresh_interval
-    if retire_at > now and verify_at > now:
-        return [], min(retire_at, verify_at)
+    if replace_at > now and verify_at > now:
+        return [], min(replace_at, verify_at)
     # With the others lent out, a request is about to ask for the last idle one: let it.
     needed = len(s.idle) == 1 and d.lent > 0
     later = now + pace.check_timeout
-    if retire_at <= now:
-        # Both steps of a replacement follow from the counts, so it does not matter who opened the
-        # one too many. Where the pool is full, the old one has to make the place.
-        if d.size - d.opening > d.floor or d.size >= d.max_size:
+    if replace_at <= now:
+        if spare:
             if not needed:
                 return [Retire(retiring)], later
         elif not d.opening and d.room and (d.retry_at is None or d.retry_at <= now):

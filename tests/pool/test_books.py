@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
+import psycopg
+import psycopg_pool
 import pytest
+from psycopg import errors
 
 from poolguard.budget.ledger import Slot, StaticLedger
 from poolguard.listener import Place
+from poolguard.pool import books as books_module
 from poolguard.pool._seams import Counts
 from poolguard.pool.books import Books
+from poolguard.pool.errors import DEEPEST, unfit
 from poolguard.pool.seat import Seat
-from poolguard.pool.upkeep import Pace
+from poolguard.pool.upkeep import Pace, between_retirements
 from tests.pool.support import Recorder
 
 PLACE = Place("db", 5432, "shop")
@@ -83,3 +90,263 @@ def test_giving_up_is_told_once_in_each_reconnect_timeout() -> None:
     made = books(reconnect_timeout=1e9)
     made.opening = 3
     assert not made.connect_failed(Seat(None, 0.0), "growth", OSError())
+
+
+# -- doubt
+
+NOW = 1000.0
+
+
+@pytest.fixture
+def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Sets the time of the books, which is ``NOW`` at first."""
+
+    def set_clock(time: float) -> None:
+        monkeypatch.setattr(books_module, "clock", lambda: time)
+
+    set_clock(NOW)
+    return set_clock
+
+
+def connected(made: Books, *, was_free: bool = False) -> Seat:
+    """The seat of a connection that was made just now."""
+    seat = Seat(None, NOW - 0.1)
+    made.opening += 1
+    made.connected(seat, "growth", PLACE)
+    seat.was_free = was_free
+    return seat
+
+
+def acquires(made: Books, *, taken_free: int = 0) -> dict[str, int]:
+    counted: dict[str, int] = made.status(Counts(1, 0, 0, 0, 0, 1, taken_free))["acquires"]
+    return counted
+
+
+def test_a_doubt_is_not_lifted_by_an_earlier_one() -> None:
+    made = books()
+    made.doubt(5.0)
+    made.doubt(3.0)
+    assert made.doubted_at == 5.0
+
+
+def test_one_that_fails_its_verification_may_have_been_dead_when_that_began() -> None:
+    made = books()
+    living, dead, unknown = (Seat(None, NOW) for _ in range(3))
+    made.verification_began(living, NOW)
+    made.verification_began(dead, NOW + 1)
+    made.verification_ended(living, alive=True)
+    made.verification_ended(unknown, alive=False)
+    assert made.doubted_at == 0.0
+    made.verification_ended(dead, alive=False)
+    assert made.doubted_at == NOW + 1
+
+
+@pytest.mark.parametrize(
+    ("error", "dead", "closed", "doubted"),
+    [
+        (errors.ReadOnlySqlTransaction(), False, True, False),
+        (errors.AdminShutdown(), False, True, True),
+        (errors.CrashShutdown(), False, True, True),
+        (errors.CannotConnectNow(), False, True, True),
+        # What is dead is not taken back anyway.
+        (errors.AdminShutdown(), True, False, True),
+        (psycopg.OperationalError("server closed the connection"), True, False, True),
+        (ValueError(), True, False, True),
+        (psycopg.OperationalError(), False, False, False),
+        (errors.UniqueViolation(), False, False, False),
+        (errors.IdleInTransactionSessionTimeout(), False, False, False),
+        (ValueError(), False, False, False),
+        (KeyboardInterrupt(), False, False, False),
+    ],
+)
+@pytest.mark.usefixtures("at")
+def test_what_an_error_on_its_way_tells_of_a_connection_that_comes_back(
+    *, error: BaseException, dead: bool, closed: bool, doubted: bool
+) -> None:
+    made = books()
+    seat = connected(made)
+    assert made.parted_in(error, seat, dead=dead) is closed
+    assert seat.reason == ("discarded" if closed else None)
+    assert made.doubted_at == (NOW if doubted else 0.0)
+
+
+@pytest.mark.usefixtures("at")
+def test_an_error_that_was_handled_when_the_connection_was_taken_tells_of_another() -> None:
+    made = books()
+    seat = connected(made)
+    handled = errors.AdminShutdown()
+    seat.amid = id(handled)
+    of_the_block = ValueError()
+    of_the_block.__context__ = handled
+    for error in (handled, of_the_block):
+        assert not made.parted_in(error, seat, dead=False)
+    assert made.doubted_at == 0.0
+    assert made.parted_in(errors.AdminShutdown(), seat, dead=False)
+
+
+# -- what errors tell
+
+
+def raised(*chain: BaseException, by: str = "__cause__") -> BaseException:
+    """The first of them, raised from the second, and so on."""
+    for error, origin in pairwise(chain):
+        setattr(error, by, origin)
+    return chain[0]
+
+
+class DBAPIError(Exception):
+    """As SQLAlchemy's: it wraps the driver's, from which it is raised."""
+
+    def __init__(self, orig: BaseException) -> None:
+        super().__init__(str(orig))
+        self.orig = orig
+
+
+class Foreign(Exception):
+    """Another driver's, such as asyncpg's."""
+
+    sqlstate = "57P01"
+
+
+@pytest.mark.parametrize("by", ["__cause__", "__context__"])
+def test_an_error_tells_what_those_tell_that_it_was_raised_from(by: str) -> None:
+    read_only, ending = errors.ReadOnlySqlTransaction(), errors.AdminShutdown()
+    assert unfit(raised(DBAPIError(read_only), read_only, by=by)) == "read-only"
+    assert unfit(raised(ValueError(), DBAPIError(ending), ending, by=by)) == "ending"
+    assert unfit(raised(ValueError(), errors.UniqueViolation(), by=by)) is None
+
+
+def test_the_nearest_error_that_tells_something_counts() -> None:
+    read_only, ending = errors.ReadOnlySqlTransaction(), errors.AdminShutdown()
+    assert unfit(raised(errors.UniqueViolation(), read_only, ending)) == "read-only"
+    assert unfit(raised(errors.UniqueViolation(), ending, read_only)) == "ending"
+
+
+def test_a_context_that_is_not_shown_tells_as_well() -> None:
+    hidden = raised(ValueError(), errors.ReadOnlySqlTransaction(), by="__context__")
+    hidden.__suppress_context__ = True
+    assert unfit(hidden) == "read-only"
+
+
+def test_chains_without_an_end_have_one() -> None:
+    first, second = ValueError(), ValueError()
+    first.__context__, second.__context__ = second, first
+    assert unfit(first) is None
+    far = [ValueError() for _ in range(DEEPEST)]
+    assert unfit(raised(*far, errors.AdminShutdown())) is None
+    assert unfit(raised(*far[1:], errors.AdminShutdown())) == "ending"
+
+
+def test_only_what_the_standard_says_of_the_server_counts() -> None:
+    assert unfit(Foreign()) == "ending"
+    assert unfit(psycopg.OperationalError("no sqlstate")) is None
+    for harmless in (errors.QueryCanceled, errors.DeadlockDetected, errors.DatabaseDropped):
+        assert unfit(harmless()) is None
+
+
+def test_what_was_handled_before_and_what_led_to_it_tell_nothing() -> None:
+    ending, handled = errors.AdminShutdown(), ValueError()
+    raised(handled, ending)
+    assert unfit(raised(KeyError(), handled), id(handled)) is None
+    assert unfit(handled, id(handled)) is None
+    assert unfit(raised(KeyError(), handled), id(KeyError)) == "ending"
+
+
+# -- age
+
+
+def test_one_that_comes_back_too_old_is_closed_but_not_several_in_a_row(
+    at: Callable[[float], None],
+) -> None:
+    made = books()
+    one, other = connected(made), connected(made)
+    assert not made.has_expired(one, one.expires_at - 0.001, 8)
+    late = one.expires_at
+    assert made.has_expired(one, late, 8)
+    assert one.reason == "lifetime"
+    distance = between_retirements(8, 3600.0)
+    assert not made.has_expired(other, late + distance - 0.001, 8)
+    assert other.reason is None
+    assert made.has_expired(other, late + distance, 8)
+
+
+@pytest.mark.usefixtures("at")
+def test_without_a_server_for_its_successor_one_that_is_too_old_stays() -> None:
+    made = books()
+    seat = connected(made)
+    made.opening += 1
+    made.connect_failed(Seat(None, NOW), "growth", OSError("away"))
+    assert not made.has_expired(seat, seat.expires_at + 1, 8)
+    connected(made)
+    assert made.has_expired(seat, seat.expires_at + 1, 8)
+
+
+# -- what acquires are counted as
+
+
+@pytest.mark.usefixtures("at")
+def test_a_free_one_counts_as_taken_already() -> None:
+    made = books()
+    seat = connected(made, was_free=True)
+    made.acquires.ended(NOW + 1, seat)
+    assert acquires(made, taken_free=1) == {"acquired": 1}
+
+
+@pytest.mark.usefixtures("at")
+def test_a_free_one_that_is_younger_than_the_acquire_was_created() -> None:
+    made = books()
+    seat = connected(made, was_free=True)
+    made.acquires.ended(NOW - 1, seat)
+    assert acquires(made, taken_free=1) == {"created": 1}
+
+
+@pytest.mark.usefixtures("at")
+def test_one_that_was_verified_for_the_acquire_is_as_good_as_free() -> None:
+    made = books()
+    seat = connected(made)
+    made.acquires.ended(NOW + 1, seat)
+    seat.vouched = True
+    made.acquires.ended(NOW + 1, seat)
+    assert acquires(made) == {"waited": 1, "acquired": 1}
+
+
+@pytest.mark.parametrize(
+    ("dead", "was_free", "connected_before", "at_once"),
+    [
+        (True, True, True, True),
+        (True, False, True, False),  # it was handed over: no sign that others are as old
+        (True, True, False, False),  # it did not live long
+        (False, True, True, False),  # the callback's own reasons
+        (False, False, True, False),
+    ],
+)
+@pytest.mark.usefixtures("at")
+def test_a_check_that_fails_is_followed_at_once_where_an_old_one_has_died(
+    *, dead: bool, was_free: bool, connected_before: bool, at_once: bool
+) -> None:
+    made = books()
+    seat = connected(made, was_free=was_free)
+    since = NOW + (1 if connected_before else -1)
+    assert made.check_failed(seat, NOW + 2, since, dead=dead) is at_once
+    assert made.doubted_at == (NOW + 2 if dead else 0.0)
+    # However it goes on, it is not one that an acquire has just taken.
+    assert acquires(made, taken_free=int(was_free)) == {}
+    made.acquires.spoil(seat)
+    assert acquires(made, taken_free=int(was_free)) == {}
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (psycopg_pool.PoolTimeout(), "timeout"),
+        (psycopg_pool.TooManyRequests(), "rejected"),
+        (psycopg_pool.PoolClosed(), "error"),
+        (KeyboardInterrupt(), "error"),
+    ],
+)
+def test_an_acquire_without_a_connection_is_counted(error: BaseException, outcome: str) -> None:
+    recorder = Recorder()
+    made = books(recorder)
+    made.acquires.refused(NOW, error)
+    assert acquires(made) == {outcome: 1}
+    assert recorder.outcomes == [outcome]

@@ -6,7 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from poolguard.pool.growth import SLOW_DOUBLINGS, Demand, connects_to_begin, next_look
+from poolguard.pool.growth import (
+    SHORTEST_PATIENCE,
+    SLOW_DOUBLINGS,
+    Demand,
+    connects_to_begin,
+    next_look,
+    patience,
+)
 
 NOW = 1000.0
 CALM = Demand(
@@ -158,3 +165,63 @@ def test_it_looks_again_after_a_step_while_the_queue_persists() -> None:
 @pytest.mark.parametrize("state", [{"waiting": 5}, {"floor": 5}])
 def test_it_looks_again_when_the_next_probe_is_due(state: dict[str, object]) -> None:
     assert looks(**state, retry_at=NOW + 0.7) == NOW + 0.7
+
+
+# -- verifications that waiters may be served by
+
+
+@pytest.mark.parametrize(
+    ("state", "n"),
+    [
+        ({"waiting": 3, "promised": 3, "size": 3}, 0),
+        ({"waiting": 2, "promised": 3, "size": 3}, 0),
+        ({"waiting": 5, "promised": 3, "size": 3}, 2),
+        ({"waiting": 5, "promised": 2, "opening": 2, "size": 4}, 1),
+        ({"waiting": 4, "promised": 2, "opening": 2, "size": 4}, 0),
+        ({"waiting": 20, "promised": 3, "size": 10, "max_size": 10}, 0),
+        # Those being verified are part of the floor, not what it lacks.
+        ({"floor": 5, "promised": 3, "size": 3}, 2),
+        ({"floor": 5, "promised": 5, "size": 5}, 0),
+    ],
+)
+def test_a_waiter_for_whom_one_is_verified_needs_no_connect(state: dict[str, int], n: int) -> None:
+    assert begins(**state) == n
+
+
+def test_slow_start_holds_for_those_beyond_the_promised_ones() -> None:
+    busy = {"waiting": 10, "promised": 4, "size": 6, "lent": 2}
+    assert begins(**busy, waited=0.0) == 0
+    assert begins(**busy, waited=0.011) == 1
+    assert begins(**busy, waited=9.0) == 6
+
+
+def test_patience_is_half_a_connect_but_never_very_short() -> None:
+    assert patience(0.3) == pytest.approx(0.15)
+    assert patience(0.0) == SHORTEST_PATIENCE > 0
+
+
+UNTIL = NOW + 0.05
+
+
+def test_it_looks_again_when_a_promise_lapses() -> None:
+    assert looks(waiting=2, promised=2, promised_until=UNTIL, size=2) == UNTIL
+    # Also while there is a connect for one of two.
+    assert looks(waiting=2, opening=1, promised=1, promised_until=UNTIL, size=2) == UNTIL
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"waiting": 0},  # nobody to keep the promise to
+        {"waiting": 2, "opening": 2},  # each has a connect already
+        {"waiting": 2, "max_size": 2},  # nothing could be begun instead
+        {"waiting": 2, "starved": True},
+    ],
+)
+def test_a_lapse_that_would_lead_to_nothing_is_no_time_to_look(state: dict[str, object]) -> None:
+    assert looks(promised=2, promised_until=UNTIL, size=2, **state) is None
+
+
+def test_where_more_is_wanted_than_promised_it_looks_after_a_step_as_ever() -> None:
+    state = {"waiting": 9, "promised": 2, "promised_until": UNTIL, "size": 3, "lent": 1}
+    assert looks(**state) == pytest.approx(NOW + 0.01)

@@ -92,6 +92,14 @@ def return_connection(cls: type[Any]) -> None:
     calls("_putconn", "self.run_task(ReturnConnection(self, conn, from_getconn=from_getconn))")(cls)
 
 
+def waiter_error(cls: type[Any]) -> None:
+    module = pool if cls is ConnectionPool else pool_async
+    assert module.WaitingClient().error is None
+    source = re.sub(r"\bawait ", "", inspect.getsource(module.WaitingClient.wait))
+    assert "self.error = PoolTimeout(" in source
+    assert "self.error = ex" in source
+
+
 def nconns(cls: type[Any]) -> None:
     """Both begin at min_size, which our pools set back to what is really there."""
     assert unopened(cls)._nconns == unopened(cls)._nconns_min == 2
@@ -166,6 +174,7 @@ CONTRACT: dict[str, list[Callable[[type[Any]], None]]] = {
     "_nconns": [nconns, attribute("_nconns", int)],
     "_pool": [attribute("_pool", deque)],
     "_waiting": [attribute("_waiting", deque)],
+    "waiter.error": [waiter_error],
     "_nconns_min": [nconns, attribute("_nconns_min", int)],
     "_min_size": [attribute("_min_size", int), calls("resize", "self._min_size = min_size")],
     "_max_size": [attribute("_max_size", int), calls("resize", "self._max_size = max_size")],
@@ -174,6 +183,14 @@ CONTRACT: dict[str, list[Callable[[type[Any]], None]]] = {
     "_REQUESTS_NUM": [
         attribute("_REQUESTS_NUM", str),
         calls("getconn", "self._stats[self._REQUESTS_NUM] += 1"),
+    ],
+    "_drained_at": [
+        attribute("_drained_at", float),
+        calls("drain", "self._drained_at = monotonic()"),
+    ],
+    "conn._created_at": [
+        calls("_set_connection_expiry_date", "conn._created_at = "),
+        calls("_return_connection", "conn._created_at <= self._drained_at"),
     ],
     "_closed": [attribute("_closed", bool), calls("close", "self._closed = True")],
     "conn._pool": [

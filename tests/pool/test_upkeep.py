@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from itertools import pairwise
 
@@ -22,6 +23,7 @@ from poolguard.pool.upkeep import (
     Verification,
     Verify,
     Yield,
+    between_retirements,
     decide,
     lifetime,
 )
@@ -113,7 +115,7 @@ def test_one_at_a_time_the_one_proved_longest_ago_first() -> None:
 
 def test_it_wakes_when_the_next_is_due() -> None:
     assert wake(pool(seat(proved=5), seat(proved=10))) == pytest.approx(15)
-    assert wake(pool(seat(retire=7))) == pytest.approx(7)
+    assert wake(pool(seat(retire=7), max_size=1)) == pytest.approx(7)
 
 
 def test_exactly_at_the_interval_it_is_due() -> None:
@@ -145,6 +147,23 @@ def test_replaced_first_then_retired() -> None:
     assert now(pool(old, seat())) == [Open(1, "refresh")]
     assert now(pool(old, seat(), opening=1, floor=2)) == []
     assert now(pool(old, seat(), seat(), floor=2))[0] == Retire(old)
+
+
+def test_the_successor_is_begun_so_early_that_it_is_there_in_time() -> None:
+    almost = pool(seat(retire=0.15), seat())
+    assert now(almost) == []
+    assert wake(almost) == pytest.approx(0.15 - almost.demand.connect_time)
+    assert now(pool(seat(retire=0.09), seat())) == [Open(1, "refresh")]
+    arrived = pool(seat(retire=0.01), seat(), seat(), floor=2)
+    assert now(arrived) == []
+    assert wake(arrived) == pytest.approx(0.01)
+
+
+def test_it_is_begun_in_the_pause_after_another_retirement() -> None:
+    old = seat(retire=-1)
+    until = NOW + 0.05
+    assert now(pool(old, seat(), retire_from=until)) == [Open(1, "refresh")]
+    assert now(pool(old, seat(), seat(), floor=2, retire_from=until)) == []
 
 
 def test_the_one_that_is_due_first_is_retired_first() -> None:
@@ -285,3 +304,168 @@ def test_what_is_retired_counts_for_the_floor() -> None:
 def test_who_gives_does_not_shrink_in_the_same_look() -> None:
     """What both would close is the same: it was not needed."""
     assert now(idle_for_long(seat(), seat(), seat(), idle_low=3, floor=0, owed=1)) == [Yield(1)]
+
+
+# -- verifying for those who wait
+
+
+def promising(snapshot: Snapshot, n: int, until: float) -> Snapshot:
+    """So many verifications are under way of which there is hope, until then."""
+    demand = replace(snapshot.demand, promised=n, promised_until=until)
+    return replace(snapshot, demand=demand)
+
+
+def test_as_many_are_verified_as_wait_those_proved_last_first() -> None:
+    oldest, older, old = seat(proved=90), seat(proved=80), seat(proved=70)
+    first, second = Verify(old, for_waiter=True), Verify(older, for_waiter=True)
+    assert now(pool(oldest, older, old, waiting=1)) == [first]
+    assert now(pool(oldest, older, old, waiting=2)) == [first, second]
+    assert now(pool(oldest, older, old, waiting=2, opening=1)) == [first]
+    assert now(pool(oldest, older, old, waiting=2, opening=2)) != [first]
+
+
+def test_those_for_whom_none_is_idle_have_connects_begun() -> None:
+    one, other = seat(proved=70), seat(proved=80)
+    verified = [Verify(one, for_waiter=True), Verify(other, for_waiter=True)]
+    assert now(pool(one, other, waiting=5)) == [*verified, Open(3, "growth")]
+    assert now(pool(one, other, waiting=5, max_size=4)) == [*verified, Open(2, "growth")]
+    assert now(pool(one, other, waiting=5, max_size=2)) == verified
+    assert now(pool(one, other, waiting=5, retry_at=NOW + 1)) == verified
+    assert now(pool(one, other, waiting=5, starved=True)) == verified
+
+
+def test_for_whom_one_is_being_verified_no_other_is() -> None:
+    asked, other = seat(proved=70), seat(proved=80)
+    under_way = promising(pool(other, verifying=asked, waiting=1), 1, NOW + 0.04)
+    assert now(under_way) == []
+    assert wake(under_way) == pytest.approx(0.04)
+    two = promising(pool(other, verifying=asked, waiting=2), 1, NOW + 0.04)
+    assert now(two) == [Verify(other, for_waiter=True)]
+
+
+def test_it_wakes_when_the_answer_is_late() -> None:
+    """After half a connect, which takes 100 ms here; in a full pool when it is given up."""
+    assert wake(pool(seat(proved=60), waiting=1)) == pytest.approx(0.05)
+    assert wake(pool(seat(proved=60), waiting=1, max_size=1)) == pytest.approx(PACE.check_timeout)
+
+
+def test_whose_answer_is_late_has_a_connect_begun_however_many_are_idle() -> None:
+    """And another one verified beside it, which is all there is where nothing can be opened."""
+    asked, others = seat(proved=70), [seat(proved=80 + n) for n in range(7)]
+    other = Verify(others[0], for_waiter=True)
+    late = pool(*others, verifying=asked, since=NOW - 0.06, waiting=1, max_size=20)
+    assert now(late) == [other, Open(1, "growth")]
+    assert now(pool(*others, verifying=asked, since=NOW - 0.06, waiting=1, max_size=8)) == [other]
+    failing = pool(*others, verifying=asked, since=NOW - 0.06, waiting=1, retry_at=NOW + 1)
+    assert now(failing) == [other]
+    alone = pool(verifying=asked, since=NOW - 0.06, waiting=1)
+    assert now(alone) == [Open(1, "growth")]
+    served = pool(*others, verifying=asked, since=NOW - 0.06, waiting=1, opening=1, max_size=20)
+    assert now(served) == []
+
+
+def test_a_late_answer_of_one_of_two_is_the_matter_of_one() -> None:
+    slow, fast, idle = seat(proved=70), seat(proved=71), seat(proved=80)
+    two = pool(idle, verifying=slow, since=NOW - 0.06, waiting=2, max_size=20, lent=0)
+    size = replace(two.demand, size=3)
+    both = {slow: Verification(NOW - 0.06, True), fast: Verification(NOW, True)}
+    two = promising(replace(two, demand=size, verifying=both), 1, NOW + 0.05)
+    assert now(two) == [Verify(idle, for_waiter=True), Open(1, "growth")]
+
+
+# -- verifying those in doubt
+
+
+def test_all_in_doubt_are_verified_at_once_and_no_other() -> None:
+    doubted, fresh = [seat(proved=1.5), seat(proved=9), seat(proved=2)], seat(proved=0.5)
+    state = pool(*doubted, fresh, doubted_at=NOW - 1)
+    assert now(state) == [Verify(one, likely=False) for one in doubted]
+    assert wake(state) == pytest.approx(PACE.check_timeout)
+    assert now(pool(fresh, doubted_at=NOW - 1)) == []
+
+
+def test_one_proved_at_the_very_moment_of_the_doubt_is_not_in_doubt() -> None:
+    assert now(pool(seat(proved=1), doubted_at=NOW - 1)) == []
+
+
+def test_those_in_doubt_are_verified_beside_a_verification_under_way() -> None:
+    one, other, asked = seat(proved=9), seat(proved=9), seat(proved=9)
+    state = pool(one, other, verifying=asked, since=NOW - 0.1, doubted_at=NOW - 1)
+    assert now(state) == [Verify(one, likely=False), Verify(other, likely=False)]
+    assert wake(state) == pytest.approx(0.9)
+
+
+def test_nobody_waits_for_one_in_doubt() -> None:
+    doubted = [seat(proved=9), seat(proved=9)]
+    verified = [Verify(one, likely=False) for one in doubted]
+    assert now(pool(*doubted, waiting=1, doubted_at=NOW)) == [*verified, Open(1, "growth")]
+    under_way = pool(verifying=seat(), likely=False, waiting=1)
+    assert now(under_way) == [Open(1, "growth")]
+
+
+def test_one_in_doubt_is_not_closed_while_it_is_asked() -> None:
+    doubted = [seat(proved=9, retire=-1), seat(proved=9)]
+    state = idle_for_long(*doubted, idle_low=2, floor=0)
+    asked = [Verify(one, likely=False) for one in doubted]
+    assert now(replace(state, doubted_at=NOW)) == [*asked, Shrink(0)]
+    assert now(replace(state, doubted_at=NOW, owed=2)) == [*asked, Shrink(0)]
+
+
+# -- the distance between retirements
+
+
+def test_none_is_retired_or_replaced_just_after_another() -> None:
+    old, other = seat(retire=-100), seat()
+    # Where the old one makes the place, and where its successor is first, and begun in time.
+    for max_size, earlier in ((2, 0.0), (10, 0.1)):
+        state = pool(old, other, max_size=max_size, retire_from=NOW + 5)
+        assert now(state) == []
+        assert wake(state) == pytest.approx(5 - earlier)
+    assert now(pool(old, other, max_size=2, retire_from=NOW)) == [Retire(old)]
+    assert now(pool(old, other, max_size=10, retire_from=NOW)) == [Open(1, "refresh")]
+
+
+def test_the_distance_is_half_of_what_lies_between_them_anyway() -> None:
+    assert between_retirements(10, 3600.0) == pytest.approx(3600 * SPREAD / 20)
+    assert between_retirements(0, 3600.0) == between_retirements(1, 3600.0)
+
+
+def test_meanwhile_those_that_are_due_are_verified() -> None:
+    old = seat(proved=30, retire=-100)
+    assert now(pool(old, seat(), retire_from=NOW + 5)) == [Verify(old)]
+
+
+@pytest.mark.parametrize("max_size", [8, 16])
+def test_after_a_sleep_of_hours_one_after_the_other_is_verified_and_few_are_replaced(
+    max_size: int,
+) -> None:
+    """Told step by step: what is decided is done at once, and the time is that of the next look."""
+    idle = [seat(proved=4 * 3600 + n, retire=-3 * 3600 - n) for n in range(8)]
+    time, retire_from = NOW, 0.0
+    verified: list[Seat] = []
+    replaced: list[Seat] = []
+    while time < NOW + 60:
+        state = pool(
+            *idle, floor=8, max_size=max_size, retire_from=retire_from, doubted_at=-math.inf
+        )
+        actions, wakes = decide(time, state, PACE)
+        assert sum(isinstance(action, Verify) for action in actions) <= 1
+        assert sum(isinstance(action, Open | Retire) for action in actions) <= 1
+        for action in actions:
+            if isinstance(action, Verify):
+                action.seat.proved_at = time
+                verified.append(action.seat)
+            elif isinstance(action, Open):
+                assert action.n == 1
+                idle.append(seat(proved=NOW - time))
+            else:
+                assert isinstance(action, Retire)
+                idle.remove(action.seat)
+                replaced.append(action.seat)
+                retire_from = time + between_retirements(8, 3600.0)
+        assert wakes is not None
+        time = time + 0.001 if actions else max(wakes, time + 0.001)
+        assert time < NOW + 1 or len(verified) >= 7
+    assert len(replaced) == 2
+    assert len(verified) >= 7
+    assert len(idle) == 8
