@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
 
-from . import ledger
+from . import ledger, pool
 
-ALL = {"ledger": ledger.run}
+ALL: Mapping[str, Callable[[], object]] = {"ledger": ledger.run, "pool": pool.run}
+PARTS: Mapping[str, Callable[[], object]] = {
+    f"pool.{part}": partial(pool.run, part) for part in pool.PARTS
+}
 
 
 def main() -> int:
-    names = sys.argv[1:] or list(ALL)
-    if unknown := [name for name in names if name not in ALL]:
-        known = ", ".join(ALL)
-        print(f"benchmarks: there is no {unknown[0]!r}, choose from: {known}", file=sys.stderr)
+    known = {**ALL, **PARTS}
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of: {', '.join(known)}")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the pool's figures here")
+    arguments = parser.parse_args()
+    names: list[str] = arguments.names or list(ALL)
+    if unknown := [name for name in names if name not in known]:
+        print(
+            f"benchmarks: there is no {unknown[0]!r}, choose from: {', '.join(known)}",
+            file=sys.stderr,
+        )
         return 2
-    for name in names:
-        ALL[name]()
+    measured = {name: known[name]() for name in names}
+    if arguments.json is not None:
+        figures = {name: value for name, value in measured.items() if value is not None}
+        arguments.json.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
     return 0
 
 
