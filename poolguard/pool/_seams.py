@@ -115,6 +115,7 @@ class Reader:
     _holds: Holds
     _drained_at: float
     max_waiting: int
+    timeout: float
     name: str
     _taken_free = 0
     _forked = False
@@ -247,7 +248,7 @@ class Reader:
     def _next_free(self, now: float) -> Any:
         """Take the connection that is handed out next; None where there is none, or none that can
         be handed out as it is: psycopg_pool's own way is gone then."""
-        if not self._pool or self._open_implicit:
+        if not self._pool:
             return None
         seat: Seat = self._pool[0]._poolguard_seat
         if self._is_stale(seat, now):
@@ -386,12 +387,9 @@ class SyncSeams(Reader, ConnectionPool[CT], Generic[CT]):
 
     def _free_conn(self, timeout: float | None, now: float) -> CT | None:
         """What ``getconn`` does where a connection is free, without its detours; None elsewhere."""
-        if (
-            not self._pool
-            or self._check
-            or self._open_implicit
-            or (timeout is not None and timeout <= 0)
-        ):
+        if timeout is None:
+            timeout = self.timeout
+        if not self._pool or self._check or self._open_implicit or timeout <= 0:
             return None
         with self._lock:
             conn: CT | None = self._next_free(now)
@@ -532,12 +530,9 @@ class AsyncSeams(Reader, AsyncConnectionPool[ACT], Generic[ACT]):
 
     def _free_conn(self, timeout: float | None, now: float) -> ACT | None:
         """What ``getconn`` does where a connection is free, without its detours; None elsewhere."""
-        if (
-            not self._pool
-            or self._check
-            or self._open_implicit
-            or (timeout is not None and timeout <= 0)
-        ):
+        if timeout is None:
+            timeout = self.timeout
+        if not self._pool or self._check or self._open_implicit or timeout <= 0:
             return None
         conn: ACT | None = self._next_free(now)
         if conn is None:

@@ -288,6 +288,7 @@ class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
         except asyncio.CancelledError:
             self._books.connect_cancelled(seat)
             self._resized_by(-1)
+            self._watch.ring()
             raise
         except Exception as error:  # noqa: BLE001 - whatever connecting raises, the pool goes on
             give_up = self._books.connect_failed(seat, opening.reason, error)

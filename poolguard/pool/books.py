@@ -64,7 +64,7 @@ RETRY_AFTER = 1.0
 RETRY_WHEN_ASKED = 0.25
 """The same while somebody waits for a connection."""
 JITTER = 0.2
-"""Part of the delay by which it varies, so that workers do not probe in step."""
+"""Part of an interval by which it varies, so that workers do not probe or verify in step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,9 @@ class Books:
         self.holds = Holds(leak_after, self._leaked, self.tell)
         self.alert = False
         """A connection that comes in may have other things to do than to join the pool."""
-        self.pace = pace
+        # Workers that were started together are not to ask the server together.
+        every = pace.refresh_interval * random.uniform(1 - JITTER, 1)
+        self.pace = replace(pace, refresh_interval=every)
         self.max_connecting = max_connecting
         self.max_lifetime = max_lifetime
         self.reconnect_timeout = reconnect_timeout
@@ -138,6 +140,10 @@ class Books:
     def named(self, name: str) -> None:
         """The pool is called so."""
         self.name = self.acquires.pool = self.holds.pool = name
+
+    def _log(self, text: str, *args: object) -> None:
+        """A record that psycopg_pool would write here, too."""
+        self._news.append(partial(logger.info, text, *args))
 
     def _leaked(self, leak: Leak) -> None:
         self._news.append(partial(log_leak, leak))
@@ -184,6 +190,9 @@ class Books:
         for action in actions:
             if isinstance(action, Open):
                 openings += self._begin(action)
+                if action.reason == "growth":
+                    grown = counts.size + len(openings)
+                    self._log("growing pool %r to %s", self.name, grown)
         wanted = min(snapshot.demand.wanted, counts.max_size - counts.size) - len(openings)
         self.lessee.need(wanted)
         again = self.lessee.starved_until(now)
@@ -263,7 +272,16 @@ class Books:
         """The last connect has failed."""
         return self._failures > 0
 
-    def idle_period_ended(self, now: float) -> None:
+    def shrunk(self, n: int, size: int, now: float) -> None:
+        """*n* connections that nobody has needed are closed, and *size* stay."""
+        if n:
+            self._log(
+                "shrinking pool %r to %s because %s unused connections in the last %s sec",
+                self.name,
+                size,
+                n,
+                self.pace.idle_timeout,
+            )
         self._idle_low_since = now
 
     # -- connects ------------------------------------------------------------------------------
@@ -284,6 +302,7 @@ class Books:
         seat.expires_at = now + EXPIRY * self.max_lifetime
         seat.connected = Connected(self.name, reason, seat.began, now, place)
         self._created[reason] = self._created.get(reason, 0) + 1
+        self._log("adding new connection to the pool")
         self._news.append(partial(self.listener.connected, seat.connected))
         if seat.gone:  # the watch was faster
             self._count_end(seat)
@@ -318,7 +337,7 @@ class Books:
         return True
 
     def connect_cancelled(self, seat: Seat) -> None:
-        """The connect was given up, since the pool closed."""
+        """The connect was given up: mostly since the pool closed."""
         self.opening -= 1
         if not seat.seated:
             self.lessee.vacate(seat, certainly=False)
@@ -376,6 +395,7 @@ class Books:
     def retired(self, seat: Seat, now: float, size: int) -> None:
         """The seat's connection is closed for its age."""
         seat.reason = "lifetime"
+        self._log("discarding expired connection")
         self._retire_from = now + between_retirements(size, self.max_lifetime)
 
     def has_expired(self, seat: Seat, now: float, size: int) -> bool:

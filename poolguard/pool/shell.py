@@ -90,7 +90,7 @@ class Shell(Reader):
         self._resized_by(len(done.openings))
         for action in actions:
             if isinstance(action, Shrink):
-                self._books.idle_period_ended(now)
+                self._books.shrunk(action.n, self.counts().size - action.n, now)
                 for _ in range(action.n):
                     self._let_go(self._take_longest_idle(), "idle", done)
                 self._new_idle_period()

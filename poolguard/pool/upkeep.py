@@ -209,10 +209,12 @@ def _care(now: float, s: Snapshot, d: Demand, pace: Pace) -> tuple[list[Action],
     retiring = min(s.idle, key=_retire_at)
     oldest = min(s.idle, key=_proved_at)
     # Both steps of a replacement follow from the counts, so it does not matter who opened the one
-    # too many. Where the pool is full, the old one has to make the place. Otherwise its successor
-    # is begun so early that it is there in time: connections that were opened together are due in
-    # quick succession, and each would be later than the one before it.
-    spare = d.size - d.opening > d.floor or d.size >= d.max_size
+    # too many. Where the pool is full, the old one has to make the place, one at a time and while
+    # connecting works. Otherwise its successor is begun so early that it is there in time:
+    # connections that were opened together are due in quick succession, and each would be later
+    # than the one before it.
+    full = d.size >= d.max_size and not d.opening and d.retry_at is None
+    spare = full or d.size - d.opening > d.floor
     replace_at = max(retiring.retire_at, s.retire_from) - (0.0 if spare else d.connect_time)
     verify_at = oldest.proved_at + pace.refresh_interval
     if replace_at > now and verify_at > now:

@@ -350,3 +350,10 @@ def test_an_acquire_without_a_connection_is_counted(error: BaseException, outcom
     made.acquires.refused(NOW, error)
     assert acquires(made) == {outcome: 1}
     assert recorder.outcomes == [outcome]
+
+
+def test_pools_of_one_instant_do_not_verify_in_step() -> None:
+    """Each at least as often as it was asked to."""
+    intervals = {books().pace.refresh_interval for _ in range(20)}
+    assert len(intervals) == 20
+    assert all(20.0 <= interval <= 25.0 for interval in intervals)

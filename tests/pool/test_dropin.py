@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 from typing import Any
 
 import psycopg
@@ -84,6 +85,48 @@ async def test_the_statistics_have_the_same_keys_and_counts(kind: Kind, dsn: str
     cls = ConnectionPool if kind == "sync" else AsyncConnectionPool
     theirs.pool = cls(dsn, open=False, **arguments)  # type: ignore[assignment]
     assert ours == await story(theirs)
+
+
+@in_loop
+async def test_the_log_records_are_the_same(
+    kind: Kind, dsn: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Those who filter or count them go on doing so. Told by the records' texts before formatting,
+    of a story with growth, a return in a transaction, a broken one, an old one and unused ones."""
+    caplog.set_level(logging.INFO, "psycopg.pool")
+
+    async def story(pool: Face) -> set[str]:
+        caplog.clear()
+        await pool.open(warm=False)
+        await pool.call("wait", 10)
+        one, other = await pool.get(), await pool.get()
+        await pool.execute(one, "SELECT 1")
+        other.pgconn.finish()
+        await pool.put(one)
+        await pool.put(other)
+        held = await pool.get()
+        await eventually(lambda: "shrinking" in caplog.text or pool.pool.get_stats())
+        await asyncio.sleep(1.1)  # older than its lifetime
+        await pool.put(held)
+        await eventually(lambda: "expired" in caplog.text)
+        await eventually(lambda: "shrinking" in caplog.text)
+        await pool.close()
+        return {record.msg for record in caplog.records if record.levelno == logging.INFO}
+
+    arguments: dict[str, Any] = {"min_size": 1, "max_size": 2, "max_lifetime": 1, "max_idle": 0.3}
+    ours = await story(Face(kind, dsn, **arguments))
+    theirs = Face(kind, dsn, **arguments)
+    cls = ConnectionPool if kind == "sync" else AsyncConnectionPool
+    theirs.pool = cls(dsn, open=False, **arguments)  # type: ignore[assignment]
+    assert await story(theirs) <= ours
+
+
+@in_loop
+async def test_a_pool_without_time_serves_nobody(kind: Kind, dsn: str) -> None:
+    async with opened(kind, dsn, min_size=1, timeout=0.0) as pool:
+        with pytest.raises(psycopg_pool.PoolTimeout):
+            await pool.get()
+        await pool.put(await pool.get(timeout=1))
 
 
 @in_loop

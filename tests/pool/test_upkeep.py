@@ -177,6 +177,13 @@ def test_where_no_place_is_free_the_old_one_makes_it() -> None:
     assert now(pool(old, max_size=1)) == [Retire(old)]
 
 
+def test_in_a_full_pool_one_at_a_time_makes_place_and_only_while_connecting_works() -> None:
+    old = seat(retire=0)
+    assert now(pool(old, opening=1, max_size=2)) == []
+    assert now(pool(old, seat(), max_size=2, retry_at=NOW + 1)) == []
+    assert now(pool(old, seat(), max_size=2, retry_at=NOW)) == []
+
+
 def test_without_a_slot_for_the_replacement_the_old_one_stays() -> None:
     old = seat(retire=0)
     assert now(pool(old, seat(), starved=True)) == []
