@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import threading
@@ -337,3 +338,17 @@ def test_the_default_guard_comes_from_the_environment(
         assert conn.execute("SELECT 1").fetchone() == (1,)
     with pytest.raises(ModeError):
         poolguard.aconnection()
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_its_pool_verifies_and_reports_as_the_settings_say(mode: str, dsn: str) -> None:
+    """Its own defaults, where psycopg_pool's class has none or others."""
+    guard = Guard(dsn, mode=mode, **SMALL, check_after_idle=7, leak_after=9)
+
+    async def opened() -> tuple[float, float]:
+        await (guard.aopen(10) if mode == "async" else asyncio.to_thread(guard.open, 10))
+        pool: Any = guard.pool
+        await (guard.aclose() if mode == "async" else asyncio.to_thread(guard.close))
+        return pool._books.pace.check_after_idle, pool._books.holds.leak_after
+
+    assert asyncio.run(opened()) == (7, 9)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from contextvars import Context
@@ -132,13 +131,7 @@ class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
                 if explained is error:
                     raise
                 raise explained from None
-        seat: Seat = conn._poolguard_seat  # type: ignore[attr-defined]
-        seat.lent = True
-        seat.amid = id(sys.exc_info()[1])
-        if self._tells_acquires or not seat.was_free or seat.connected_at >= began:
-            self._acquires.ended(began, seat)
-        if borrower is not None or self._watches_leaks:
-            self._holds.lent(seat, borrower)
+        self._lend(conn, began, borrower)
         return conn
 
     async def open(self, wait: bool = False, timeout: float = 30.0) -> None:

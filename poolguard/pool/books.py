@@ -39,6 +39,7 @@ from .errors import PoolTimeout, TooManyRequests, describe, unfit
 from .growth import Demand, patience
 from .holds import Holds, log_leak
 from .lessee import Lessee
+from .outage import JITTER, Outage
 from .seat import Seat
 from .upkeep import (
     EXPIRY,
@@ -59,12 +60,6 @@ logger = logging.getLogger("psycopg.pool")
 
 SLOWEST_CONNECT = 5.0
 """Seconds: a connect is never expected to take longer."""
-RETRY_AFTER = 1.0
-"""Seconds between two probes of a server that refuses connections."""
-RETRY_WHEN_ASKED = 0.25
-"""The same while somebody waits for a connection."""
-JITTER = 0.2
-"""Part of an interval by which it varies, so that workers do not probe or verify in step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +97,9 @@ class Books:
         self.pace = replace(pace, refresh_interval=every)
         self.max_connecting = max_connecting
         self.max_lifetime = max_lifetime
-        self.reconnect_timeout = reconnect_timeout
+        self.outage = Outage(reconnect_timeout)
 
         self.opening = 0
-        self.last_error: str | None = None
         self.asked = 0
         """The floor that the warm-up had to reach."""
         self.warm_after: float | None = None
@@ -122,13 +116,6 @@ class Books:
         self._queue_since: float | None = None
         self._connect_time = 0.05
 
-        self._failures = 0
-        self._failed_at = 0.0
-        self._failing_since = 0.0
-        self._gave_up = False
-        """``reconnect_failed`` has been called since a connect last ended well."""
-        self._jitter = 1.0
-
         self._verifying: dict[Seat, Verification] = {}
         self.check_after_idle = pace.check_after_idle
         self.doubted_at = 0.0
@@ -141,9 +128,9 @@ class Books:
         """The pool is called so."""
         self.name = self.acquires.pool = self.holds.pool = name
 
-    def _log(self, text: str, *args: object) -> None:
-        """A record that psycopg_pool would write here, too."""
-        self._news.append(partial(logger.info, text, *args))
+    def _log(self, level: int, text: str, *args: object) -> None:
+        """Write, when no lock is held, a record that psycopg_pool would write here, too."""
+        self._news.append(partial(logger.log, level, text, *args))
 
     def _leaked(self, leak: Leak) -> None:
         self._news.append(partial(log_leak, leak))
@@ -192,7 +179,7 @@ class Books:
                 openings += self._begin(action)
                 if action.reason == "growth":
                     grown = counts.size + len(openings)
-                    self._log("growing pool %r to %s", self.name, grown)
+                    self._log(logging.INFO, "growing pool %r to %s", self.name, grown)
         wanted = min(snapshot.demand.wanted, counts.max_size - counts.size) - len(openings)
         self.lessee.need(wanted)
         again = self.lessee.starved_until(now)
@@ -232,7 +219,7 @@ class Books:
             begun=self._begun,
             waited=0.0 if self._queue_since is None else now - self._queue_since,
             connect_time=self._connect_time,
-            retry_at=self._retry_at(counts.waiting),
+            retry_at=self.outage.retry_at(asked=counts.waiting > 0),
             promised=len(promised),
             promised_until=min(promised, default=None),
             starved=self.lessee.starved_until(now) is not None,
@@ -252,14 +239,6 @@ class Books:
     def _lent(self, counts: Counts) -> int:
         return max(0, counts.size - self.opening - counts.idle - len(self._verifying))
 
-    def _retry_at(self, waiting: int) -> float | None:
-        if not self._failures:
-            return None
-        delay = RETRY_WHEN_ASKED if waiting else RETRY_AFTER
-        at = self._failed_at + delay * self._jitter
-        # Whoever is to be told after reconnect_timeout is told then, not at the next probe but one.
-        return at if self._gave_up else min(at, self._failing_since + self.reconnect_timeout)
-
     def _note_warmth(self, now: float, counts: Counts) -> None:
         if self.warm_after is None and counts.size - self.opening >= counts.min_size:
             self.warm_after = now - self._opened_at
@@ -267,15 +246,11 @@ class Books:
             warmed = Warmed(self.name, counts.min_size, counts.size, self.warm_after)
             self._news.append(partial(self.listener.warmed, warmed))
 
-    @property
-    def failing(self) -> bool:
-        """The last connect has failed."""
-        return self._failures > 0
-
     def shrunk(self, n: int, size: int, now: float) -> None:
         """*n* connections that nobody has needed are closed, and *size* stay."""
         if n:
             self._log(
+                logging.INFO,
                 "shrinking pool %r to %s because %s unused connections in the last %s sec",
                 self.name,
                 size,
@@ -290,9 +265,7 @@ class Books:
         """The connect of *seat* has ended well."""
         now = clock()
         self.opening -= 1
-        self._failures = 0
-        self._gave_up = False
-        self.last_error = None
+        self.outage.ended()
         # A connect that the machine has slept through says nothing of the next one.
         took = min(now - seat.began, SLOWEST_CONNECT)
         self._connect_time += 0.3 * (took - self._connect_time)
@@ -302,7 +275,7 @@ class Books:
         seat.expires_at = now + EXPIRY * self.max_lifetime
         seat.connected = Connected(self.name, reason, seat.began, now, place)
         self._created[reason] = self._created.get(reason, 0) + 1
-        self._log("adding new connection to the pool")
+        self._log(logging.INFO, "adding new connection to the pool")
         self._news.append(partial(self.listener.connected, seat.connected))
         if seat.gone:  # the watch was faster
             self._count_end(seat)
@@ -317,24 +290,20 @@ class Books:
             self.lessee.vacate(
                 seat, certainly=not isinstance(error, TimeoutError | ConnectionTimeout)
             )
-        self._failures += 1
-        self._failed_at = now
-        self._jitter = random.uniform(1 - JITTER, 1 + JITTER)
-        self.last_error = describe(error, of_connect=not seat.seated)
-        if self._failures == 1:
-            self._failing_since = seat.began
-        if not self._failures & (self._failures - 1):  # the 1st, 2nd, 4th, 8th …: no log storm
-            logger.warning("error connecting in %r: %s", self.name, self.last_error)
-        failed = ConnectFailed(self.name, reason, seat.began, now, self.last_error)
+        text = describe(error, of_connect=not seat.seated)
+        failure = self.outage.failed(seat.began, now, text)
+        if failure.is_said:
+            self._log(logging.WARNING, "error connecting in %r: %s", self.name, text)
+        failed = ConnectFailed(self.name, reason, seat.began, now, text)
         self._news.append(partial(self.listener.connect_failed, failed))
-        if now - self._failing_since < self.reconnect_timeout:
-            return False
-        self._failing_since = now
-        self._gave_up = True
-        logger.warning(
-            "reconnection attempt in pool %r failed after %s sec", self.name, self.reconnect_timeout
-        )
-        return True
+        if failure.gives_up:
+            self._log(
+                logging.WARNING,
+                "reconnection attempt in pool %r failed after %s sec",
+                self.name,
+                self.outage.reconnect_timeout,
+            )
+        return failure.gives_up
 
     def connect_cancelled(self, seat: Seat) -> None:
         """The connect was given up: mostly since the pool closed."""
@@ -395,7 +364,7 @@ class Books:
     def retired(self, seat: Seat, now: float, size: int) -> None:
         """The seat's connection is closed for its age."""
         seat.reason = "lifetime"
-        self._log("discarding expired connection")
+        self._log(logging.INFO, "discarding expired connection")
         self._retire_from = now + between_retirements(size, self.max_lifetime)
 
     def has_expired(self, seat: Seat, now: float, size: int) -> bool:
@@ -403,7 +372,7 @@ class Books:
 
         Not while others are, or while no successor can be had.
         """
-        if now < seat.expires_at or now < self._retire_from or self._failures:
+        if now < seat.expires_at or now < self._retire_from or self.outage.lasts:
             return False
         self.retired(seat, now, size)
         return True
@@ -471,8 +440,8 @@ class Books:
             f"{counts.idle} idle, {self._lent(counts)} used, {self.opening} opening; "
             f"{counts.waiting} waiting)."
         )
-        if self._failures:
-            return f"{text} Connecting fails: {self.last_error}. Look at the server first"
+        if self.outage.lasts:
+            return f"{text} Connecting fails: {self.outage.last_error}. Look at the server first"
         if self.lessee.starved:
             return f"{text} The budget has no free slot: raise budget, or hold connections shorter"
         if counts.size >= counts.max_size:
@@ -500,7 +469,7 @@ class Books:
                 "opened": self._created.get("warmup", 0),
                 "seconds": self.warm_after,
             },
-            "last_error": self.last_error,
+            "last_error": self.outage.last_error,
         }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from weakref import WeakSet
 
 import psycopg_pool
 
-from ..borrower import CURRENT
+from ..borrower import CURRENT, Borrower
 from ..budget.ledger import Backend, Orphan
 from ..clock import now as clock
 from ..errors import ForkError
@@ -192,6 +193,16 @@ class Shell(Reader):
         if counts.size < counts.max_size or counts.idle or self._ended_outside:
             self._ring()
 
+    def _lend(self, conn: Any, began: float, borrower: Borrower | None) -> None:
+        """An acquire that began at *began* is given *conn*."""
+        seat: Seat = conn._poolguard_seat
+        seat.lent = True
+        seat.amid = id(sys.exc_info()[1])
+        if self._tells_acquires or not seat.was_free or seat.connected_at >= began:
+            self._acquires.ended(began, seat)
+        if borrower is not None or self._watches_leaks:
+            self._holds.lent(seat, borrower)
+
     def _is_stale(self, seat: Seat, now: float) -> bool:
         books, proved_at = self._books, seat.proved_at
         return now - proved_at > books.check_after_idle or proved_at < books.doubted_at
@@ -279,7 +290,7 @@ class Shell(Reader):
     @property
     def recovering(self) -> bool:
         """Connecting has failed lately, and has not succeeded since."""
-        return self._books.failing
+        return self._books.outage.lasts
 
     @property
     def leaving(self) -> bool:

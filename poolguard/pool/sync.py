@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, cast
@@ -45,10 +44,12 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
     :param leak_after: seconds after which a connection that is still lent is reported, with the
         stack that took it; 0 (never) by default.
 
-    It differs in two ways: it opens as many connections at once as are waited for, where
-    psycopg_pool opens one after the other; and it notices earlier that a connection has died: one
-    that the server ends while it is idle leaves the pool at once. Its errors are subclasses of
-    psycopg_pool's, with more in their texts.
+    It differs in this: it opens as many connections at once as are waited for, where psycopg_pool
+    opens one after the other. It notices earlier that a connection has died: one that the server
+    ends while it is idle leaves the pool at once. It replaces old ones one at a time, at 70 to 90 %
+    of *max_lifetime*. While connecting fails it tries about once a second for ever, and calls
+    *reconnect_failed* after each *reconnect_timeout*. Its errors are subclasses of psycopg_pool's,
+    with more in their texts.
     """
 
     def __init__(
@@ -139,13 +140,7 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
                 if explained is error:
                     raise
                 raise explained from None
-        seat: Seat = conn._poolguard_seat  # type: ignore[attr-defined]
-        seat.lent = True
-        seat.amid = id(sys.exc_info()[1])
-        if self._tells_acquires or not seat.was_free or seat.connected_at >= began:
-            self._acquires.ended(began, seat)
-        if borrower is not None or self._watches_leaks:
-            self._holds.lent(seat, borrower)
+        self._lend(conn, began, borrower)
         return conn
 
     def open(self, wait: bool = False, timeout: float = 30.0) -> None:

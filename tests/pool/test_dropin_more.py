@@ -19,7 +19,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 
 from poolguard.lab.proxy import SlowProxy
-from poolguard.pool import _seams, books
+from poolguard.pool import _seams, outage
 from poolguard.pool.aio import AsyncGuardedPool
 from poolguard.pool.sync import GuardedPool
 from tests.pool.support import Face, Kind, eventually, in_loop, opened
@@ -137,7 +137,7 @@ async def test_the_async_pool_takes_coroutine_functions(dsn: str) -> None:
 async def test_a_conninfo_that_could_not_be_had_is_asked_for_again(
     kind: Kind, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(books, "RETRY_AFTER", 0.02)
+    monkeypatch.setattr(outage, "RETRY_AFTER", 0.02)
     answers: Iterator[Any] = iter(
         [OSError("the vault is sealed"), OSError("the vault is sealed"), dsn]
     )
@@ -342,7 +342,7 @@ async def test_reconnect_failed_is_called_when_its_time_has_come(
     kind: Kind, gate: SlowProxy, gate_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not at the next probe after that; and the probes do not follow each other from then on."""
-    monkeypatch.setattr(books, "RETRY_AFTER", 600.0)
+    monkeypatch.setattr(outage, "RETRY_AFTER", 600.0)
     called: list[Any] = []
 
     async def acalled(pool: Any) -> None:
@@ -647,7 +647,7 @@ async def test_draining_renews_also_what_is_being_verified(
 async def test_checking_with_the_server_away_neither_raises_nor_ends_the_pool(
     kind: Kind, gate: SlowProxy, gate_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(books, "RETRY_AFTER", 0.05)
+    monkeypatch.setattr(outage, "RETRY_AFTER", 0.05)
     async with opened(kind, gate_dsn, min_size=3) as pool:
         gate.refuse()
         gate.reset_all()
@@ -695,7 +695,7 @@ async def test_before_it_is_open_it_says_so(kind: Kind, dsn: str) -> None:
 async def test_times_and_failures_are_in_the_statistics(
     kind: Kind, gate: SlowProxy, gate_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(books, "RETRY_AFTER", 0.05)
+    monkeypatch.setattr(outage, "RETRY_AFTER", 0.05)
     gate.refuse()
     async with opened(kind, gate_dsn, warm=False, **ONE) as pool:
         await eventually(lambda: pool.recorder.failures)

@@ -16,14 +16,14 @@ import pytest
 from poolguard.lab.postgres import PrivatePostgres
 from poolguard.lab.proxy import SlowProxy
 from poolguard.listener import AcquireEnded, Closed, Connected, Listener
-from poolguard.pool import books
+from poolguard.pool import outage
 from tests.pool.support import Face, Kind, eventually, in_loop, opened
 
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for a second between two probes of a server that is away."""
-    monkeypatch.setattr(books, "RETRY_AFTER", 0.2)
+    monkeypatch.setattr(outage, "RETRY_AFTER", 0.2)
 
 
 @in_loop

@@ -1,0 +1,83 @@
+"""A server that cannot be reached: since when, why, and when to try again.
+
+Connecting is tried for ever, by one connect at a time, whether anybody asks for a connection or
+not. Nothing here reads a clock, and nothing is logged: what to say is returned.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+__all__ = ["JITTER", "RETRY_AFTER", "RETRY_WHEN_ASKED", "Failure", "Outage"]
+
+RETRY_AFTER = 1.0
+"""Seconds between two probes of a server that refuses connections."""
+RETRY_WHEN_ASKED = 0.25
+"""The same while somebody waits for a connection."""
+JITTER = 0.2
+"""Part of an interval by which it varies, so that workers do not probe or verify in step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What is to be said of one that has just failed."""
+
+    is_said: bool
+    """Worth a line in the log: the 1st, 2nd, 4th, 8th … in a row."""
+    gives_up: bool
+    """Another ``reconnect_timeout`` has passed: time to call ``reconnect_failed``."""
+
+
+class Outage:
+    """The connects of one pool that have failed since one last ended well.
+
+    :param reconnect_timeout: seconds after which somebody is to be told, each time.
+    """
+
+    def __init__(self, reconnect_timeout: float) -> None:
+        self.reconnect_timeout = reconnect_timeout
+        self.last_error: str | None = None
+        self._times = 0
+        self._failed_at = 0.0
+        self._since = 0.0
+        self._gave_up = False
+        self._jitter = 1.0
+
+    def __repr__(self) -> str:
+        return f"<Outage {self._times} failed, {self.last_error}>"
+
+    @property
+    def lasts(self) -> bool:
+        """The last connect has failed."""
+        return self._times > 0
+
+    def ended(self) -> None:
+        """A connect has ended well."""
+        self._times = 0
+        self._gave_up = False
+        self.last_error = None
+
+    def failed(self, began: float, now: float, error: str) -> Failure:
+        """A connect that began at *began* has failed."""
+        self._times += 1
+        self._failed_at = now
+        self._jitter = random.uniform(1 - JITTER, 1 + JITTER)
+        self.last_error = error
+        if self._times == 1:
+            self._since = began
+        gives_up = now - self._since >= self.reconnect_timeout
+        if gives_up:
+            self._since = now
+            self._gave_up = True
+        return Failure(not self._times & (self._times - 1), gives_up)
+
+    def retry_at(self, *, asked: bool) -> float | None:
+        """When to try again; None while connecting works. Sooner where somebody has asked for one.
+
+        Whoever is to be told after ``reconnect_timeout`` is told then, not a probe later.
+        """
+        if not self._times:
+            return None
+        at = self._failed_at + (RETRY_WHEN_ASKED if asked else RETRY_AFTER) * self._jitter
+        return at if self._gave_up else min(at, self._since + self.reconnect_timeout)
