@@ -50,7 +50,6 @@ import asyncio
 import logging
 import math
 import random
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -64,6 +63,7 @@ from psycopg_pool import pool_async as async_module
 from psycopg_pool.abc import ACT, CT
 
 from ..clock import now as clock
+from .errors import handled
 from .holds import Holds
 from .seat import Seat
 
@@ -441,9 +441,8 @@ class SyncSeams(Reader, ConnectionPool[CT], Generic[CT]):
         seat.lent = seat.vouched = False
         if seat.hold is not None:
             self._holds.returned(seat)
-        error = sys.exc_info()[1]
+        error = handled()
         unfit = error is not None and not self._closed and self._is_unfit_after(error, conn)
-        seat.amid = 0
         if unfit:
             self._close_connection(conn)
             self.run_task(sync_module.AddConnection(self))
@@ -458,7 +457,7 @@ class SyncSeams(Reader, ConnectionPool[CT], Generic[CT]):
         seat: Seat = conn._poolguard_seat  # type: ignore[attr-defined]
         if self._joins_at_once(seat) or self._may_join(conn):
             super()._add_to_pool(conn)
-            if seat.gone or seat.due:
+            if seat.plain_until <= seat.proved_at:
                 self._has_joined(conn)
 
     def _close_connection(self, conn: CT) -> None:
@@ -583,9 +582,8 @@ class AsyncSeams(Reader, AsyncConnectionPool[ACT], Generic[ACT]):
         seat.lent = seat.vouched = False
         if seat.hold is not None:
             self._holds.returned(seat)
-        error = sys.exc_info()[1]
+        error = handled()
         unfit = error is not None and not self._closed and self._is_unfit_after(error, conn)
-        seat.amid = 0
         if unfit:
             await self._close_connection(conn)
             self.run_task(async_module.AddConnection(self))
@@ -600,7 +598,7 @@ class AsyncSeams(Reader, AsyncConnectionPool[ACT], Generic[ACT]):
         seat: Seat = conn._poolguard_seat  # type: ignore[attr-defined]
         if self._joins_at_once(seat) or self._may_join(conn):
             await super()._add_to_pool(conn)
-            if seat.gone or seat.due:
+            if seat.plain_until <= seat.proved_at:
                 self._has_joined(conn)
 
     async def _close_connection(self, conn: ACT) -> None:

@@ -313,7 +313,7 @@ class Books:
 
     def ended(self, seat: Seat) -> None:
         """The server has ended its side of the seat's connection, or we have cut it."""
-        seat.gone = True
+        seat.end()
         self.lessee.vacate(seat, certainly=not seat.severed)
         if seat.connected is not None:
             self._count_end(seat)

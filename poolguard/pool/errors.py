@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import Literal
 
 import psycopg
@@ -10,7 +11,17 @@ import psycopg_pool
 
 from ..errors import PoolguardError
 
-__all__ = ["PoolClosed", "PoolTimeout", "TooManyRequests", "describe", "unfit"]
+__all__ = ["PoolClosed", "PoolTimeout", "TooManyRequests", "describe", "handled", "unfit"]
+
+# The exception that is being handled. It is asked for at each acquire and each return, and the
+# older way takes four times as long.
+if sys.version_info >= (3, 11):
+    handled = sys.exception
+else:
+
+    def handled() -> BaseException | None:
+        return sys.exc_info()[1]
+
 
 READ_ONLY = "25006"
 """After a failover, what a connection leads to may be a standby now: it lives on, and every write

@@ -44,12 +44,12 @@ class Seat:
         "booked",
         "connected",
         "connected_at",
-        "due",
         "expires_at",
         "fresh",
         "gone",
         "hold",
         "lent",
+        "plain_until",
         "proved_at",
         "reason",
         "retire_at",
@@ -69,13 +69,14 @@ class Seat:
         """When it was last used, or verified."""
         self.retire_at = 0.0
         """From then on it is to be replaced when that suits."""
-        self.due = False
-        """It was as old as that when it last came back."""
         self.expires_at = 0.0
         """From then on it is not to be lent again."""
         self.connected: Connected | None = None
         self.was_free = False
         """The connection was last taken from the pool, not handed to a waiter."""
+        self.plain_until = 0.0
+        """Until then there is nothing to decide when it comes back. 0: while it is new, and once it
+        has ended or was cut."""
         self.vouched = False
         """It comes from a verification that a waiter has asked for, and is as good as free."""
         self.lent = False
@@ -121,6 +122,11 @@ class Seat:
             self.reason = self.reason or "discarded"
         self.hang_up()
 
+    def end(self) -> None:
+        """The server has ended its side."""
+        self.gone = True
+        self.plain_until = 0.0
+
     def hang_up(self) -> None:
         """Let the FIN leave after a close: the duplicate would hold the socket open."""
         self._shutdown(socket.SHUT_WR)
@@ -129,6 +135,7 @@ class Seat:
         """End a connection whose peer does not answer: whoever reads from it gets end-of-file."""
         if not self.severed:  # once it is, the end may be our own
             self.severed = not self._has_ended()
+            self.plain_until = 0.0
         self._shutdown(socket.SHUT_RDWR)
 
     def _has_ended(self) -> bool:
@@ -258,7 +265,7 @@ class Watch:
                 self._unseen = [seat for seat in self._unseen if seat not in over]
             ended += over
         for seat in ended:
-            seat.gone = True
+            seat.end()
         return ended
 
     def _poll(self, epoll: select.epoll, timeout: float | None) -> list[Seat]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -24,7 +23,7 @@ from ..listener import CloseReason
 from ._seams import Reader, seat_of
 from .acquires import Acquires
 from .books import Books, Opening
-from .errors import PoolClosed
+from .errors import PoolClosed, handled
 from .holds import Holds
 from .seat import Seat, Watch
 from .upkeep import Abandon, Retire, Shrink, Verify, Yield
@@ -197,7 +196,7 @@ class Shell(Reader):
         """An acquire that began at *began* is given *conn*."""
         seat: Seat = conn._poolguard_seat
         seat.lent = True
-        seat.amid = id(sys.exc_info()[1])
+        seat.amid = id(handled())
         if self._tells_acquires or not seat.was_free or seat.connected_at >= began:
             self._acquires.ended(began, seat)
         if borrower is not None or self._watches_leaks:
@@ -236,7 +235,7 @@ class Shell(Reader):
     def _joins_at_once(self, seat: Seat) -> bool:
         """Whether a connection comes in of which there is nothing to decide: almost always."""
         now = clock()
-        if self._books.alert or seat.gone or seat.fresh or seat.severed or now >= seat.retire_at:
+        if now >= seat.plain_until or self._books.alert:
             return False
         seat.proved_at = now
         seat.was_free = False
@@ -249,10 +248,11 @@ class Shell(Reader):
             return "joins"
         now = clock()
         fresh, seat.fresh = seat.fresh, False
+        seat.plain_until = seat.retire_at
         seat.was_free = False
         seat.proved_at = now
-        seat.due = now >= seat.retire_at
         if seat.gone or seat.severed:  # the watch will tell, and has not yet
+            seat.plain_until = 0.0
             return "gone"
         counts = self.counts()
         if not fresh and (

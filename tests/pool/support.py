@@ -29,6 +29,7 @@ from poolguard.listener import (
     Warmed,
 )
 from poolguard.pool.aio import AsyncGuardedPool
+from poolguard.pool.seat import Seat
 from poolguard.pool.sync import GuardedPool
 
 P = ParamSpec("P")
@@ -81,6 +82,11 @@ def held_elsewhere(lock: Any) -> Iterator[None]:
     finally:
         done.set()
         holder.join()
+
+
+def expire(seat: Seat, at: float) -> None:
+    """Have the seat's connection be too old from *at* on."""
+    seat.retire_at = seat.expires_at = seat.plain_until = at
 
 
 class Recorder(Listener):

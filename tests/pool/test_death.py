@@ -29,7 +29,7 @@ from poolguard.lab.postgres import PrivatePostgres
 from poolguard.lab.proxy import SlowProxy
 from poolguard.listener import Connected
 from poolguard.pool import seat
-from tests.pool.support import Face, Guarded, Kind, eventually, in_loop, opened
+from tests.pool.support import Face, Guarded, Kind, eventually, expire, in_loop, opened
 from tests.support import until as waited_until
 
 NEVER = 1e6
@@ -919,7 +919,7 @@ async def test_one_that_was_held_for_longer_than_its_life_is_closed_as_it_comes_
     """Also where somebody waits for it: he is given its successor."""
     async with opened(kind, dsn, min_size=1, max_size=1) as pool:
         conn = await pool.get()
-        conn._poolguard_seat.retire_at = conn._poolguard_seat.expires_at = now() - 1
+        expire(conn._poolguard_seat, now() - 1)
         waiting = asyncio.create_task(pool.get())
         await eventually(lambda: pool.status()["waiting"] == 1)
         await pool.put(conn)
@@ -936,7 +936,7 @@ async def test_of_many_that_were_held_for_too_long_one_is_closed_at_a_time(
     async with opened(kind, dsn, min_size=4, max_size=4) as pool:
         conns = await pool.get_all(4)
         for conn in conns:
-            conn._poolguard_seat.retire_at = conn._poolguard_seat.expires_at = now() - 1
+            expire(conn._poolguard_seat, now() - 1)
         await pool.put(*conns)
         await eventually(lambda: pool.status()["idle"] == 4 and len(pool.recorder.created) == 5)
         assert pool.recorder.closes == ["lifetime"]

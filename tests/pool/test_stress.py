@@ -20,7 +20,7 @@ from poolguard.budget.ledger import StaticLedger
 from poolguard.clock import now as clock
 from poolguard.lab.postgres import PrivatePostgres
 from poolguard.lab.proxy import SlowProxy
-from tests.pool.support import Face, Kind, descriptors, eventually, in_loop
+from tests.pool.support import Face, Kind, descriptors, eventually, expire, in_loop
 
 SECONDS = float(os.environ.get("POOLGUARD_TEST_STRESS_SECONDS", "40"))
 USERS, FLOOR, MOST, BUDGET = 16, 2, 10, 11
@@ -158,7 +158,7 @@ class Misfortune:
 
     async def expire(self) -> None:
         for conn in list(self.pool.pool._pool):
-            conn._poolguard_seat.retire_at = conn._poolguard_seat.expires_at = clock()
+            expire(conn._poolguard_seat, clock())
         self.pool.pool._ring()
 
     async def doubt(self) -> None:
