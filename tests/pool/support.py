@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import os
 import signal
 import threading
@@ -18,6 +19,7 @@ from typing import Any, Literal, ParamSpec, TypeAlias
 
 import psycopg
 
+from poolguard.budget.ledger import StaticLedger
 from poolguard.listener import (
     AcquireEnded,
     Closed,
@@ -82,6 +84,22 @@ def held_elsewhere(lock: Any) -> Iterator[None]:
     finally:
         done.set()
         holder.join()
+
+
+def at_rest(pool: Face, ledger: StaticLedger) -> bool:
+    """Whether nothing is on its way any more, and all that the pool counts adds up.
+
+    Verifications go on: while this test collects garbage the pool's upkeep waits, and begins one
+    the moment it may.
+    """
+    gc.collect()
+    status, counts = pool.status(), pool.pool.counts()
+    made, gone = sum(status["created"].values()), sum(status["closed"].values())
+    return (
+        status["used"] == status["opening"] == status["waiting"] == 0
+        and counts.size == counts.idle + pool.pool._books.being_verified >= counts.min_size
+        and made - gone == counts.size == ledger.in_use
+    )
 
 
 def expire(seat: Seat, at: float) -> None:

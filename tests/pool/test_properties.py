@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from poolguard.budget.ledger import StaticLedger
 from poolguard.clock import now as clock
-from tests.pool.support import Face, Kind, eventually, expire, in_loop
+from tests.pool.support import Face, Kind, at_rest, eventually, expire, in_loop
 
 FLOOR, MOST, BUDGET = 1, 4, 5
 
@@ -151,18 +151,6 @@ class Story:
     async def check(self, number: int) -> None:
         await self.pool.call("check")
 
-    def at_rest(self) -> bool:
-        """Nothing is on its way any more."""
-        gc.collect()
-        status = self.pool.status()
-        counts = self.pool.pool.counts()
-        made, gone = sum(status["created"].values()), sum(status["closed"].values())
-        return (
-            status["used"] == status["opening"] == status["waiting"] == 0
-            and counts.size == counts.idle >= counts.min_size
-            and made - gone == counts.size == self.ledger.in_use
-        )
-
     async def ends(self) -> None:
         """All is given back: then it is as if nothing had happened, and as much can be had."""
         await self.pool.put(*self.lent)
@@ -170,7 +158,7 @@ class Story:
         await self.pool.call("resize", FLOOR, MOST)
         await self.pool.call("check")  # one may have been killed a moment ago
         self.pool.pool._ring()
-        await eventually(self.at_rest)
+        await eventually(lambda: at_rest(self.pool, self.ledger))
         conns = await self.pool.get_all(MOST)
         for conn in conns:
             await self.pool.execute(conn, "SELECT 1")

@@ -20,7 +20,7 @@ from poolguard.budget.ledger import StaticLedger
 from poolguard.clock import now as clock
 from poolguard.lab.postgres import PrivatePostgres
 from poolguard.lab.proxy import SlowProxy
-from tests.pool.support import Face, Kind, descriptors, eventually, expire, in_loop
+from tests.pool.support import Face, Kind, at_rest, descriptors, eventually, expire, in_loop
 
 SECONDS = float(os.environ.get("POOLGUARD_TEST_STRESS_SECONDS", "40"))
 USERS, FLOOR, MOST, BUDGET = 16, 2, 10, 11
@@ -227,18 +227,8 @@ async def test_through_all_of_it_nothing_is_lost_and_nothing_lent_twice(
         print(kind, dict(users.seen), dict(misfortune.seen), pool.status())
         assert not users.holders
 
-        def at_rest() -> bool:
-            gc.collect()
-            status, counts = pool.status(), pool.pool.counts()
-            made, gone = sum(status["created"].values()), sum(status["closed"].values())
-            return (
-                status["used"] == status["opening"] == status["waiting"] == 0
-                and counts.size == counts.idle >= FLOOR
-                and made - gone == counts.size == ledger.in_use
-            )
-
         pool.pool._ring()
-        await eventually(at_rest, within=20)
+        await eventually(lambda: at_rest(pool, ledger), within=20)
         acquires = pool.status()["acquires"]
         assert sum(acquires.values()) == users.seen["asked"]
         conns = await pool.get_all(MOST)
