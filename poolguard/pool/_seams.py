@@ -49,7 +49,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import random
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -57,7 +56,7 @@ from dataclasses import dataclass
 from time import monotonic, sleep
 from typing import Any, Generic
 
-from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
+from psycopg_pool import AsyncConnectionPool, ConnectionPool
 from psycopg_pool import pool as sync_module
 from psycopg_pool import pool_async as async_module
 from psycopg_pool.abc import ACT, CT
@@ -65,6 +64,7 @@ from psycopg_pool.abc import ACT, CT
 from ..clock import now as clock
 from .errors import handled
 from .holds import Holds
+from .pause import Pause
 from .seat import Seat
 
 __all__ = ["AsyncSeams", "Counts", "Reader", "SyncSeams", "seat_of", "silence"]
@@ -296,34 +296,6 @@ class Errand:
     def run(self) -> Any:
         task, self._task = self._task, None
         return task.run()
-
-
-class Pause:
-    """How long an acquire pauses after a connection that the ``check`` callback has refused.
-
-    It grows as psycopg_pool's does, from none after the first: what refuses new connections is
-    hardly going to change soon.
-    """
-
-    def __init__(self, deadline: float) -> None:
-        self.since = clock()
-        self._deadline = deadline
-        self._seconds: float | None = None
-        self.needed = False
-
-    def next(self, *, at_once: bool) -> float:
-        """Seconds to pause now; raises ``PoolTimeout`` when the acquire's time is over."""
-        self.needed = True
-        left = self._deadline - monotonic()
-        if left <= 0:
-            raise PoolTimeout
-        if at_once:
-            return 0.0
-        if self._seconds is None:
-            self._seconds = 0.0
-        else:
-            self._seconds = 2 * self._seconds or random.uniform(0.9, 1.1)
-        return min(self._seconds, left)
 
 
 class SyncSeams(Reader, ConnectionPool[CT], Generic[CT]):

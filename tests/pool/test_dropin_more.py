@@ -19,8 +19,9 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 
 from poolguard.lab.proxy import SlowProxy
-from poolguard.pool import _seams, outage
+from poolguard.pool import outage
 from poolguard.pool.aio import AsyncGuardedPool
+from poolguard.pool.pause import Pause
 from poolguard.pool.sync import GuardedPool
 from tests.pool.support import Face, Kind, eventually, in_loop, opened
 from tests.support import until
@@ -272,14 +273,14 @@ async def test_one_that_check_refuses_is_followed_by_the_next_without_a_pause(
 
 
 def test_pauses_between_checks_that_fail_grow() -> None:
-    pause = _seams.Pause(monotonic() + 100)
+    pause = Pause(monotonic() + 100)
     first, second, third = (pause.next(at_once=False) for _ in range(3))
     assert first == 0
     assert 0.9 <= second <= 1.1
     assert third == 2 * second
     assert pause.next(at_once=True) == 0
     with pytest.raises(psycopg_pool.PoolTimeout):
-        _seams.Pause(monotonic() - 1).next(at_once=False)
+        Pause(monotonic() - 1).next(at_once=False)
 
 
 @in_loop
