@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from time import monotonic
@@ -976,9 +977,13 @@ async def test_after_an_hours_sleep_requests_go_on_and_no_herd_connects(
         while monotonic() < until:
             assert await failures_of(pool, 4) == []
         assert set(pool.recorder.outcomes) <= {"acquired", "waited", "created"}
-        assert pool.recorder.outcomes.count("created") <= 2
-        assert 1 <= len(pool.recorder.created) - 8 <= 2
-        assert pool.recorder.closes == ["lifetime"] * (len(pool.recorder.created) - 8)
+        made = Counter(pool.recorder.created) - Counter(warmup=8)
+        # One whose verification takes as long as half a connect, on a machine that is busy, gets a
+        # connect beside it.
+        assert made.pop("growth", 0) <= 4
+        assert 1 <= sum(made.values()) <= 2
+        assert set(pool.recorder.closes) == {"lifetime"}
+        assert len(pool.recorder.closes) <= 2
 
 
 PAUSED = """
