@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -235,24 +235,20 @@ async def test_counts_and_slots_add_up_under_load(
         pools = [(await host.join())[0] for _ in range(3)]
         watcher = host.pools[0].pool._books.lessee.ledger
         rng = random.Random(7)
-        broken = 0
 
         async def requests(pool: Face, n: int) -> None:
-            nonlocal broken
             for _ in range(n):
                 conn = await pool.get(timeout=10)
-                try:
+                with suppress(psycopg.OperationalError):  # one that is killed
                     await pool.execute(conn, "SELECT pg_sleep(0.003)")
-                except psycopg.OperationalError:
-                    broken += 1
-                finally:
-                    await pool.put(conn)
+                await pool.put(conn)
 
         for turn in range(6):
             loads = [requests(pools[turn % 3], 4) for _ in range(8)]
             loads += [requests(rng.choice(pools), 4) for _ in range(8)]
             running = asyncio.gather(*loads)
             if turn % 2:
+                await eventually(lambda: pools[turn % 3].status()["used"])  # noqa: B023 - now
                 pools[turn % 3].kill(admin)
             await running
             assert watcher.in_use <= 9
@@ -264,7 +260,7 @@ async def test_counts_and_slots_add_up_under_load(
             assert sum(status["created"].values()) - sum(status["closed"].values()) == pool.size
             assert sum(status["acquires"].values()) == len(pool.recorder.outcomes)
         assert any("yielded" in pool.status()["closed"] for pool in pools)
-        assert broken
+        assert sum(pool.status()["closed"].get("lost", 0) for pool in pools) >= 3
 
 
 # -- leaving
