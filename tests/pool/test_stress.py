@@ -1,4 +1,4 @@
-"""A minute of everything at once: many users of one pool, and a network and a server that fail."""
+"""Everything at once: many users of one pool, and a network and a server that fail."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from poolguard.lab.postgres import PrivatePostgres
 from poolguard.lab.proxy import SlowProxy
 from tests.pool.support import Face, Kind, at_rest, descriptors, eventually, expire, in_loop
 
-SECONDS = float(os.environ.get("POOLGUARD_TEST_STRESS_SECONDS", "40"))
+SECONDS = float(os.environ.get("POOLGUARD_TEST_STRESS_SECONDS", "20"))
 USERS, FLOOR, MOST, BUDGET = 16, 2, 10, 11
 
 
