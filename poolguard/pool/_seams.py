@@ -268,7 +268,7 @@ class Reader:
 
     def _idle_conn(self) -> Any:
         """The one that is handed out last."""
-        return self._pool[0]
+        return self._pool[-1]
 
     def _take_longest_idle(self) -> Any:
         conn = self._pool.popleft()
