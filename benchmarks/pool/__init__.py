@@ -31,6 +31,7 @@ __all__ = ["PARTS", "run"]
 
 PARTS: Mapping[str, Callable[[Stage], Table]] = {
     "burst": burst.run,
+    "pooler": burst.through_pooler,
     "warming": warming.run,
     "restart": restart.run,
     "refresh": refresh.run,

@@ -45,7 +45,7 @@ MAX_IDLE = 10 / 60 * HOUR
 IDLE_TIMEOUT = 30 / 60 * HOUR
 """poolguard's default of 30 minutes."""
 THREADS = 80
-QUERY_SECONDS = 0.2
+QUERY_SECONDS = 0.25
 REFRESH_INTERVAL = 25 / 60 * HOUR
 """25 minutes, as in the project's origin; the default is shorter."""
 SAMPLE_EVERY = 0.05

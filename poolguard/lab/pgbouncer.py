@@ -28,6 +28,7 @@ from poolguard.lab.proxy import PORTS
 __all__ = ["PgBouncer", "find_pgbouncer"]
 
 PoolMode = Literal["session", "transaction", "statement"]
+AuthType = Literal["scram-sha-256", "trust"]
 
 _PLACES = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/bin", "/usr/local/bin")
 _START_WITHIN = 10.0
@@ -57,6 +58,7 @@ class PgBouncer:
         target: str,
         *others: str,
         pool_mode: PoolMode = "transaction",
+        auth_type: AuthType = "scram-sha-256",
         settings: Mapping[str, str] | None = None,
         janitor: Janitor | None = None,
     ) -> None:
@@ -67,6 +69,7 @@ class PgBouncer:
         :class:`LabError` where PgBouncer is not installed, or a setting is not the caller's.
         """
         self.pool_mode = pool_mode
+        self._auth_type = auth_type
         self.settings = dict(settings or {})
         if taken := sorted(_OURS & self.settings.keys()):
             raise LabError(f"setting {taken[0]!r} is chosen by the lab itself: leave it out")
@@ -206,7 +209,7 @@ class PgBouncer:
             "listen_addr": "127.0.0.1",
             "listen_port": str(port),
             "unix_socket_dir": "",
-            "auth_type": "scram-sha-256",
+            "auth_type": self._auth_type,
             "auth_file": str(folder / "users"),
             "pool_mode": self.pool_mode,
             **self.settings,

@@ -92,11 +92,11 @@ def test_bounds(state: dict[str, object], n: int) -> None:
 
 def test_while_something_is_lent_a_queue_of_no_length_opens_nothing() -> None:
     assert begins(waiting=20, size=1, lent=1, waited=0.0) == 0
-    assert begins(waiting=20, size=1, lent=1, waited=0.0099) == 0
+    assert begins(waiting=20, size=1, lent=1, waited=0.0049) == 0
 
 
 def test_slow_start_doubles_with_each_step_that_the_queue_persists() -> None:
-    """A step is a tenth of a connect's time: here 10 ms."""
+    """A step is a twentieth of a connect's time: here 5 ms."""
     begun, bursts = 0, []
     for step in range(1, 7):
         n = begins(
@@ -105,7 +105,7 @@ def test_slow_start_doubles_with_each_step_that_the_queue_persists() -> None:
             opening=begun,
             lent=1,
             begun=begun,
-            waited=step * 0.01 + 1e-9,
+            waited=step * 0.005 + 1e-9,
         )
         bursts.append(n)
         begun += n
@@ -113,8 +113,8 @@ def test_slow_start_doubles_with_each_step_that_the_queue_persists() -> None:
 
 
 def test_slow_start_counts_what_it_has_begun_also_when_that_has_ended() -> None:
-    assert begins(waiting=20, size=8, lent=8, begun=7, waited=0.035) == 0
-    assert begins(waiting=20, size=8, lent=8, begun=7, waited=0.045) == 8
+    assert begins(waiting=20, size=8, lent=8, begun=7, waited=0.0175) == 0
+    assert begins(waiting=20, size=8, lent=8, begun=7, waited=0.0225) == 8
 
 
 def test_slow_start_does_not_slow_the_floor_down() -> None:
@@ -122,8 +122,8 @@ def test_slow_start_does_not_slow_the_floor_down() -> None:
 
 
 def test_a_step_is_bounded_in_both_directions() -> None:
-    assert CALM.step == pytest.approx(0.01)
-    assert replace(CALM, connect_time=30.0).step == 0.020
+    assert CALM.step == pytest.approx(0.005)
+    assert replace(CALM, connect_time=30.0).step == 0.010
     assert replace(CALM, connect_time=0.0).step == 0.001
 
 
@@ -159,7 +159,7 @@ def test_nothing_to_look_for_before_an_event(state: dict[str, object]) -> None:
 
 
 def test_it_looks_again_after_a_step_while_the_queue_persists() -> None:
-    assert looks(waiting=5, opening=1, size=2, lent=1) == pytest.approx(NOW + 0.01)
+    assert looks(waiting=5, opening=1, size=2, lent=1) == pytest.approx(NOW + 0.005, abs=1e-6)
 
 
 @pytest.mark.parametrize("state", [{"waiting": 5}, {"floor": 5}])
@@ -191,7 +191,7 @@ def test_a_waiter_for_whom_one_is_verified_needs_no_connect(state: dict[str, int
 def test_slow_start_holds_for_those_beyond_the_promised_ones() -> None:
     busy = {"waiting": 10, "promised": 4, "size": 6, "lent": 2}
     assert begins(**busy, waited=0.0) == 0
-    assert begins(**busy, waited=0.011) == 1
+    assert begins(**busy, waited=0.006) == 1
     assert begins(**busy, waited=9.0) == 6
 
 
@@ -224,4 +224,4 @@ def test_a_lapse_that_would_lead_to_nothing_is_no_time_to_look(state: dict[str, 
 
 def test_where_more_is_wanted_than_promised_it_looks_after_a_step_as_ever() -> None:
     state = {"waiting": 9, "promised": 2, "promised_until": UNTIL, "size": 3, "lent": 1}
-    assert looks(**state) == pytest.approx(NOW + 0.01)
+    assert looks(**state) == pytest.approx(NOW + 0.005, abs=1e-6)
