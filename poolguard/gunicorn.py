@@ -11,8 +11,9 @@ or, where the file defines hooks of its own, chain them at its end::
 
 What runs when differs between worker classes. ``post_fork`` comes first in all of them, before the
 application is imported, and must not block: a SIGTERM that arrives meanwhile is lost, since the
-child still has the arbiter's handlers. ``post_worker_init`` may wait. Nothing here imports psycopg
-or gunicorn: gunicorn's objects are used as they are.
+child still has the arbiter's handlers. ``post_worker_init`` may wait. A gevent worker is patched in
+between, and opens there. Nothing here imports psycopg or gunicorn: gunicorn's objects are used as
+they are.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from importlib import import_module
 from time import monotonic
 from typing import Any, NoReturn
 
-from . import asgi, registry
+from . import asgi, green, registry
 from .budget.plan import Workplace, known_budget, make_plan
 from .errors import PoolguardError
 from .guards import Guard, guard
@@ -99,9 +100,12 @@ def post_fork(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's si
     _borrow_log(worker)
     registry.set_workplace(_workplace(worker.cfg))
     asgi.may_exit = _is_first_generation(worker)
-    if _drops_privileges(worker.cfg):
-        return  # connections and files must belong to the user that the worker will be
     try:
+        if _is_green(worker.cfg):
+            green.insist_that_psycopg_comes_later()
+            return  # it is patched after this, and nothing of psycopg may be imported before
+        if _drops_privileges(worker.cfg):
+            return  # connections and files must belong to the user that the worker will be
         _open_sync_guards()
     except PoolguardError as error:
         _give_up(worker.log, error, BOOT_ERROR)
@@ -112,6 +116,8 @@ def post_worker_init(worker: Any) -> None:
 
     Guards that the application made are opened here. Async ones open in the lifespan.
     """
+    if _is_green(worker.cfg):
+        registry.renew_locks()  # those of before the patch tell no greenlet from another
     try:
         _open_sync_guards()
         began = monotonic()
@@ -207,6 +213,10 @@ def _workplace(cfg: Any) -> Workplace:
         at_once = 1
     bounded = bool(ancestry & {"ThreadWorker", "SyncWorker"})
     return Workplace(cfg.workers, at_once, "async" if is_async else "sync", bounded)
+
+
+def _is_green(cfg: Any) -> bool:
+    return any(base.__name__ == "GeventWorker" for base in cfg.worker_class.__mro__)
 
 
 def _drops_privileges(cfg: Any) -> bool:

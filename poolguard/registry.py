@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from .guards import Guard
 
-__all__ = ["guards", "register", "registered", "set_workplace", "workplace"]
+__all__ = ["guards", "register", "registered", "renew_locks", "set_workplace", "workplace"]
 
 _lock = threading.RLock()
 _guards: dict[str, Guard] = {}
@@ -74,12 +74,13 @@ def forget_all() -> None:
     set_workplace(Workplace())
 
 
-def _after_fork_in_child() -> None:
-    # The thread that held a lock at the fork does not exist here, so nobody would release it.
+def renew_locks() -> None:
+    """Forget who holds the locks of the registry and its guards, where nobody can."""
     global _lock  # noqa: PLW0603
     _lock = threading.RLock()
     for each in _guards.values():
         each._renew_lock()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+# The thread that held a lock at the fork does not exist in the child, so nobody would release it.
+os.register_at_fork(after_in_child=renew_locks)

@@ -23,6 +23,7 @@ from weakref import ReferenceType, WeakSet, ref
 
 from ..budget.ledger import Slot
 from ..listener import CloseReason, Connected
+from ._gevent import Epoll, Poll, Socket, ready
 
 if TYPE_CHECKING:
     from .holds import Hold
@@ -31,7 +32,7 @@ __all__ = ["Seat", "Watch"]
 
 logger = logging.getLogger("poolguard")
 
-WATCHES = hasattr(select, "epoll") and hasattr(os, "eventfd")
+WATCHES = Epoll is not None and hasattr(os, "eventfd")
 
 
 class Seat:
@@ -143,7 +144,7 @@ class Seat:
         sock = self.socket
         if sock is None or not WATCHES:
             return False
-        poll = select.poll()
+        poll = Poll()
         with suppress(OSError, ValueError):  # the watch has closed the duplicate
             poll.register(sock, select.POLLRDHUP)
             return bool(poll.poll(0))
@@ -177,7 +178,7 @@ class Watch:
         """Called at each ring where there is no descriptor for an event loop to wait on."""
         self._epoll: select.epoll | None = None
         if WATCHES and sys.platform == "linux":
-            self._epoll = select.epoll()
+            self._epoll = Epoll()
             self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
             self._epoll.register(self._bell, select.EPOLLIN)
         else:
@@ -222,7 +223,7 @@ class Watch:
                 self._unseen.append(seat)
                 seat.seated = True
                 return
-            duplicate = socket.socket(fileno=os.dup(fileno))
+            duplicate = Socket(fileno=os.dup(fileno))
             try:
                 # Edge-triggered: what the server sends to a connection in use is not our business,
                 # and its end is told once.
@@ -270,7 +271,7 @@ class Watch:
 
     def _poll(self, epoll: select.epoll, timeout: float | None) -> list[Seat]:
         ended: list[Seat] = []
-        for fileno, _ in epoll.poll(timeout):
+        for fileno, _ in ready(epoll, timeout):
             if fileno == self._bell:
                 with suppress(BlockingIOError):  # another wait has answered it
                     os.eventfd_read(self._bell)

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import poolguard.gunicorn
+
+if "TEST_PATCHES" in os.environ:
+    from gevent import monkey
+
+    monkey.patch_all()
+if "TEST_IMPORTS" in os.environ:
+    import_module(os.environ["TEST_IMPORTS"])
 
 workers = int(os.environ.get("TEST_WORKERS", "1"))
 worker_class = os.environ["TEST_WORKER_CLASS"]
@@ -14,6 +24,7 @@ threads = int(os.environ["TEST_THREADS"])
 graceful_timeout = 10
 asgi_lifespan = os.environ.get("TEST_LIFESPAN", "auto")
 control_socket_disable = True
+preload_app = "TEST_PRELOAD" in os.environ
 
 
 def on_starting(server: Any) -> None:
@@ -22,8 +33,21 @@ def on_starting(server: Any) -> None:
         poolguard.guard().open()
 
 
+def tell_at_patch(worker: Any, path: str) -> None:
+    """Have the worker write what it has imported of psycopg, when it patches itself."""
+    patch = worker.patch
+
+    def tell_and_patch() -> None:
+        Path(path).write_text(str([name for name in sys.modules if "psycopg" in name]))
+        patch()
+
+    worker.patch = tell_and_patch
+
+
 def post_fork(server: Any, worker: Any) -> None:
     """Set tracing up, in the worker, each span written as it ends."""
+    if "TEST_TELL_AT_PATCH" in os.environ:
+        tell_at_patch(worker, os.environ["TEST_TELL_AT_PATCH"])
     from opentelemetry import trace
     from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
     from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor

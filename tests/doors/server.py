@@ -46,7 +46,8 @@ SYNC = Door("sync", "tests.doors.wsgi_app:app")
 GTHREAD = Door("gthread", "tests.doors.wsgi_app:app", threads=4)
 ASGI = Door("asgi", "tests.doors.asgi_app:app")
 UVICORN = Door("uvicorn_worker.UvicornWorker", "tests.doors.asgi_app:app")
-DOORS = [SYNC, GTHREAD, ASGI, UVICORN]
+GEVENT = Door("gevent", "tests.doors.wsgi_app:app")
+DOORS = [SYNC, GTHREAD, GEVENT, ASGI, UVICORN]
 
 
 @dataclass(frozen=True)

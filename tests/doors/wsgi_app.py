@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import poolguard
@@ -14,6 +15,8 @@ from poolguard.wsgi import PoolGuardMiddleware
 
 from ..support import until
 
+if "TEST_PRELOAD" in os.environ:
+    import_module(os.environ["TEST_PRELOAD"])
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
