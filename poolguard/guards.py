@@ -7,6 +7,7 @@ a submodule of that name would put the module in its place.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 from collections.abc import Callable
@@ -14,8 +15,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from . import registry
+from . import status as board
 from .budget.plan import Plan
-from .errors import ForkError, ModeError, PoolguardError, SettingsError
+from .errors import ForkError, ModeError, PoolguardError, RuntimeDirError, SettingsError
 from .opening import AsyncOpening, SyncOpening
 from .settings import Settings
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from .pool.sync import GuardedPool
 
 __all__ = ["Guard", "aconnection", "connection", "guard"]
+
+logger = logging.getLogger("poolguard")
 
 BUILD_TIMEOUT = 30.0
 """Seconds that an acquire waits for the opening thread to have imported psycopg."""
@@ -117,6 +121,7 @@ class Guard:
                 except RuntimeError:  # the process may have no more threads
                     self._opening = before
                     raise
+                self._publish()
         return self.wait_warm(wait) if wait > 0 else self.ready
 
     def wait_warm(self, timeout: float) -> bool:
@@ -140,6 +145,7 @@ class Guard:
                 if isinstance(opening, AsyncOpening):
                     opening.abandon()
                 opening = self._opening = AsyncOpening(self.name, self.settings)
+                self._publish()
             elif opening.loop is not asyncio.get_running_loop():
                 raise PoolguardError(
                     f"the guard {self.name!r} is open on another event loop, and its connections "
@@ -287,6 +293,16 @@ class Guard:
         }
         return status
 
+    def _publish(self) -> None:
+        kind = registry.worker_class()
+        try:
+            board.publish(
+                self, self.settings.runtime_dir, lambda: {**self.status(), "worker_class": kind}
+            )
+        except RuntimeDirError as error:
+            if self.settings.ledger == "static":  # another ledger is in that folder, and says it
+                logger.warning("poolguard %r: its status is not published: %s", self.name, error)
+
     # -- ending --------------------------------------------------------------------------------
 
     def leave(self) -> None:
@@ -304,12 +320,14 @@ class Guard:
         """
         opening = self._own()
         if isinstance(opening, SyncOpening):
+            board.withdraw(self)
             opening.close(timeout)
 
     async def aclose(self, timeout: float = 5.0) -> None:
         """Close the async pool, within *timeout* seconds. Closing twice is allowed."""
         opening = self._own()
         if isinstance(opening, AsyncOpening):
+            board.withdraw(self)
             await opening.close(timeout)
 
     def __enter__(self) -> Guard:

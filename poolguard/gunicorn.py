@@ -98,7 +98,7 @@ def pre_fork(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's sig
 def post_fork(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's signature
     """In the worker, first of all: begin to connect while the application is being imported."""
     _borrow_log(worker)
-    registry.set_workplace(_workplace(worker.cfg))
+    registry.set_workplace(_workplace(worker.cfg), worker.cfg.worker_class_str)
     asgi.may_exit = _is_first_generation(worker)
     try:
         if _is_green(worker.cfg):

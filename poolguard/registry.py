@@ -15,11 +15,20 @@ if TYPE_CHECKING:
 
     from .guards import Guard
 
-__all__ = ["guards", "register", "registered", "renew_locks", "set_workplace", "workplace"]
+__all__ = [
+    "guards",
+    "register",
+    "registered",
+    "renew_locks",
+    "set_workplace",
+    "worker_class",
+    "workplace",
+]
 
 _lock = threading.RLock()
 _guards: dict[str, Guard] = {}
 _workplace = Workplace()
+_worker_class: str | None = None
 
 
 def register(name: str, settings: Settings, make: Callable[[], Guard]) -> Guard:
@@ -61,10 +70,15 @@ def workplace() -> Workplace:
     return _workplace
 
 
-def set_workplace(found: Workplace) -> None:
+def worker_class() -> str | None:
+    """gunicorn's name for the kind of worker that this process is; None outside gunicorn."""
+    return _worker_class
+
+
+def set_workplace(found: Workplace, worker_class: str | None = None) -> None:
     """Told by the gunicorn hooks, once, in each worker."""
-    global _workplace  # noqa: PLW0603
-    _workplace = found
+    global _workplace, _worker_class
+    _workplace, _worker_class = found, worker_class
 
 
 def forget_all() -> None:

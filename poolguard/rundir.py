@@ -20,6 +20,7 @@ __all__ = ["RuntimeDir", "default_path"]
 
 _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_FILE = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_READ_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _REMEDY = "or set runtime_dir (POOLGUARD_RUNTIME_DIR) to a folder of your own"
 
 
@@ -82,6 +83,23 @@ class RuntimeDir:
             raise self._refused(name, error.strerror) from None
         self._insist(fd, name, stat.S_ISREG)
         return fd
+
+    def reading(self, name: str) -> int:
+        """A descriptor that reads the file *name*. Raises as :meth:`file`, also where it is not."""
+        try:
+            fd = os.open(name, _READ_FILE, dir_fd=self._fd)
+        except OSError as error:
+            raise self._refused(name, error.strerror) from None
+        self._insist(fd, name, stat.S_ISREG)
+        return fd
+
+    def names(self) -> list[str]:
+        """What is in the folder."""
+        return os.listdir(self._fd)
+
+    def rename(self, name: str, to: str) -> None:
+        """Give the file *name* another one."""
+        os.rename(name, to, src_dir_fd=self._fd, dst_dir_fd=self._fd)
 
     def make_fifo(self, name: str) -> int:
         """Make the FIFO *name* anew; returns a descriptor that reads it and never sees its end."""

@@ -1,0 +1,222 @@
+"""What each process publishes of its guards in the runtime folder, and how others read it.
+
+A file for each guard, written anew every second by one thread of the process. The process holds a
+lock on it, which the kernel frees at its death: by that a reader knows the files of the dead, and
+sweeps them. Nobody needs access to a worker's port, nor a worker that answers.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import re
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+from .errors import RuntimeDirError
+from .rundir import RuntimeDir
+
+__all__ = ["PUBLISHED_EVERY", "publish", "published", "withdraw"]
+
+PUBLISHED_EVERY = 1.0
+"""Seconds between two writings of a status."""
+TRIES = 20
+"""How often a file is read that is being written meanwhile."""
+
+logger = logging.getLogger("poolguard")
+
+Status = dict[str, Any]
+
+_FILE = re.compile(r"[0-9]+-[0-9a-f]{8}\.status")
+
+
+class _Page:
+    """The file of one guard."""
+
+    def __init__(self, folder: Path | None, describe: Callable[[], Status]) -> None:
+        self._describe = describe
+        self._folder = RuntimeDir(folder)
+        self._failed = False
+        self._lock = threading.Lock()
+        self._name = f"{os.getpid()}-{secrets.token_hex(4)}.status"
+        self._fd = -1
+        try:
+            # Under another name until the lock is held: a file that is free to lock is swept.
+            self._fd = self._folder.file(f"{self._name}.new")
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._folder.rename(f"{self._name}.new", self._name)
+        except OSError as error:
+            self.close()
+            raise RuntimeDirError(f"{self._folder.path}: {error.strerror}") from None
+        except RuntimeDirError:
+            self.close()
+            raise
+
+    def write(self) -> None:
+        """Write what the guard says now. What fails is logged, once."""
+        try:
+            said = json.dumps({**self._describe(), "at": round(time.time(), 3)}).encode()
+            content = b"%08x %s\n" % (crc32(said), said)
+            with self._lock:
+                if self._fd >= 0:
+                    os.pwrite(self._fd, content, 0)
+                    os.ftruncate(self._fd, len(content))
+        except Exception as error:  # noqa: BLE001 - a disk may be full; requests are served
+            if not self._failed:
+                logger.warning("poolguard: a status could not be published: %r", error)
+            self._failed = True
+
+    def close(self) -> None:
+        with self._lock:
+            if self._fd >= 0:
+                self._folder.remove(self._name)
+            self.disown()
+
+    def disown(self) -> None:
+        """Let go of a file that is another process'. No lock: its holder may not exist here."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        self._folder.close()
+
+
+class _Publisher:
+    """The thread of this process that writes, while there is something to write."""
+
+    def __init__(self) -> None:
+        # Reentrant: a signal's handler may close a guard while the thread it interrupts opens one.
+        self._lock = threading.RLock()
+        self._pages: dict[object, _Page] = {}
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def add(self, key: object, page: _Page) -> None:
+        with self._lock:
+            before = self._pages.pop(key, None)
+            self._pages[key] = page
+            thread = None
+            if self._thread is None:
+                self._over = threading.Event()
+                thread = self._thread = threading.Thread(
+                    target=self._run, args=(self._over,), name="poolguard-status", daemon=True
+                )
+        if before is not None:
+            before.close()
+        if thread is not None:
+            thread.start()
+
+    def remove(self, key: object) -> None:
+        with self._lock:
+            page = self._pages.pop(key, None)
+            thread = None
+            if page is not None and not self._pages:
+                thread, self._thread = self._thread, None
+                self._over.set()
+        if page is not None:
+            page.close()
+        if thread is not None and thread is not threading.current_thread():
+            with suppress(RuntimeError):  # it was not started yet
+                thread.join(1.0)
+
+    def _run(self, over: threading.Event) -> None:
+        while True:
+            with self._lock:
+                pages = list(self._pages.values())
+            for page in pages:
+                page.write()
+            if over.wait(PUBLISHED_EVERY):
+                return
+
+    def forget(self) -> None:
+        """In a forked child: the files are the parent's."""
+        for page in self._pages.values():
+            page.disown()
+
+
+_publisher: _Publisher | None = None
+
+
+def publish(key: object, folder: Path | None, describe: Callable[[], Status]) -> None:
+    """Have what *describe* returns published from now on, until *key* is withdrawn.
+
+    Raises :exc:`~poolguard.errors.RuntimeDirError` where the runtime folder cannot be used.
+    """
+    global _publisher  # noqa: PLW0603
+    page = _Page(folder, describe)
+    if _publisher is None:
+        _publisher = _Publisher()
+    try:
+        _publisher.add(key, page)
+    except RuntimeError as error:  # the process may have no more threads
+        logger.warning("poolguard: the status is not published: %s", error)
+        withdraw(key)
+
+
+def withdraw(key: object) -> None:
+    """Publish nothing of *key* any more. What was never published is none."""
+    if _publisher is not None:
+        _publisher.remove(key)
+
+
+def published(folder: Path | None = None) -> list[Status]:
+    """What the living processes of this user have published last, by pid; sweeps up the dead ones'.
+
+    Each has an ``at`` more than ``guard.status()``: when it was written, in seconds since the
+    epoch. Raises :exc:`~poolguard.errors.RuntimeDirError` where the folder cannot be trusted.
+    """
+    opened = RuntimeDir(folder)
+    try:
+        found = list(_living(opened))
+    finally:
+        opened.close()
+    return sorted(found, key=lambda status: (status.get("pid", 0), str(status.get("name"))))
+
+
+def _living(folder: RuntimeDir) -> Iterator[Status]:
+    for name in folder.names():
+        if not _FILE.fullmatch(name):
+            continue
+        try:
+            fd = folder.reading(name)
+        except RuntimeDirError:  # it was removed meanwhile, or was never one of ours
+            continue
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            status = _read(fd)
+            if status is not None:
+                yield status
+        else:
+            folder.remove(name)
+        finally:
+            os.close(fd)
+
+
+def _read(fd: int) -> Status | None:
+    """The status in a file that may be written this very moment."""
+    for _ in range(TRIES):
+        size = os.fstat(fd).st_size
+        checksum, _, said = os.pread(fd, size, 0).strip().partition(b" ")
+        if checksum == b"%08x" % crc32(said):
+            status: Status = json.loads(said)
+            return status
+        time.sleep(0.005)
+    return None
+
+
+def _after_fork_in_child() -> None:
+    global _publisher  # noqa: PLW0603
+    if _publisher is not None:
+        _publisher.forget()
+    _publisher = None
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
