@@ -67,7 +67,11 @@ def test_a_hostile_folder_ends_gunicorn_with_one_line(
 ) -> None:
     with Janitor() as janitor:
         server = Server(
-            door, janitor=janitor, folder=tmp_path, dsn=dsn, POOLGUARD_RUNTIME_DIR=str(hostile)
+            door,
+            {"POOLGUARD_RUNTIME_DIR": str(hostile)},
+            janitor=janitor,
+            folder=tmp_path,
+            dsn=dsn,
         )
         try:
             assert server.wait() != 0

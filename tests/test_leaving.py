@@ -139,11 +139,10 @@ def test_a_worker_gives_up_its_idle_connections_while_it_answers(
     with Janitor() as janitor:
         server = Server(
             door,
+            {"POOLGUARD_BUDGET": "8", "POOLGUARD_FLOOR": "4"},
             janitor=janitor,
             folder=tmp_path,
             dsn=make_conninfo(dsn, application_name=name),
-            POOLGUARD_BUDGET="8",
-            POOLGUARD_FLOOR="4",
         )
         try:
             until(lambda: backends(admin, name) == 4, within=40)

@@ -42,7 +42,7 @@ def serve(janitor: Janitor, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
         def start(door: Door, dsn: str, **environ: str) -> Server:
             folder: Path = tmp_path_factory.mktemp("gunicorn")
-            server = Server(door, janitor=janitor, folder=folder, dsn=dsn, **environ)
+            server = Server(door, environ, janitor=janitor, folder=folder, dsn=dsn)
             ending.callback(server.close)
             return server
 

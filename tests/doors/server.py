@@ -111,7 +111,14 @@ class Server:
     """gunicorn in a session of its own, on a free port of the loopback."""
 
     def __init__(
-        self, door: Door, *, janitor: Janitor, folder: Path, dsn: str, **environ: str
+        self,
+        door: Door,
+        environ: Mapping[str, str],
+        *,
+        janitor: Janitor,
+        folder: Path,
+        dsn: str,
+        port: int | None = None,
     ) -> None:
         self._janitor = janitor
         self._log = folder / "gunicorn.log"
@@ -123,12 +130,13 @@ class Server:
             if not key.startswith(("POOLGUARD_", "OTEL_", "PG", "GUNICORN_"))
         }
         with listen() as listener, self._stderr.open("wb") as stderr:
-            self.port: int = listener.getsockname()[1]
+            self.port: int = port or listener.getsockname()[1]
+            bind = f"127.0.0.1:{port}" if port else f"fd://{listener.fileno()}"
             self.process = janitor.spawn(
                 [
                     sys.executable,
                     *("-m", "gunicorn", "--config", "python:tests.doors.gunicorn_conf"),
-                    *("--bind", f"fd://{listener.fileno()}", "--log-file", str(self._log)),
+                    *("--bind", bind, "--log-file", str(self._log)),
                     door.app,
                 ],
                 as_group=True,

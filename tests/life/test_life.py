@@ -1,0 +1,23 @@
+"""A worker's life: each event under each worker class, on real gunicorn and a real PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from ..doors.server import DOORS
+from . import boot
+from .stage import Cell
+
+EVENTS = {**boot.EVENTS}
+
+CELLS = [Cell(door, name, event) for name, event in EVENTS.items() for door in DOORS]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)  # the first waits for its turn among all
+@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: f"{cell.name}-{cell.door}")
+def test_life(cell: Cell, outcome: Callable[[Cell], None]) -> None:
+    """See the file that the event stands in."""
+    outcome(cell)
