@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import signal
 import threading
 from collections.abc import (
@@ -29,6 +30,7 @@ from .errors import PoolguardError
 from .guards import Guard
 from .guards import guard as guard_of
 from .leaving import leave_when_told
+from .readiness import Readiness, readiness
 
 __all__ = ["PoolGuardMiddleware", "lifespan"]
 
@@ -43,6 +45,9 @@ POLL = 0.05
 
 logger = logging.getLogger("poolguard")
 
+longest_wait = math.inf
+"""Seconds that a lifespan waits at most, whatever ``warmup_timeout`` says: the gunicorn hooks know
+where a server gives up."""
 may_exit = True
 """Whether ``on_warmup_failure="exit"`` applies: the gunicorn hooks say no after the first
 generation of workers, since one that exits for it takes the whole service down."""
@@ -79,8 +84,18 @@ class PoolGuardMiddleware:
             if self._opened.get(guard) is not loop:
                 # Where the server runs no lifespan (asgi_lifespan="off") the first requests open,
                 # and wait for it. Once: one that is closed at shutdown is not to be opened again.
+                if not guard.opened:
+                    logger.warning(
+                        "poolguard %r is opened by a request, which may have to wait: the server "
+                        "has started no lifespan that reached the middleware",
+                        guard.name,
+                    )
                 await guard.aopen()
                 self._opened[guard] = loop
+        if scope["type"] == "http" and (
+            answer := readiness(scope.get("method", "GET"), scope.get("path", ""))
+        ):
+            return await _tell(answer, scope, send)
         # The handshake of a websocket is a GET.
         request = Request(scope.get("method", "GET"), scope.get("path", ""), _Headers(scope))
         status: int | None = None
@@ -110,6 +125,13 @@ class PoolGuardMiddleware:
             CURRENT.reset(token)
         request.end(status)
         return returned
+
+
+async def _tell(answer: Readiness, scope: Scope, send: Send) -> None:
+    headers = [(name.lower().encode(), value.encode()) for name, value in answer.headers]
+    body = b"" if scope.get("method") == "HEAD" else answer.body
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 def _unavailable(start: Message, retry_after: int) -> Message:
@@ -208,7 +230,8 @@ class _Opened:
 
 async def _warm(guard: Guard, began: float, told: Callable[[], bool]) -> None:
     """Wait for one guard to be warm, within its time, and as long as nobody stops the server."""
-    until = began + guard.settings.warmup_timeout
+    wait = min(guard.settings.warmup_timeout, longest_wait)
+    until = began + wait
     while not await guard.aopen(min(POLL, until - monotonic())):
         if told():
             return
@@ -216,7 +239,7 @@ async def _warm(guard: Guard, began: float, told: Callable[[], bool]) -> None:
             break
     else:
         return
-    said = guard.not_warm()
+    said = guard.not_warm(wait)
     if guard.settings.on_warmup_failure == "exit" and may_exit:
         raise PoolguardError(said)
     logger.warning("%s. It serves anyway, and keeps trying", said)

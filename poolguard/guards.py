@@ -173,14 +173,14 @@ class Guard:
         opening = self._own()
         return opening is not None and opening.alive
 
-    def not_warm(self) -> str:
-        """What to say when the warm-up has not ended in time."""
+    def not_warm(self, after: float) -> str:
+        """What to say when the warm-up has not ended in time, *after* so many seconds."""
         status = self.status()
         error = status["last_error"]
         have = status["idle"] + status["used"]
         floor = "?" if status["floor"] is None else status["floor"]
         return (
-            f"poolguard {self.name!r} is not warm after {self.settings.warmup_timeout:g} s: it has "
+            f"poolguard {self.name!r} is not warm after {after:g} s: it has "
             f"{have} of {floor} connections" + (f"; the last failure: {error}" if error else "")
         )
 

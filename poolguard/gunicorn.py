@@ -54,6 +54,9 @@ __all__ = [  # noqa: PLE0604 - a star import is to bring the hooks and nothing e
 WHEN_ENDING = frozenset({"worker_int", "worker_abort", "worker_exit", "child_exit"})
 BOOT_ERROR = 3
 """The exit code by which gunicorn knows that a worker cannot boot, and halts."""
+LONGEST_LIFESPAN = 25.0
+"""Seconds. gunicorn's own asgi worker gives the lifespan 30 (asgi/lifespan.py), the application's
+startup included, and then serves without, and so without its pools."""
 POLL = 0.05
 """Seconds between two looks at whether the worker was told to stop while it warms up."""
 
@@ -73,6 +76,12 @@ def on_starting(server: Any) -> None:
         settings = [known.settings for known in registry.guards()] or [Settings.build()]
         found = _workplace(server.cfg)
         for each in settings:
+            if _limits_lifespan(server.cfg) and each.warmup_timeout > LONGEST_LIFESPAN:
+                server.log.warning(
+                    "poolguard: %s is more than this worker class allows, workers wait %g s",
+                    each.cite("warmup_timeout"),
+                    LONGEST_LIFESPAN,
+                )
             if known_budget(each) is not None:
                 for warning in make_plan(None, each, found).warnings:
                     server.log.warning("poolguard: %s", warning)
@@ -100,6 +109,8 @@ def post_fork(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's si
     _borrow_log(worker)
     registry.set_workplace(_workplace(worker.cfg), worker.cfg.worker_class_str)
     asgi.may_exit = _is_first_generation(worker)
+    if _limits_lifespan(worker.cfg):
+        asgi.longest_wait = LONGEST_LIFESPAN
     try:
         if _is_green(worker.cfg):
             green.insist_that_psycopg_comes_later()
@@ -215,6 +226,10 @@ def _workplace(cfg: Any) -> Workplace:
     return Workplace(cfg.workers, at_once, "async" if is_async else "sync", bounded)
 
 
+def _limits_lifespan(cfg: Any) -> bool:
+    return any(base.__name__ == "ASGIWorker" for base in cfg.worker_class.__mro__)
+
+
 def _is_green(cfg: Any) -> bool:
     return any(base.__name__ == "GeventWorker" for base in cfg.worker_class.__mro__)
 
@@ -258,8 +273,9 @@ def _warm(worker: Any, each: Guard, began: float) -> None:
         )
         return
     if each.settings.on_warmup_failure == "exit" and _is_first_generation(worker):
-        raise PoolguardError(each.not_warm())
-    worker.log.warning("%s. It serves anyway, and keeps trying", each.not_warm())
+        raise PoolguardError(each.not_warm(each.settings.warmup_timeout))
+    said = each.not_warm(each.settings.warmup_timeout)
+    worker.log.warning("%s. It serves anyway, and keeps trying", said)
 
 
 def _close(worker: Any) -> None:

@@ -15,6 +15,7 @@ from . import overload, registry
 from .borrower import CURRENT
 from .guards import Guard
 from .guards import guard as guard_of
+from .readiness import readiness
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -49,8 +50,16 @@ class PoolGuardMiddleware:
             if guard not in self._opened:
                 # Once each: one that is closed when the process ends is not to be opened again.
                 if not guard.opened:
+                    logger.warning(
+                        "poolguard %r is opened by a request, which may have to wait: poolguard's "
+                        "hooks in gunicorn.conf.py open it before, in each worker",
+                        guard.name,
+                    )
                     guard.open()
                 self._opened.add(guard)
+        if answer := readiness(environ.get("REQUEST_METHOD", "GET"), environ.get("PATH_INFO", "")):
+            start_response(answer.line, answer.headers)
+            return [b"" if environ.get("REQUEST_METHOD") == "HEAD" else answer.body]
         request = Request(
             environ.get("REQUEST_METHOD", "GET"), environ.get("PATH_INFO", ""), _Headers(environ)
         )

@@ -141,7 +141,7 @@ def test_a_capacity_that_cannot_be_divided_says_so(postgres: PrivatePostgres) ->
     guard = Guard(role)
     assert not guard.open(wait=0.2)
     until(lambda: guard.status()["last_error"])
-    assert "nothing is left to share: the server grants 3 connection" in guard.not_warm()
+    assert "nothing is left to share: the server grants 3 connection" in guard.not_warm(1)
     with postgres.connect() as admin:
         admin.execute("ALTER ROLE limited_to_3 CONNECTION LIMIT 10")
     assert guard.wait_warm(10)

@@ -178,7 +178,7 @@ def test_it_opens_without_its_database_and_serves_when_that_comes(
         async with Guard(postgres.conninfo(port=proxy.port), **SMALL, warmup_timeout=0.1) as guard:
             assert not guard.ready
             await eventually(lambda: guard.status()["last_error"])
-            assert "Connection refused" in guard.not_warm()
+            assert "Connection refused" in guard.not_warm(1)
             proxy.resume()
             await eventually(lambda: guard.ready)
             assert await answer(guard) == 1

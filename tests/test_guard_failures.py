@@ -39,7 +39,7 @@ def test_it_opens_without_its_database_and_serves_when_that_comes(
     until(lambda: guard.status()["last_error"])
     with pytest.raises(PoolTimeout, match=r"Connecting fails: .*[Cc]onnection refused"):
         guard.connection(timeout=0.1).__enter__()
-    assert "Connection refused" in guard.not_warm()
+    assert "Connection refused" in guard.not_warm(1)
     proxy.resume()
     until(lambda: guard.ready)
     with guard.connection() as conn:

@@ -187,7 +187,7 @@ def test_an_automatic_budget_is_one_clear_error(
         assert remedy in guard.status()["last_error"]
         assert not guard.ready
         assert guard.plan is None
-        assert remedy in guard.not_warm()
+        assert remedy in guard.not_warm(1)
         await guard.aclose()
 
     with caplog.at_level(logging.WARNING):

@@ -27,6 +27,7 @@ ROOMS = [
         "opening",
         "asking",
         "conninfo",
+        "readiness",
         "registry",
         "status",
     },

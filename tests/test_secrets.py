@@ -88,7 +88,7 @@ class Witness:
             self._seen.append(shown_by(error))
 
     def _look(self, guard: Guard) -> None:
-        self._seen += [repr(guard), repr(guard.settings), str(guard.status()), guard.not_warm()]
+        self._seen += [repr(guard), repr(guard.settings), str(guard.status()), guard.not_warm(1)]
         self._seen.append(repr(guard._opening))
 
     def all(self) -> str:

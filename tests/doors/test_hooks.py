@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from gunicorn.config import Config, Setting
 from gunicorn.glogging import Logger
 
 import poolguard
+import poolguard.asgi
 import poolguard.gunicorn
 from poolguard import registry
 
@@ -236,3 +238,21 @@ def test_the_settings_in_the_hooks_are_gunicorns() -> None:
     known = {setting.name: setting for setting in Setting.__subclasses__()}
     for name, arity in poolguard.gunicorn.HOOKS.items():
         assert util.get_arity(known[name].default) == arity
+
+
+@pytest.mark.parametrize(("door", "waits"), [(ASGI, 25.0), (UVICORN, math.inf), (SYNC, math.inf)])
+def test_gunicorns_own_asgi_worker_gives_a_lifespan_30_seconds(
+    door: Door, waits: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So a longer wait would be cut short there, and the application served without its pools."""
+    monkeypatch.setattr(poolguard.asgi, "longest_wait", math.inf)
+    monkeypatch.setattr(poolguard.asgi, "may_exit", True)
+    monkeypatch.setenv("POOLGUARD_WARMUP_TIMEOUT", "40")
+    said: list[str] = []
+    log = SimpleNamespace(warning=lambda line, *values: said.append(line % values))
+    cfg = Config()
+    cfg.set("worker_class", door.worker_class)
+    poolguard.gunicorn.on_starting(SimpleNamespace(cfg=cfg, log=log))
+    assert len([line for line in said if "POOLGUARD_WARMUP_TIMEOUT=40" in line]) == (door is ASGI)
+    poolguard.gunicorn.post_fork(None, worker_of(cfg))
+    assert poolguard.asgi.longest_wait == waits
