@@ -9,11 +9,16 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from . import ledger, pool
+from . import ledger, life, pool
 
-ALL: Mapping[str, Callable[[], object]] = {"ledger": ledger.run, "pool": pool.run}
+ALL: Mapping[str, Callable[[], object]] = {
+    "ledger": ledger.run,
+    "pool": pool.run,
+    "life": life.run,
+}
 PARTS: Mapping[str, Callable[[], object]] = {
-    f"pool.{part}": partial(pool.run, part) for part in pool.PARTS
+    **{f"pool.{part}": partial(pool.run, part) for part in pool.PARTS},
+    **{f"life.{part}": partial(life.run, part) for part in life.PARTS},
 }
 
 
@@ -21,7 +26,7 @@ def main() -> int:
     known = {**ALL, **PARTS}
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of: {', '.join(known)}")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the pool's figures here")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
     arguments = parser.parse_args()
     names: list[str] = arguments.names or list(ALL)
     if unknown := [name for name in names if name not in known]:

@@ -24,8 +24,9 @@ from poolguard.lab.binaries import find
 from poolguard.lab.postgres import PrivatePostgres
 from poolguard.lab.proxy import SlowProxy
 
+from ..table import Progress, Table
 from . import burst, getput, lifetime, refill, refresh, restart, warming
-from .frame import CONNECT_DELAY, Progress, Stage, Table
+from .frame import CONNECT_DELAY, Stage
 
 __all__ = ["PARTS", "run"]
 

@@ -22,7 +22,8 @@ from psycopg.conninfo import make_conninfo
 from poolguard.errors import LabError
 from poolguard.lab.pgbouncer import PgBouncer, find_pgbouncer
 
-from .frame import AIO, SYNC, AsyncFar, AsyncPool, Far, Row, Stage, SyncPool, Table, awaited, ratios
+from ..table import Row, Table, ratios
+from .frame import AIO, SYNC, AsyncFar, AsyncPool, Far, Stage, SyncPool, awaited
 
 __all__ = ["run", "through_pooler"]
 

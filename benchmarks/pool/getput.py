@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from time import perf_counter
 
-from .frame import AIO, SYNC, AsyncPool, Row, Stage, SyncPool, Table, ratios
+from ..table import Row, Table, ratios
+from .frame import AIO, SYNC, AsyncPool, Stage, SyncPool
 
 __all__ = ["run"]
 

@@ -12,7 +12,8 @@ from weakref import WeakKeyDictionary
 
 from poolguard.listener import AcquireEnded, Listener
 
-from .frame import AIO, SYNC, AsyncPool, Row, Stage, SyncPool, Table
+from ..table import Row, Table
+from .frame import AIO, SYNC, AsyncPool, Stage, SyncPool
 
 __all__ = ["run"]
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from psycopg.conninfo import make_conninfo
 
-from .frame import AIO, SYNC, AsyncPool, Row, Stage, SyncPool, Table
+from ..table import Row, Table
+from .frame import AIO, SYNC, AsyncPool, Stage, SyncPool
 
 __all__ = ["run"]
 

@@ -15,7 +15,8 @@ from typing import Any
 
 from psycopg import AsyncConnection, Connection
 
-from .frame import AIO, SYNC, AsyncPool, Row, Stage, SyncPool, Table, awaited, ratios
+from ..table import Row, Table, ratios
+from .frame import AIO, SYNC, AsyncPool, Stage, SyncPool, awaited
 
 __all__ = ["run"]
 

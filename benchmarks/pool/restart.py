@@ -11,7 +11,8 @@ from typing import Any
 
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
-from .frame import AIO, SYNC, AsyncPool, Row, Stage, SyncPool, Table, awaited, ratios
+from ..table import Row, Table, ratios
+from .frame import AIO, SYNC, AsyncPool, Stage, SyncPool, awaited
 
 __all__ = ["run"]
 

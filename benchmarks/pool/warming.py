@@ -6,7 +6,8 @@ from collections.abc import Callable
 from functools import partial
 from time import perf_counter
 
-from .frame import AIO, SYNC, AsyncFar, AsyncPool, Far, Row, Stage, SyncPool, Table, awaited, ratios
+from ..table import Row, Table, ratios
+from .frame import AIO, SYNC, AsyncFar, AsyncPool, Far, Stage, SyncPool, awaited
 
 __all__ = ["run"]
 

@@ -1,0 +1,1 @@
+"""What gunicorn runs in the benchmarks: imported there with nothing else of them."""
