@@ -318,6 +318,13 @@ class _Lifespan:
         returned = None
         try:
             returned = await self._app(scope, receive_and_see, send_when_closed)
+        except asyncio.CancelledError:
+            if not self._started:
+                logger.warning(
+                    "the server has waited no longer for the application's startup, and may serve "
+                    "without: the pools stay open"
+                )
+            raise
         except Exception:
             if self._asked or self._started:
                 # The server may go on serving after a lifespan that failed midway: leave the pools.

@@ -321,6 +321,32 @@ def test_an_error_within_closes_the_pools_and_passes(guard: poolguard.Guard) -> 
     run(main)
 
 
+def test_a_startup_that_the_server_cuts_short_leaves_the_pools_and_is_said(
+    guard: poolguard.Guard, caplog: pytest.LogCaptureFixture
+) -> None:
+    """gunicorn's asgi worker serves without a lifespan then, and says so at debug only."""
+
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        started.set()
+        await asyncio.Event().wait()
+
+    async def main() -> None:
+        lifespan: Any = gunicorn(PoolGuardMiddleware(slow))
+        starting = asyncio.create_task(lifespan.startup())
+        await asyncio.wait_for(started.wait(), 20)
+        lifespan._task.cancel()  # what it does after 30 s
+        with pytest.raises(asyncio.CancelledError):
+            await lifespan._task
+        starting.cancel()
+        assert guard.opened
+        await guard.aclose()
+
+    started = asyncio.Event()
+    run(main)
+    assert "may serve without: the pools stay open" in caplog.text
+
+
 # -- a database that is away -------------------------------------------------------------------
 
 
