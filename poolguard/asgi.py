@@ -51,6 +51,9 @@ where a server gives up."""
 may_exit = True
 """Whether ``on_warmup_failure="exit"`` applies: the gunicorn hooks say no after the first
 generation of workers, since one that exits for it takes the whole service down."""
+stop_server: Callable[[Exception], Awaitable[None]] | None = None
+"""Ends a server that would go on serving after ``lifespan.startup.failed``: the gunicorn hooks know
+whether theirs does."""
 
 
 class PoolGuardMiddleware:
@@ -215,8 +218,10 @@ class _Opened:
             with _told_to_stop() as told:
                 for each in self._guards:
                     await _warm(each, began, told)
-        except BaseException:
+        except BaseException as error:
             await self.close()
+            if stop_server is not None and isinstance(error, Exception):
+                await stop_server(error)
             raise
         self._stop_listening = leave_when_told()
         return self

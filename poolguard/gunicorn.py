@@ -12,18 +12,20 @@ or, where the file defines hooks of its own, chain them at its end::
 What runs when differs between worker classes. ``post_fork`` comes first in all of them, before the
 application is imported, and must not block: a SIGTERM that arrives meanwhile is lost, since the
 child still has the arbiter's handlers. ``post_worker_init`` may wait. A gevent worker is patched in
-between, and opens there. Nothing here imports psycopg or gunicorn: gunicorn's objects are used as
-they are.
+between, and opens there. Importing this imports neither psycopg nor gunicorn, whose objects are
+used as they are.
 """
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 import os
 import sys
 from collections.abc import Callable, MutableMapping
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from time import monotonic
 from typing import Any, NoReturn
@@ -109,6 +111,7 @@ def post_fork(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's si
     _borrow_log(worker)
     registry.set_workplace(_workplace(worker.cfg), worker.cfg.worker_class_str)
     asgi.may_exit = _is_first_generation(worker)
+    asgi.stop_server = partial(_stop, worker.log) if _ignores_failure(worker.cfg) else None
     if _limits_lifespan(worker.cfg):
         asgi.longest_wait = LONGEST_LIFESPAN
     try:
@@ -230,6 +233,15 @@ def _limits_lifespan(cfg: Any) -> bool:
     return any(base.__name__ == "ASGIWorker" for base in cfg.worker_class.__mro__)
 
 
+def _ignores_failure(cfg: Any) -> bool:
+    """Before gunicorn 27 its own ASGI worker took a failed startup for an application without
+    lifespan and served; with ``asgi_lifespan = "on"`` its workers ended and were begun for ever.
+    """
+    if not _limits_lifespan(cfg):
+        return False
+    return not hasattr(import_module("gunicorn.asgi.lifespan"), "LifespanStartupFailed")
+
+
 def _is_green(cfg: Any) -> bool:
     return any(base.__name__ == "GeventWorker" for base in cfg.worker_class.__mro__)
 
@@ -303,6 +315,23 @@ def _borrow_log(worker: Any) -> None:
 
 def _give_up(log: Any, error: PoolguardError, code: int) -> NoReturn:
     """End the process with one clear line for each thing that is wrong, instead of a traceback."""
+    _say(log, error)
+    sys.exit(code)
+
+
+async def _stop(log: Any, error: Exception) -> None:
+    """As ``_give_up``, in a task of a worker that cannot boot.
+
+    The loop exits, since an exit that a task raises is reported as an exception that nobody
+    retrieved. It never returns: a worker that hears of the failure first may go on to serve, for
+    before Python 3.12 ``wait_for`` returns what it has got even when it is cancelled.
+    """
+    _say(log, error)
+    loop = asyncio.get_running_loop()
+    loop.call_soon(sys.exit, BOOT_ERROR)
+    await loop.create_future()
+
+
+def _say(log: Any, error: Exception) -> None:
     for line in str(error).splitlines():
         log.error("poolguard: %s", line.removeprefix("poolguard "))
-    sys.exit(code)

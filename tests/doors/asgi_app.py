@@ -96,9 +96,12 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
         if path == "starve":
             raise
         code, body = 503, repr(error)
-    headers = [(b"content-type", b"application/json")]
+    content = json.dumps(body).encode()
+    # gunicorn's own worker does not chunk in 24 and 25.0: without a length the answer has no end.
+    length = (b"content-length", b"%d" % len(content))
+    headers = [(b"content-type", b"application/json"), length]
     await send({"type": "http.response.start", "status": code, "headers": headers})
-    await send({"type": "http.response.body", "body": json.dumps(body).encode()})
+    await send({"type": "http.response.body", "body": content})
 
 
 guarded = PoolGuardMiddleware(application)

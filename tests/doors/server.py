@@ -16,6 +16,9 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import gunicorn
+import pytest
+
 from poolguard.lab.janitor import Janitor
 from poolguard.lab.server import listen
 
@@ -33,6 +36,8 @@ class Door:
     worker_class: str
     app: str
     threads: int = 1
+    since: int = 23
+    """The first major version of gunicorn that has it."""
 
     @property
     def is_async(self) -> bool:
@@ -41,10 +46,15 @@ class Door:
     def __str__(self) -> str:
         return self.worker_class.rpartition(".")[2]
 
+    def must_exist(self) -> None:
+        """Skip the test where the gunicorn that is installed is too old for it."""
+        if gunicorn.version_info[0] < self.since:
+            pytest.skip(f"gunicorn {gunicorn.__version__} has no worker class {self}")
+
 
 SYNC = Door("sync", "tests.doors.wsgi_app:app")
 GTHREAD = Door("gthread", "tests.doors.wsgi_app:app", threads=4)
-ASGI = Door("asgi", "tests.doors.asgi_app:app")
+ASGI = Door("asgi", "tests.doors.asgi_app:app", since=24)
 UVICORN = Door("uvicorn_worker.UvicornWorker", "tests.doors.asgi_app:app")
 GEVENT = Door("gevent", "tests.doors.wsgi_app:app")
 DOORS = [SYNC, GTHREAD, GEVENT, ASGI, UVICORN]
@@ -120,6 +130,7 @@ class Server:
         dsn: str,
         port: int | None = None,
     ) -> None:
+        door.must_exist()
         self._janitor = janitor
         self._log = folder / "gunicorn.log"
         self._stderr = folder / "stderr"

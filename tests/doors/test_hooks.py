@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from time import monotonic
 from types import SimpleNamespace
 from typing import Any
@@ -194,6 +196,46 @@ def test_a_worker_that_changes_its_user_opens_after_the_change(
     assert guard.ready
     poolguard.gunicorn.worker_exit(None, worker)
     assert not guard.opened
+
+
+@pytest.mark.parametrize(
+    "conninfo", ["host=127.0.0.1 port=1 dbname=shop", "postgresql://[::1/shop"]
+)
+def test_a_gunicorn_that_ignores_a_failed_startup_is_ended_before_it_hears_of_it(
+    conninfo: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Before 27 its own ASGI worker served all the same: the pool fails late, and at once."""
+    ASGI.must_exist()
+    from gunicorn.asgi import lifespan
+
+    for name in ("DATABASE_URL", "PGHOST"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(poolguard.asgi, "stop_server", None)
+    monkeypatch.delattr(lifespan, "LifespanStartupFailed", raising=False)
+    cfg = Config()
+    cfg.set("worker_class", "asgi")
+    worker = worker_of(cfg)
+    poolguard.gunicorn.post_fork(None, worker)
+    away: dict[str, Any] = {"warmup_timeout": 0.2, "on_warmup_failure": "exit", "mode": "async"}
+    poolguard.Guard(conninfo, budget=2, **away)
+    heard: list[str] = []
+
+    async def app(scope: object, receive: object, send: object) -> None:
+        """It is not reached."""
+
+    async def serve() -> None:
+        middleware = poolguard.asgi.PoolGuardMiddleware(app)
+        manager = lifespan.LifespanManager(middleware, worker.log.error_log)
+        with suppress(Exception):
+            await manager.startup()
+        heard.append("and serves")
+
+    with pytest.raises(SystemExit) as ended:
+        asyncio.run(serve())
+    assert ended.value.code == 3
+    assert heard == []
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "[ERROR] poolguard: " in line
 
 
 def test_two_guards_warm_up_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,6 @@ from time import monotonic
 from typing import Any, Protocol
 
 import pytest
-from gunicorn.asgi.lifespan import LifespanManager, LifespanStartupFailed
 from starlette.applications import Starlette
 from uvicorn.config import Config
 from uvicorn.lifespan.on import LifespanOn
@@ -19,9 +18,15 @@ from uvicorn.lifespan.on import LifespanOn
 import poolguard
 import poolguard.asgi
 from poolguard import registry
-from poolguard.asgi import App, PoolGuardMiddleware, Receive, Scope, Send
+from poolguard.asgi import App, Message, PoolGuardMiddleware, Receive, Scope, Send
 
+from .server import ASGI
 from .test_asgi import run
+
+try:
+    from gunicorn.asgi.lifespan import LifespanStartupFailed
+except ImportError:  # before gunicorn 27
+    LifespanStartupFailed = type("LifespanStartupFailed", (RuntimeError,), {})
 
 AWAY = "host=127.0.0.1 port=1 dbname=shop"
 """Nobody listens there."""
@@ -50,10 +55,43 @@ class Uvicorn:
         await self._lifespan.shutdown()
 
 
+class OldGunicorn:
+    """gunicorn's before 27, which raises the same error for whatever went wrong."""
+
+    def __init__(self, app: App, manager: Callable[[App], Lifespan]) -> None:
+        self._app = app
+        self._lifespan = manager(self._call)
+        self._failed = False
+
+    async def _call(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_and_see(message: Message) -> None:
+            self._failed |= message["type"] == "lifespan.startup.failed"
+            await send(message)
+
+        await self._app(scope, receive, send_and_see)
+
+    async def startup(self) -> None:
+        try:
+            await self._lifespan.startup()
+        except RuntimeError as error:
+            if self._failed:
+                raise LifespanStartupFailed(*error.args) from error
+            raise
+
+    async def shutdown(self) -> None:
+        await self._lifespan.shutdown()
+
+
 def gunicorn(app: App) -> Lifespan:
     """gunicorn's own asgi worker's."""
-    manager: Lifespan = LifespanManager(app, logging.getLogger("gunicorn.error"))
-    return manager
+    ASGI.must_exist()
+    from gunicorn.asgi import lifespan
+
+    def manager(app: App) -> Lifespan:
+        made: Lifespan = lifespan.LifespanManager(app, logging.getLogger("gunicorn.error"))
+        return made
+
+    return manager(app) if hasattr(lifespan, "LifespanStartupFailed") else OldGunicorn(app, manager)
 
 
 every_server = pytest.mark.parametrize("server", [gunicorn, Uvicorn])
