@@ -271,6 +271,7 @@ class Guard:
             "pid": os.getpid(),
             "mode": self.mode,
             "ready": self.ready,
+            "leaving": pool is not None and pool.leaving,
             "floor": None,
             "max_size": None,
             **dict.fromkeys(("idle", "used", "opening", "waiting"), 0),
@@ -294,14 +295,17 @@ class Guard:
         return status
 
     def _publish(self) -> None:
-        kind = registry.worker_class()
         try:
-            board.publish(
-                self, self.settings.runtime_dir, lambda: {**self.status(), "worker_class": kind}
-            )
+            board.publish(self, self.settings.runtime_dir, self._published)
         except RuntimeDirError as error:
             if self.settings.ledger == "static":  # another ledger is in that folder, and says it
                 logger.warning("poolguard %r: its status is not published: %s", self.name, error)
+
+    def _published(self) -> dict[str, Any]:
+        """The status, and what a reader of several needs to tell them apart, or add them up."""
+        opening = self._own()
+        ledger = None if opening is None else opening.ledger_named
+        return {**self.status(), "worker_class": registry.worker_class(), "ledger": ledger}
 
     # -- ending --------------------------------------------------------------------------------
 

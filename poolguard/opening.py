@@ -61,6 +61,9 @@ class _Opening:
         self.closed = False
         self.plan: Plan | None = None
         self.ledger: Ledger = StaticLedger(0)
+        self.ledger_named: dict[str, str] | None = None
+        """Of which kind the ledger is, and the name that those who use the same database have in
+        common; None until it is made."""
         self._pid = os.getpid()
         self._asked = False
         """The server has been asked for its capacity, in this opening."""
@@ -134,10 +137,11 @@ class _Opening:
 
     def _new_ledger(self) -> Ledger:
         s = self.settings
+        name = ledger_name(s.dsn, self.name)
+        self.ledger_named = {"kind": s.ledger, "name": name}
         if s.ledger == "static":
             return StaticLedger(1)
         workers = registry.workplace().workers if s.workers == "auto" else s.workers
-        name = ledger_name(s.dsn, self.name)
         folder = RuntimeDir(s.runtime_dir)
         try:
             return HostLedger(folder, name, workers=workers)

@@ -46,6 +46,20 @@ class RuntimeDir:
         with suppress(OSError):
             fcntl.flock(self._fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
+    @classmethod
+    def found(cls, path: Path | None = None) -> RuntimeDir | None:
+        """The folder if it is there, for one who only reads; None where there is none.
+
+        Raises :exc:`~poolguard.errors.RuntimeDirError` where it cannot be trusted.
+        """
+        try:
+            (default_path() if path is None else path).lstat()
+        except FileNotFoundError:
+            return None
+        except OSError:
+            pass  # making it anyway says what is in the way
+        return cls(path)
+
     def __repr__(self) -> str:
         return f"RuntimeDir({str(self.path)!r})"
 

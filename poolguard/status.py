@@ -35,7 +35,9 @@ logger = logging.getLogger("poolguard")
 
 Status = dict[str, Any]
 
-_FILE = re.compile(r"[0-9]+-[0-9a-f]{8}\.status")
+_FILE = re.compile(r"[0-9]+-[0-9a-f]{8}\.status(\.new)?")
+_NEW_FOR = 60.0
+"""Seconds after which a file that has not got its name yet never will."""
 
 
 class _Page:
@@ -54,6 +56,7 @@ class _Page:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._folder.rename(f"{self._name}.new", self._name)
         except OSError as error:
+            self._folder.remove(f"{self._name}.new")
             self.close()
             raise RuntimeDirError(f"{self._folder.path}: {error.strerror}") from None
         except RuntimeDirError:
@@ -170,9 +173,12 @@ def published(folder: Path | None = None) -> list[Status]:
     """What the living processes of this user have published last, by pid; sweeps up the dead ones'.
 
     Each has an ``at`` more than ``guard.status()``: when it was written, in seconds since the
-    epoch. Raises :exc:`~poolguard.errors.RuntimeDirError` where the folder cannot be trusted.
+    epoch. A folder that is not there holds nothing, and is not made. Raises
+    :exc:`~poolguard.errors.RuntimeDirError` where the folder cannot be trusted.
     """
-    opened = RuntimeDir(folder)
+    opened = RuntimeDir.found(folder)
+    if opened is None:
+        return []
     try:
         found = list(_living(opened))
     finally:
@@ -195,7 +201,8 @@ def _living(folder: RuntimeDir) -> Iterator[Status]:
             if status is not None:
                 yield status
         else:
-            folder.remove(name)
+            if not name.endswith(".new") or time.time() - os.fstat(fd).st_mtime > _NEW_FOR:
+                folder.remove(name)
         finally:
             os.close(fd)
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from time import time
 
 import pytest
 
 import poolguard
+from poolguard.cli.workers import report
 from poolguard.settings import DESCRIPTIONS, Settings
+from tests.cli.test_workers import worker
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
@@ -54,6 +57,15 @@ def test_the_demos_output_is_what_it_promises() -> None:
     assert re.search(r"of these outside the burst +\d+ +0$", found[1], re.MULTILINE)
     for words in ("acquired: a request", "waited: a request", "created: a request", "traffic  "):
         assert words in found[1]
+
+
+def test_the_status_that_is_shown_has_the_columns_of_the_code() -> None:
+    found = re.search(r"<!-- status:begin -->\n```text\n(.*?)```", README, re.DOTALL)
+    assert found is not None
+    _, heads, row, *_ = found[1].splitlines()
+    told = report([worker(8567)], time(), runtime_dir=Path("/run/shop"), width=None)
+    assert heads.split() == told[0].split()
+    assert len(row.split()) == len(heads.split())
 
 
 def test_the_public_names_exist() -> None:

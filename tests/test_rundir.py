@@ -22,6 +22,20 @@ def test_it_is_made_for_us_alone(tmp_path: Path) -> None:
     folder.close()
 
 
+def test_who_only_reads_does_not_make_it(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b"
+    assert RuntimeDir.found(path) is None
+    assert not path.parent.exists()
+    path.mkdir(0o700, parents=True)
+    folder = RuntimeDir.found(path)
+    assert folder is not None
+    assert folder.path == path
+    folder.close()
+    path.chmod(0o755)
+    with pytest.raises(RuntimeDirError, match="others may enter"):
+        RuntimeDir.found(path)
+
+
 def test_its_name_depends_on_the_user_alone() -> None:
     assert default_path() == Path(tempfile.gettempdir()) / f"poolguard-{os.geteuid()}"
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from time import time
 from typing import Any
@@ -18,6 +19,7 @@ import pytest
 
 from poolguard import Guard, rundir, status
 from poolguard.errors import RuntimeDirError
+from poolguard.lab.postgres import PrivatePostgres
 
 from .support import until
 
@@ -80,11 +82,36 @@ def test_it_is_there_while_the_guard_is_open(dsn: str) -> None:
         (published,) = status.published()
         assert 0 <= time() - published.pop("at") < 30
         assert published.pop("worker_class") is None
+        assert published.pop("ledger")["kind"] == "host"
         assert published == json.loads(json.dumps(guard.status()))
         with guard.connection():
             until(lambda: status.published()[0]["used"] == 1)
     assert status.published() == []
     assert writers() == []
+
+
+def test_reading_makes_no_folder(folder: Path) -> None:
+    assert status.published(folder) == []
+    assert not folder.exists()
+
+
+def test_whose_the_budgets_slots_are_is_told(dsn: str, postgres: PrivatePostgres) -> None:
+    """Guards of one database have one ledger, whatever their names; static ones each their own."""
+    settings: list[tuple[str, str | Callable[[], str], str]] = [
+        ("a", dsn, "host"),
+        ("b", postgres.dsn, "host"),
+        ("c", dsn, "static"),
+        ("d", lambda: dsn, "host"),
+    ]
+    with ExitStack() as stack:
+        for name, where, ledger in settings:
+            stack.enter_context(Guard(where, name=name, budget=9, ledger=ledger))
+        until(lambda: [bool(each["ledger"]) for each in status.published()] == [True] * 4)
+        ledgers = [each["ledger"] for each in status.published()]
+    assert [ledger["kind"] for ledger in ledgers] == ["host", "host", "static", "host"]
+    assert len({ledger["name"] for ledger in ledgers[:3]}) == 1
+    assert ledgers[0]["name"].startswith("postgres-")
+    assert ledgers[3]["name"].startswith("d-")
 
 
 def test_one_thread_writes_for_all_guards(publish: Callable[..., None], folder: Path) -> None:
@@ -129,6 +156,18 @@ def test_the_files_of_a_killed_process_are_swept(
     assert len(files(folder)) == 2
     assert [each["name"] for each in status.published(folder)] == ["mine"]
     assert len(files(folder)) == 1
+
+
+def test_a_file_that_never_got_its_name_is_swept_once_it_is_old(
+    publish: Callable[..., None], folder: Path
+) -> None:
+    publish("a", name="mine")
+    young, old = folder / "1-00000001.status.new", folder / "1-00000002.status.new"
+    for path in (young, old):
+        path.touch(mode=0o600)
+    os.utime(old, (1, 1))
+    assert [each["name"] for each in status.published(folder)] == ["mine"]
+    assert (young.exists(), old.exists()) == (True, False)
 
 
 def test_one_who_stopped_is_shown_as_of_when_it_wrote(

@@ -25,7 +25,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    from . import check, demo, plan
+    from . import check, demo, plan, status
 
     parser = _Parser(
         prog="poolguard",
@@ -36,13 +36,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(
         title="commands", metavar="COMMAND", required=True, parser_class=_Parser
     )
-    for command in (plan, check, demo):
+    for command in (plan, check, status, demo):
         command.add_to(commands)
     options, unknown = parser.parse_known_args(arguments)
     if unknown:  # argparse itself would have the command's mistakes told by the parent
         options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
-        status: int = options.run(options)
+        ended: int = options.run(options)
     except PoolguardError as error:
         for line in str(error).splitlines():
             print(f"poolguard: {line}", file=sys.stderr)
@@ -50,4 +50,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("poolguard: stopped", file=sys.stderr)
         return INTERRUPTED
-    return status
+    return ended

@@ -16,7 +16,7 @@ from ..errors import PlanError
 from ..settings import Settings
 from . import deployment
 from .findings import Consumer, Facts, Finding, Keepalive, judge
-from .text import say, wrapped
+from .text import printable, say, wrapped
 
 if TYPE_CHECKING:
     import psycopg
@@ -87,8 +87,8 @@ def _observe(
     return Facts(
         version=server["server_version"],
         major=int(server["server_version_num"]) // 10000,
-        role=_printable(row[0]),
-        database=_printable(row[1]),
+        role=printable(row[0]),
+        database=printable(row[1]),
         capacity=capacity,
         pooler=pooler,
         settings=settings,
@@ -116,13 +116,8 @@ def _spoken(plan: Plan) -> Plan:
 
 def _consumers(conn: psycopg.Connection[Any]) -> tuple[Consumer, ...]:
     rows = conn.execute(CONSUMERS).fetchall()
-    found = [Consumer(_printable(role), _printable(name), n) for role, name, n in rows]
+    found = [Consumer(printable(role), printable(name), n) for role, name, n in rows]
     return tuple(sorted(found, key=lambda each: (-each.connections, each.role, each.application)))
-
-
-def _printable(text: str) -> str:
-    """Names may hold anything, and not all of it belongs on a terminal."""
-    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def _server_keepalive(server: Mapping[str, str]) -> Keepalive | None:

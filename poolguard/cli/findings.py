@@ -11,6 +11,7 @@ from ..budget.capacity import Capacity
 from ..budget.plan import Plan
 from ..budget.pooler import Kind
 from ..settings import Settings
+from .text import span
 
 __all__ = ["Consumer", "Facts", "Finding", "Keepalive", "judge"]
 
@@ -281,14 +282,14 @@ def _server_keepalive(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "note",
             topic,
-            f"the server notices after {_span(keepalive.seconds)} that a host has vanished "
+            f"the server notices after {span(keepalive.seconds)} that a host has vanished "
             f"(tcp_keepalives_idle is {keepalive.idle} s). poolguard sets it itself on each of its "
             f"connections; those of other clients stay open and counted",
             f"for those: {remedy}",
         )
     else:
         yield Finding(
-            "ok", topic, f"the server notices a vanished host after {_span(keepalive.seconds)}"
+            "ok", topic, f"the server notices a vanished host after {span(keepalive.seconds)}"
         )
 
 
@@ -309,22 +310,14 @@ def _client_keepalive(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "note",
             topic,
-            f"a request whose server vanished notices after {_span(keepalive.seconds)} "
+            f"a request whose server vanished notices after {span(keepalive.seconds)} "
             f"(keepalives_idle is {keepalive.idle} s); idle connections are verified every "
             f"{facts.settings.refresh_interval:g} s",
             remedy,
         )
     else:
-        seconds = _span(keepalive.seconds)
+        seconds = span(keepalive.seconds)
         yield Finding("ok", topic, f"a request notices a vanished server after {seconds}")
-
-
-def _span(seconds: int) -> str:
-    if seconds < 120:
-        return f"{seconds} s"
-    if seconds < 7200:
-        return f"{seconds // 60} min"
-    return f"{seconds // 3600} h {seconds % 3600 // 60} min"
 
 
 def _count(n: int, what: str) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from textwrap import TextWrapper
 
-__all__ = ["columns", "say", "wrapped"]
+__all__ = ["columns", "encodable", "printable", "say", "span", "wrapped"]
 
 WIDEST = 100
 """Wider lines are no easier to read."""
@@ -17,21 +17,42 @@ _ASCII = str.maketrans({"÷": "/", "×": "x", "−": "-", "–": "-", "…": "."
 
 def say(lines: Iterable[str]) -> None:
     """Print *lines*; where the encoding has no Unicode, in ASCII."""
-    text = "\n".join(lines)
-    encoding = sys.stdout.encoding or "ascii"
+    print(encodable("\n".join(lines), sys.stdout.encoding or "ascii"))
+
+
+def encodable(text: str, encoding: str) -> str:
+    """*text*; where *encoding* has not all its characters, in ASCII."""
     try:
         text.encode(encoding)
     except UnicodeEncodeError:
-        text = text.translate(_ASCII).encode(encoding, "replace").decode(encoding)
-    print(text)
+        return text.translate(_ASCII).encode(encoding, "replace").decode(encoding)
+    return text
 
 
-def columns(rows: Iterable[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
-    """Aligned columns, two blanks apart; those in *right* are right-aligned."""
+def printable(text: str) -> str:
+    """Names and messages may hold anything, and not all of it belongs on a terminal."""
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
+def span(seconds: float) -> str:
+    """A time in a unit that suits it: ``90 s``, ``12 min``, ``3 h 20 min``."""
+    seconds = int(seconds)
+    if seconds < 120:
+        return f"{seconds} s"
+    if seconds < 7200:
+        return f"{seconds // 60} min"
+    return f"{seconds // 3600} h {seconds % 3600 // 60} min"
+
+
+def columns(
+    rows: Iterable[Sequence[str]], right: Collection[int] = (), blanks: int = 2
+) -> list[str]:
+    """Aligned columns, so many *blanks* apart; those in *right* are right-aligned."""
     table = [list(row) for row in rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    between = " " * blanks
     return [
-        "  ".join(
+        between.join(
             cell.rjust(width) if n in right else cell.ljust(width)
             for n, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
@@ -39,9 +60,16 @@ def columns(rows: Iterable[Sequence[str]], right: Sequence[int] = ()) -> list[st
     ]
 
 
-def wrapped(text: str, first: str = "", indent: int | None = None) -> list[str]:
-    """*text* in lines no wider than the terminal, the first after *first*, the rest indented."""
-    width = min(shutil.get_terminal_size((WIDEST, 24)).columns, WIDEST)
+def wrapped(
+    text: str, first: str = "", indent: int | None = None, width: int | None = None
+) -> list[str]:
+    """*text* in lines no wider than *width*, the first after *first*, the rest indented.
+
+    *width* is the terminal's by default. Lines wider than 100 are not made in any case.
+    """
+    if width is None:
+        width = shutil.get_terminal_size((WIDEST, 24)).columns
+    width = min(width, WIDEST)
     rest = " " * (len(first) if indent is None else indent)
     wrapper = TextWrapper(
         max(width, len(rest) + 40),

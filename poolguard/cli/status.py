@@ -1,0 +1,171 @@
+"""``poolguard status``: what the workers of this host, as this user, publish of their guards."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import stat
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from .. import rundir
+from ..errors import RuntimeDirError
+from ..settings import Settings
+from ..status import published
+from .text import WIDEST, say
+from .workers import Rates, frame, report
+
+__all__ = ["add_to"]
+
+NOT_RUNNING = 3
+"""The exit status for "nothing is running" of systemctl status and pg_ctl status."""
+
+
+def add_to(commands: Any) -> None:
+    """Add the command to the command line."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "status",
+        help="the pools of all workers on this host, once or live",
+        description="Shows the pool of each worker that runs on this host as this user, and how "
+        "much of the budget is in use. Asks neither the workers nor the database: each worker "
+        "writes its status into the runtime folder every second. The exit status is 0 where a "
+        "worker runs, 3 where none does, and 1 where the folder cannot be trusted.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--watch",
+        metavar="SECONDS",
+        nargs="?",
+        type=_interval,
+        const=1.0,
+        help="draw it again every so many seconds (1), with rates per second instead of counts, "
+        "until q or Ctrl-C, which end with 0; with --json: print a line of JSON each time",
+    )
+    parser.add_argument(
+        "--runtime-dir",
+        metavar="DIR",
+        type=_folder,
+        help="where the workers' runtime_dir is; none: POOLGUARD_RUNTIME_DIR, else the default",
+    )
+    parser.add_argument("--json", action="store_true", help="print it for machines")
+    parser.set_defaults(run=_run, parser=parser)
+
+
+def _interval(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.1 <= seconds <= 86400:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 0.1 to a day")
+    return seconds
+
+
+def _folder(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("'' is no folder")
+    return Path(text).absolute()
+
+
+def _run(options: argparse.Namespace) -> int:
+    folder: Path = options.runtime_dir or Settings.build().runtime_dir or rundir.default_path()
+    if options.watch is not None and not options.json:
+        if not sys.stdout.isatty() or os.environ.get("TERM", "dumb") == "dumb":
+            options.parser.error(
+                "--watch draws on a terminal, and standard output is none that can be drawn on: "
+                "drop it, or add --json for a line of JSON each time"
+            )
+        return _watch(folder, options.watch)
+    try:
+        if options.watch is not None:
+            return _stream(folder, options.watch)
+        ended = _once(folder, as_json=options.json)
+        sys.stdout.flush()
+        return ended
+    except BrokenPipeError:  # whoever reads has enough, such as head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the exit
+        return 0
+
+
+def _read(folder: Path) -> list[dict[str, Any]]:
+    """What the workers have published in *folder*."""
+    try:
+        found = folder.lstat()
+    except OSError:
+        return published(folder)
+    # Left to itself this would be refused with the advice to remove the folder, or to take it
+    # over. That suits a worker whose place is taken, and not root who looks at a service of others.
+    if (
+        stat.S_ISDIR(found.st_mode)
+        and found.st_uid != os.geteuid()
+        and folder != rundir.default_path()
+    ):
+        raise RuntimeDirError(
+            f"the runtime folder {folder} belongs to uid {found.st_uid}, and this command runs as "
+            f"uid {os.geteuid()}: run it as that user"
+        )
+    return published(folder)
+
+
+def _nothing(folder: Path) -> str:
+    where = str(folder) if os.path.lexists(folder) else f"{folder}, which does not exist"
+    return (
+        f"no worker runs as this user (uid {os.geteuid()}): looked in {where}. Run this as the "
+        f"workers' user, and with their runtime_dir (POOLGUARD_RUNTIME_DIR or --runtime-dir)"
+    )
+
+
+def _once(folder: Path, *, as_json: bool) -> int:
+    workers = _read(folder)
+    if as_json:
+        print(json.dumps(_machine(folder, workers), indent=1))
+    elif workers:
+        say(report(workers, time.time(), runtime_dir=folder, width=_width()))
+    else:
+        say([_nothing(folder)])
+    return 0 if workers else NOT_RUNNING
+
+
+def _width() -> int | None:
+    """The terminal's; None in a file or a pipe, which take all there is to say."""
+    return shutil.get_terminal_size((WIDEST, 24)).columns if sys.stdout.isatty() else None
+
+
+def _machine(folder: Path, workers: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"runtime_dir": str(folder), "workers": workers}
+
+
+def _stream(folder: Path, every: float) -> int:
+    try:
+        while True:
+            print(json.dumps(_machine(folder, _read(folder))), flush=True)
+            time.sleep(every)
+    except KeyboardInterrupt:
+        return 0
+
+
+def _watch(folder: Path, every: float) -> int:
+    from .screen import Screen
+
+    rates = Rates()
+    with Screen() as screen:
+        while True:
+            workers = _read(folder)
+            rates.look(workers)
+            screen.draw(
+                frame(
+                    workers,
+                    time.time(),
+                    runtime_dir=folder,
+                    rates=rates,
+                    nothing=_nothing(folder),
+                    size=screen.size(),
+                )
+            )
+            ended = screen.wait(every)
+            if ended is not None:
+                return ended
