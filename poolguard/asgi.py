@@ -55,6 +55,10 @@ stop_server: Callable[[Exception], Awaitable[None]] | None = None
 """Ends a server that would go on serving after ``lifespan.startup.failed``: the gunicorn hooks know
 whether theirs does."""
 
+told_to_stop: Callable[[], bool] | None = None
+"""Whether the server has been told to stop, maybe before the lifespan began: set by the gunicorn
+hooks, which know."""
+
 
 class PoolGuardMiddleware:
     """Opens, warms and closes the async pools with the server's lifespan; records requests.
@@ -212,10 +216,10 @@ class _Opened:
         """Open and warm the guards that are not open yet."""
         self = cls([each for each in _guards(given) if not each.opened])
         try:
-            for each in self._guards:
-                await each.aopen()
-            began = monotonic()
-            with _told_to_stop() as told:
+            with _listening() as told:
+                for each in self._guards:
+                    await each.aopen()
+                began = monotonic()
                 for each in self._guards:
                     await _warm(each, began, told)
         except BaseException as error:
@@ -251,26 +255,32 @@ async def _warm(guard: Guard, began: float, told: Callable[[], bool]) -> None:
 
 
 @contextmanager
-def _told_to_stop() -> Iterator[Callable[[], bool]]:
-    """Whether SIGTERM has come since: while the lifespan starts up, servers only note it."""
+def _listening() -> Iterator[Callable[[], bool]]:
+    """Whether a signal to end has come since: while the lifespan starts up, servers only note it.
+
+    Not SIGTERM alone: Ctrl-C reaches the workers too, and gunicorn's master passes on SIGQUIT.
+    """
     told = False
+    before: dict[int, Any] = {}
 
     def note(number: int, frame: Any) -> None:
         nonlocal told
         told = True
-        if callable(before):
-            before(number, frame)
+        before[number](number, frame)
 
-    before = signal.getsignal(signal.SIGTERM)
     # The event loop's own handlers hang on a file descriptor and go on working.
-    noting = callable(before) and threading.current_thread() is threading.main_thread()
-    if noting:
-        signal.signal(signal.SIGTERM, note)
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            handler = signal.getsignal(number)
+            if callable(handler):  # the default ends the process at once
+                before[number] = handler
+                signal.signal(number, note)
     try:
-        yield lambda: told
+        yield lambda: told or (told_to_stop is not None and told_to_stop())
     finally:
-        if noting and signal.getsignal(signal.SIGTERM) is note:
-            signal.signal(signal.SIGTERM, before)
+        for noted, handler in before.items():
+            if signal.getsignal(noted) is note:
+                signal.signal(noted, handler)
 
 
 class _Lifespan:
@@ -329,6 +339,8 @@ class _Lifespan:
                     "the server has waited no longer for the application's startup, and may serve "
                     "without: the pools stay open"
                 )
+            else:
+                await self._close()  # the server ends without a shutdown, as gunicorn on SIGQUIT
             raise
         except Exception:
             if self._asked or self._started:
@@ -340,9 +352,11 @@ class _Lifespan:
         if not self._started:
             await send({"type": "lifespan.startup.complete"})
         if not self._ended:
-            if not self._stopping:
-                await receive()  # lifespan.shutdown, which the application has not waited for
-            await self._close()
+            try:
+                if not self._stopping:
+                    await receive()  # lifespan.shutdown, which the application has not waited for
+            finally:
+                await self._close()
             await send({"type": "lifespan.shutdown.complete"})
         return returned
 

@@ -186,10 +186,10 @@ class Guard:
 
     @property
     def ready(self) -> bool:
-        """Open, warmed up, and at least one connection stands."""
+        """Open, warmed up as far as there is anything left to open, and a connection stands."""
         opening = self._own()
         pool = opening.pool if opening is not None and opening.alive else None
-        if pool is None or pool.closed or pool.leaving or not pool.warm:
+        if pool is None or pool.closed or pool.leaving or not (pool.warm or pool.starved):
             return False
         status = pool.status()
         return bool(status["idle"] + status["used"] > 0)
@@ -320,12 +320,15 @@ class Guard:
         """Close the sync pool, within *timeout* seconds. Closing twice is allowed.
 
         A connection that is in use goes on until it is returned. In another process than the one
-        that opened the guard, and for an async guard, nothing is done.
+        that opened the guard, and for an async guard whose loop is there, nothing is done.
         """
         opening = self._own()
         if isinstance(opening, SyncOpening):
             board.withdraw(self)
             opening.close(timeout)
+        elif isinstance(opening, AsyncOpening) and opening.loop.is_closed():
+            board.withdraw(self)  # its server has ended without a lifespan shutdown, as on SIGQUIT
+            opening.abandon()
 
     async def aclose(self, timeout: float = 5.0) -> None:
         """Close the async pool, within *timeout* seconds. Closing twice is allowed."""

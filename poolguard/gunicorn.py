@@ -22,9 +22,13 @@ import asyncio
 import inspect
 import logging
 import os
+import signal
 import sys
-from collections.abc import Callable, MutableMapping
-from contextlib import suppress
+import threading
+import time
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from time import monotonic
@@ -59,8 +63,10 @@ BOOT_ERROR = 3
 LONGEST_LIFESPAN = 25.0
 """Seconds. gunicorn's own asgi worker gives the lifespan 30 (asgi/lifespan.py), the application's
 startup included, and then serves without, and so without its pools."""
-POLL = 0.05
-"""Seconds between two looks at whether the worker was told to stop while it warms up."""
+POLL = 0.01
+"""Seconds between two looks at whether the pool is warm, or the worker was told to stop."""
+INTERRUPTS = (signal.SIGINT, signal.SIGQUIT)
+"""Signals whose handlers, in most workers, raise SystemExit wherever the process is."""
 
 logger = logging.getLogger("poolguard")
 
@@ -71,12 +77,18 @@ _warned: set[str] = set()
 
 
 def on_starting(server: Any) -> None:
-    """In the master, once: refuse settings that cannot work, before anything is forked."""
+    """In the master, once: refuse settings that cannot work, before anything is forked.
+
+    Processes that no other hook reaches, as gunicorn's dirty workers, inherit how many workers
+    there are: a guard opened in one takes no more for its floor than a worker does. Which kind of
+    pool it is remains theirs to say.
+    """
     global _first_workers  # noqa: PLW0603 - the workers inherit it
     _first_workers = server.cfg.workers
     try:
         settings = [known.settings for known in registry.guards()] or [Settings.build()]
         found = _workplace(server.cfg)
+        registry.set_workplace(replace(found, mode=None))
         for each in settings:
             if _limits_lifespan(server.cfg) and each.warmup_timeout > LONGEST_LIFESPAN:
                 server.log.warning(
@@ -132,6 +144,7 @@ def post_worker_init(worker: Any) -> None:
     """
     if _is_green(worker.cfg):
         registry.renew_locks()  # those of before the patch tell no greenlet from another
+    asgi.told_to_stop = lambda: not worker.alive
     try:
         _open_sync_guards()
         began = monotonic()
@@ -270,11 +283,14 @@ def _open_sync_guards() -> None:
 def _warm(worker: Any, each: Guard, began: float) -> None:
     """Wait for one guard to be warm, within its time, and as long as nobody stops the worker."""
     until = began + each.settings.warmup_timeout
-    while not each.wait_warm(min(POLL, max(0.0, until - monotonic()))):
+    # Asked again and again instead of waited for: Ctrl-C has two signals raise SystemExit here, and
+    # the second would come while the first leaves a lock.
+    while not each.wait_warm(0):
         if not worker.alive:
             return
         if monotonic() >= until:
             break
+        time.sleep(POLL)  # gevent has put its own into the module by now
     else:
         status = each.status()
         worker.log.info(
@@ -293,11 +309,29 @@ def _warm(worker: Any, each: Guard, began: float) -> None:
 def _close(worker: Any) -> None:
     # In the master too a worker may be said to exit; its guards are none of ours to close.
     if worker.pid == os.getpid():
-        for each in registry.guards():
-            try:
-                each.close()
-            except Exception:
-                logger.exception("poolguard %r could not be closed", each.name)
+        with _uninterrupted():
+            for each in registry.guards():
+                try:
+                    each.close()
+                except Exception:
+                    logger.exception("poolguard %r could not be closed", each.name)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C reaches a worker twice, as SIGINT and as the master's SIGQUIT: the second is not to
+    raise in the middle of what the first has led to."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = [(number, signal.getsignal(number)) for number in INTERRUPTS]
+    for number, _ in before:
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def _borrow_log(worker: Any) -> None:

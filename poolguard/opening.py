@@ -300,7 +300,7 @@ class SyncOpening(_Opening):
 
         Raises what made opening impossible.
         """
-        if not self._built.wait(timeout):
+        if not (self._built.is_set() or (timeout > 0 and self._built.wait(timeout))):
             return None
         if self.error is not None:
             # A new one each time: raising adds to a traceback, and these may be many threads.

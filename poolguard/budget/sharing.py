@@ -38,18 +38,18 @@ def asked_of(
 
     An idle connection beyond one's floor helps whoever starves. One that comes back is taken from
     one's own queue only for a sibling below its fair share (*limit* ÷ living processes), and only
-    while one is above one's own. *over* of my slots are beyond what a smaller share allows. *free*
-    shared ones are there to be taken already.
+    while one is above one's own, and above one's floor. *over* of my slots are beyond what a
+    smaller share allows. *free* shared ones are there to be taken already.
     """
     living = _living(siblings)
     fair = _fair(limit, me, living)
     need = max(0, sum(member.starving for member in living) - free)
     urgent = max(0, _urgent(fair, living) - free)
     lendable = me.borrowed + sum(member.borrowed for member in siblings if not member.starving)
-    above = me.above(fair) + sum(member.above(fair) for member in siblings)
+    above = _above(me, fair) + sum(_above(member, fair) for member in siblings)
     return Wanted(
         idle=max(over, _part(need, me.borrowed, lendable)),
-        returned=_part(urgent, me.above(fair), above),
+        returned=_part(urgent, _above(me, fair), above),
     )
 
 
@@ -77,6 +77,13 @@ def _living(siblings: Collection[Member]) -> list[Member]:
 
 def _fair(limit: int, me: Member, living: Collection[Member]) -> int:
     return limit // max(1, len(living) + (not me.draining))
+
+
+def _above(member: Member, fair: int) -> int:
+    """What it holds beyond its fair share and its floor, whose slots nobody else can lease: closed
+    for a sibling's sake it would help nobody, and be opened again."""
+    floor = 0 if member.terms is None else member.terms.floor
+    return member.above(max(fair, floor))
 
 
 def _urgent(fair: int, living: Collection[Member]) -> int:

@@ -293,6 +293,11 @@ class Shell(Reader):
         return self._books.outage.lasts
 
     @property
+    def starved(self) -> bool:
+        """More connections are wanted than the ledger grants."""
+        return self._books.lessee.starved
+
+    @property
     def leaving(self) -> bool:
         """Nothing is kept warm any more: the process will end."""
         return self._books.leaving

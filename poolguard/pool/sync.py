@@ -27,6 +27,10 @@ from .upkeep import Pace
 
 __all__ = ["GuardedPool"]
 
+HANGS_AFTER = 0.5
+"""Seconds after which closing a pool waits no more for a connect that is under way. The server may
+hang; psycopg cannot be told to give a connect up."""
+
 logger = logging.getLogger("poolguard")
 
 
@@ -94,7 +98,7 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
         )
         self._warm = threading.Event()
         self._upkeep: threading.Thread | None = None
-        self._jobs: list[threading.Thread] = []
+        self._jobs: dict[threading.Thread, str] = {}
         """Connects and verifications, some of which may have ended."""
         super().__init__(
             conninfo,
@@ -173,9 +177,10 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
     def wait_warm(self, timeout: float) -> bool:
         """Wait at most *timeout* seconds for the floor to be reached; true when it has been.
 
-        Unlike :meth:`wait` it leaves the pool open when it has not.
+        Unlike :meth:`wait` it leaves the pool open when it has not. With no time to wait, no lock
+        is taken.
         """
-        return self._warm.wait(timeout)
+        return self._warm.is_set() or (timeout > 0 and self._warm.wait(timeout))
 
     def status(self) -> dict[str, Any]:
         """The pool's counts, outcomes and last failure: plain data."""
@@ -185,25 +190,30 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
     def close(self, timeout: float = 5.0) -> None:
         """Close the pool, as :meth:`psycopg_pool.ConnectionPool.close` does.
 
-        Waits, within *timeout* seconds, until the server has ended the connections that were idle
-        and those being opened.
+        Waits, within *timeout* seconds, until the server has ended the connections that were idle,
+        and half a second for those being opened, which close themselves should they come later.
         """
-        until = clock() + timeout
+        began = clock()
         super().close(timeout)
-        while (thread := self._unfinished()) is not None and clock() < until:
+        while (thread := self._unfinished(clock() - began)) is not None:
+            if clock() - began >= timeout:
+                break
             thread.join(0.005)
 
-    def _unfinished(self) -> threading.Thread | None:
+    def _unfinished(self, waited: float) -> threading.Thread | None:
         """A thread of the closed pool that is about to end, but for that which asks."""
         here = threading.current_thread()
-        for job in self._jobs:
-            if job.is_alive() and job is not here:
+        opening = self._books.opening > 0
+        hangs = opening and waited >= HANGS_AFTER
+        for job, what in self._jobs.items():
+            if job.is_alive() and job is not here and not (hangs and what == "connect"):
                 return job
         upkeep = self._upkeep
         if upkeep is None or upkeep is here or not upkeep.is_alive():
             return None
         watch = self._watch
-        stays = len(watch) > 0 and not watch.any_closing() and not self._books.opening
+        closing = watch.any_closing()
+        stays = not closing and (hangs or (len(watch) > 0 and not opening))
         return None if stays else upkeep
 
     # -- the moments of psycopg_pool -----------------------------------------------------------
@@ -282,7 +292,9 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
     def _in_thread(self, what: str, target: Callable[..., None], *args: Any) -> None:
         job = threading.Thread(target=target, args=args, name=f"{self.name}-{what}", daemon=True)
         job.start()
-        self._jobs = [*(other for other in self._jobs if other.is_alive()), job]
+        self._jobs = {each: its for each, its in self._jobs.items() if each.is_alive()} | {
+            job: what
+        }
 
     def _open_one(self, opening: Opening) -> None:
         """Connect, in a thread of its own: a connect never queues behind another or a return."""

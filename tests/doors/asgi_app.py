@@ -13,6 +13,8 @@ from typing import Any
 import poolguard
 from poolguard.asgi import PoolGuardMiddleware, Receive, Scope, Send
 
+SLEEP = float(os.environ.get("TEST_SLEEP", "1"))
+
 
 async def status() -> dict[str, Any]:
     return poolguard.guard().status()
@@ -26,7 +28,7 @@ async def query() -> int:
 
 async def sleep() -> None:
     async with poolguard.aconnection() as conn:
-        await conn.execute("SELECT pg_sleep(1)")
+        await conn.execute("SELECT pg_sleep(%s)", [SLEEP])
 
 
 async def create() -> int:
@@ -112,6 +114,9 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     await guarded(scope, receive, send)
     if scope["type"] == "lifespan":
         print("the pool is", "open" if poolguard.guard().opened else "closed", flush=True)
+        names = sorted(task.get_name() for task in asyncio.all_tasks())
+        left = [name for name in names if name.startswith("default-")]
+        print("tasks left:", *left or ["none"], flush=True)
 
 
 if "TEST_INSTRUMENTED" in os.environ:

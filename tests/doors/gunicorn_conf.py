@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import resource
 import sys
+import threading
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -21,16 +24,29 @@ if "TEST_IMPORTS" in os.environ:
 workers = int(os.environ.get("TEST_WORKERS", "1"))
 worker_class = os.environ["TEST_WORKER_CLASS"]
 threads = int(os.environ["TEST_THREADS"])
-graceful_timeout = 10
+graceful_timeout = int(os.environ.get("TEST_GRACEFUL_TIMEOUT", "10"))
 asgi_lifespan = os.environ.get("TEST_LIFESPAN", "auto")
 control_socket_disable = True
 preload_app = "TEST_PRELOAD" in os.environ
+globals().update(json.loads(os.environ.get("TEST_OPTIONS", "{}")))
+
+# What psycopg_pool warns of would reach standard error without its name.
+teller = logging.StreamHandler()
+teller.setFormatter(logging.Formatter("%(name)s %(levelname)s %(message)s"))
+logging.getLogger("psycopg").addHandler(teller)
+# Some workers leave SIGABRT to its default, which would leave a core file.
+resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
 def on_starting(server: Any) -> None:
     """Do what a user should not: open a guard in the master."""
     if "TEST_OPEN_IN_MASTER" in os.environ:
         poolguard.guard().open()
+
+
+def when_ready(server: Any) -> None:
+    """gunicorn heeds SIGWINCH as a daemon only, which a test could not wait for."""
+    server.cfg.set("daemon", "TEST_HEED_WINCH" in os.environ)
 
 
 def tell_at_patch(worker: Any, path: str) -> None:
@@ -66,6 +82,9 @@ def post_fork(server: Any, worker: Any) -> None:
 def worker_exit(server: Any, worker: Any) -> None:
     """Say what poolguard's own hook, which runs before, has left."""
     print("the pool is", "open" if poolguard.guard().opened else "closed", flush=True)
+    names = sorted(thread.name for thread in threading.enumerate())
+    left = [name for name in names if name.startswith(("default-", "poolguard-"))]
+    print("threads left:", *left or ["none"], flush=True)
 
 
 poolguard.gunicorn.install(globals())

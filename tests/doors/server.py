@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from typing import Any
 import gunicorn
 import pytest
 
-from poolguard.lab.janitor import Janitor
+from poolguard.lab.janitor import Janitor, processes
 from poolguard.lab.server import listen
 
 from ..support import until
@@ -27,6 +28,10 @@ from ..support import until
 ROOT = Path(__file__).parents[2]
 BOOT_TIMEOUT = 40.0
 """Seconds within which the workers must answer, on a busy machine."""
+_PYTHONPATH = os.environ.get("PYTHONPATH", "")
+_SCRIPT = (str(Path(sysconfig.get_path("scripts"), "gunicorn")),)
+"""What USR2 can repeat: begun with ``-m`` the new master has gunicorn's own folder in its path, and
+takes gunicorn/http for the library's."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +140,7 @@ class Server:
         self._log = folder / "gunicorn.log"
         self._stderr = folder / "stderr"
         self._spans = folder / "spans"
+        self.runtime_dir = folder / "run"
         inherited = {
             key: value
             for key, value in os.environ.items()
@@ -146,7 +152,8 @@ class Server:
             self.process = janitor.spawn(
                 [
                     sys.executable,
-                    *("-m", "gunicorn", "--config", "python:tests.doors.gunicorn_conf"),
+                    *(_SCRIPT if port else ("-m", "gunicorn")),
+                    *("--config", "python:tests.doors.gunicorn_conf"),
                     *("--bind", bind, "--log-file", str(self._log)),
                     door.app,
                 ],
@@ -154,8 +161,9 @@ class Server:
                 cwd=ROOT,
                 env={
                     **inherited,
+                    "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), _PYTHONPATH])),
                     "DATABASE_URL": dsn,
-                    "POOLGUARD_RUNTIME_DIR": str(folder / "run"),
+                    "POOLGUARD_RUNTIME_DIR": str(self.runtime_dir),
                     "TEST_WORKER_CLASS": door.worker_class,
                     "TEST_THREADS": str(door.threads),
                     "TEST_SPANS": str(self._spans),
@@ -243,6 +251,11 @@ class Server:
             return self.process.wait(timeout)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"it still runs after {timeout:g} s\n{self.said()}") from None
+
+    def processes(self) -> list[int]:
+        """Its processes that are alive: the master, its workers, and those that outlive it."""
+        rows = processes().values()
+        return [row.pid for row in rows if row.group == self.process.pid and not row.zombie]
 
     def stop(self, number: int = signal.SIGTERM, timeout: float = 20.0) -> tuple[int, float]:
         """Send the master a signal; its exit status, and the seconds it took to end."""

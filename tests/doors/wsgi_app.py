@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 
+SLEEP = float(os.environ.get("TEST_SLEEP", "1"))
+
+
 def status() -> dict[str, Any]:
     """The guard's status: no acquire."""
     return poolguard.guard().status()
@@ -37,7 +40,7 @@ def query() -> int:
 def sleep() -> None:
     """A request that is under way for a while."""
     with poolguard.connection() as conn:
-        conn.execute("SELECT pg_sleep(1)")
+        conn.execute("SELECT pg_sleep(%s)", [SLEEP])
 
 
 def create() -> int:

@@ -56,14 +56,17 @@ class Stage:
         with SlowProxy(target=target, connect_delay=connect_delay) as proxy:
             yield proxy
 
-    def serve(self, dsn: str, *, port: int | None = None, **environ: str) -> Server:
+    def serve(
+        self, dsn: str, *, port: int | None = None, door: Door | None = None, **environ: str
+    ) -> Server:
         """gunicorn, until the event is over; *environ* are further variables of its environment.
 
         *port* has it bind that port itself: after USR2 no other master inherits a descriptor.
+        *door* is the same worker class with another application or more threads.
         """
         folder = Path(mkdtemp(dir=self.folder))
         server = Server(
-            self.door, environ, janitor=self._janitor, folder=folder, dsn=dsn, port=port
+            door or self.door, environ, janitor=self._janitor, folder=folder, dsn=dsn, port=port
         )
         self._ending.callback(server.close)
         return server
@@ -71,6 +74,14 @@ class Stage:
     def backends(self) -> list[int]:
         """The server processes of this event's connections now."""
         query = "SELECT pid FROM pg_stat_activity WHERE application_name = %s ORDER BY pid"
+        return [pid for (pid,) in self.admin.execute(query, [self.name]).fetchall()]
+
+    def asleep(self) -> list[int]:
+        """Those of them that are in the query of a request for ``/sleep``."""
+        query = (
+            "SELECT pid FROM pg_stat_activity"
+            " WHERE application_name = %s AND wait_event = 'PgSleep' ORDER BY pid"
+        )
         return [pid for (pid,) in self.admin.execute(query, [self.name]).fetchall()]
 
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 
 from ..doors.server import DOORS
-from . import boot
+from . import boot, ending, options, signals
 from .stage import Cell
 
-EVENTS = {**boot.EVENTS}
+EVENTS = {**boot.EVENTS, **signals.EVENTS, **options.EVENTS, **ending.EVENTS}
 
 CELLS = [Cell(door, name, event) for name, event in EVENTS.items() for door in DOORS]
 

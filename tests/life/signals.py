@@ -1,0 +1,146 @@
+"""Events of the matrix: signals to the master, under a light load that must not notice."""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from ..doors.server import SYNC, Server
+from ..support import alive, until
+from .stage import Event, Stage
+from .watching import WITHIN, Census, Master, Traffic, free_port
+
+__all__ = ["EVENTS"]
+
+WORKERS = 2
+LONGEST_STALL = 20.0
+"""Seconds. The new workers import for a second or two, each on a share of a busy machine."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Two warm workers under load."""
+
+    floor: int
+    server: Server
+    master: Master
+    traffic: Traffic
+    census: Census
+    ending: ExitStack
+    """What is to end when the load has ended."""
+
+    def seen(self) -> str:
+        """For the table: the longest gap between answers, and which requests were not warm."""
+        spans = self.server.server_spans("/query")
+        outcomes = Counter(str(span.tags.get("outcome")) for span in spans)
+        cold = [f"{n} {each}" for each, n in sorted(outcomes.items()) if each != "acquired"]
+        cut = [f"{n} cut"] if (n := len(self.traffic.failed())) else []
+        return ", ".join([f"stall {self.traffic.stall():.1f} s", *cold, *cut])
+
+
+@contextmanager
+def _scene(stage: Stage, *, generations: int, left: int = 0, patience: int = 10) -> Iterator[Scene]:
+    """Begin the load; in the end no request has failed, and the budget was kept.
+
+    The budget has room for the floors of so many *generations* of workers, and for *left* more.
+    Workers wait *patience* seconds to be warm.
+    """
+    floor = 1 if stage.door is SYNC else 3
+    budget = generations * WORKERS * floor + left
+    with stage.network() as network:
+        server = stage.serve(
+            stage.dsn(network),
+            port=free_port(),
+            POOLGUARD_BUDGET=str(budget),
+            POOLGUARD_FLOOR=str(floor),
+            TEST_WORKERS=str(WORKERS),
+            POOLGUARD_WARMUP_TIMEOUT=str(patience),
+            TEST_HEED_WINCH="1",
+        )
+        master = Master(server)
+        with Census(stage) as census:
+            master.until_warm(WORKERS, floor)
+            with Traffic(server.port) as traffic:
+                traffic.until_more()
+                with ExitStack() as ending:
+                    yield Scene(floor, server, master, traffic, census, ending)
+                    traffic.until_more()
+                    traffic.stop()
+    assert traffic.refused(stage.door) == [], server.said()
+    assert floor * WORKERS <= census.most <= budget
+    assert traffic.stall() < LONGEST_STALL
+    assert not server.lines("Traceback")
+
+
+def reload(stage: Stage) -> str:
+    """HUP: the old workers go and new ones serve, with a warm pool each."""
+    with _scene(stage, generations=2) as scene:
+        old = scene.master.workers()
+        scene.master.signal(signal.SIGHUP)
+        scene.master.until_workers(WORKERS, without=old)
+        scene.master.until_warm(WORKERS, scene.floor)
+        until(lambda: len(stage.backends()) == WORKERS * scene.floor)
+    return scene.seen()
+
+
+def reload_in_reload(stage: Stage) -> str:
+    """HUP while the workers of a HUP boot and those before them drain."""
+    with _scene(stage, generations=2) as scene:
+        old = scene.master.workers()
+        scene.master.signal(signal.SIGHUP)
+        until(lambda: len(scene.master.workers() - old) == WORKERS, within=WITHIN)
+        between = scene.master.workers()
+        scene.master.signal(signal.SIGHUP)
+        scene.master.until_workers(WORKERS, without=old | between)
+        scene.master.until_warm(WORKERS, scene.floor)
+        until(lambda: len(stage.backends()) == WORKERS * scene.floor)
+    return scene.seen()
+
+
+def one_more_and_one_less(stage: Stage) -> str:
+    """TTIN: the third worker serves with the one connection left. TTOU: back to two floors."""
+    with _scene(stage, generations=1, left=1, patience=2) as scene:
+        old = scene.master.workers()
+        scene.master.signal(signal.SIGTTIN)
+        (added,) = scene.master.until_workers(WORKERS + 1) - old
+
+        def serves() -> bool:
+            status = scene.master.statuses().get(added, {})
+            return bool(status.get("ready") and status["acquires"].get("acquired"))
+
+        until(serves, within=WITHIN)
+        until(lambda: len(stage.backends()) == WORKERS * scene.floor + 1)
+        scene.master.signal(signal.SIGTTOU)
+        scene.master.until_workers(WORKERS)
+        scene.master.until_warm(WORKERS, scene.floor)
+        until(lambda: len(stage.backends()) == WORKERS * scene.floor)
+    return scene.seen()
+
+
+def replaced(stage: Stage) -> str:
+    """USR2, WINCH to the old master, then QUIT: the new one's workers serve, with warm pools."""
+    with _scene(stage, generations=2) as scene:
+        successor = scene.ending.enter_context(scene.master.successor())
+        successor.until_workers(WORKERS)
+        successor.until_warm(WORKERS, scene.floor)
+        scene.master.signal(signal.SIGWINCH)
+        until(lambda: not scene.master.workers(), within=WITHIN)
+        scene.traffic.until_more()
+        scene.master.signal(signal.SIGQUIT)
+        assert scene.server.wait() == 0
+        until(lambda: len(stage.backends()) == WORKERS * scene.floor)
+        assert alive(successor.pid)
+        warm = successor.statuses().values()
+        assert all(set(each["created"]) == {"warmup"} for each in warm), warm
+    return scene.seen()
+
+
+EVENTS: Mapping[str, Event] = {
+    "HUP": reload,
+    "HUP in HUP": reload_in_reload,
+    "TTIN, TTOU": one_more_and_one_less,
+    "USR2, WINCH, QUIT": replaced,
+}
