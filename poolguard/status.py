@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import re
-import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -48,7 +47,7 @@ class _Page:
         self._folder = RuntimeDir(folder)
         self._failed = False
         self._lock = threading.Lock()
-        self._name = f"{os.getpid()}-{secrets.token_hex(4)}.status"
+        self._name = f"{os.getpid()}-{os.urandom(4).hex()}.status"
         self._fd = -1
         try:
             # Under another name until the lock is held: a file that is free to lock is swept.

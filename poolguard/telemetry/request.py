@@ -12,18 +12,16 @@ from collections.abc import Mapping
 from time import time_ns
 from typing import TYPE_CHECKING
 
-from opentelemetry import context, propagate, trace
-from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, Status, StatusCode
-
 from ..borrower import CURRENT, Borrower
 from ..pool.outcome import worst
+from .api import api
 
 if TYPE_CHECKING:
+    from opentelemetry.trace import Span
+
     from ..listener import AcquireEnded, Outcome
 
-__all__ = ["CURRENT", "Request", "local_span"]
-
-tracer = trace.get_tracer("poolguard")
+__all__ = ["CURRENT", "Request", "fail", "local_span"]
 
 
 def local_span() -> Span | None:
@@ -31,9 +29,19 @@ def local_span() -> Span | None:
 
     One that was only announced to us, by a ``traceparent`` that somebody extracted, is none.
     """
-    span = trace.get_current_span()
+    otel = api()
+    if otel is None:
+        return None
+    span: Span = otel.trace.get_current_span()
     known = span.get_span_context()
     return span if known.is_valid and not known.is_remote else None
+
+
+def fail(span: Span) -> None:
+    """Mark *span* as failed."""
+    from opentelemetry.trace import Status, StatusCode
+
+    span.set_status(Status(StatusCode.ERROR))
 
 
 class Request(Borrower):
@@ -91,7 +99,7 @@ class Request(Borrower):
         """A span was current when the request entered."""
         return self._span is not None
 
-    def note(self, event: AcquireEnded) -> Span:
+    def note(self, event: AcquireEnded) -> Span | None:
         """Count one acquire and write the tags through; returns the span that has them."""
         with self._lock:  # one request may acquire in several threads at once
             self.acquires += 1
@@ -105,7 +113,7 @@ class Request(Borrower):
             span = self._span
             if span is None:
                 span = self._span = self._bind()
-            if span.is_recording():
+            if span is not None and span.is_recording():
                 span.set_attribute("poolguard.request.outcome", self.outcome)
                 span.set_attribute("poolguard.request.acquire_count", self.acquires)
                 span.set_attribute("poolguard.request.wait_time", self.wait_time)
@@ -115,22 +123,22 @@ class Request(Borrower):
                     span.set_attribute("poolguard.request.created_count", self.created)
             return span
 
-    def _bind(self) -> Span:
+    def _bind(self) -> Span | None:
         """The span for the tags: the one current now, at the first acquire, or one of our own.
 
         One of our own is not begun at the request's entry: a framework that is instrumented
         further in would find it and make its own server span an internal one.
         """
-        span = local_span()
-        if span is not None:
+        span, otel = local_span(), api()
+        if span is not None or otel is None:
             return span
         if self._ended:  # a task that outlives its request: nobody would end a span begun now
-            return INVALID_SPAN
+            return None
         self._own = True
-        return tracer.start_span(
+        return otel.tracer.start_span(
             self._method,
-            context=propagate.extract(self._headers, context.get_current()),
-            kind=SpanKind.SERVER,
+            context=otel.propagate.extract(self._headers, otel.context.get_current()),
+            kind=otel.trace.SpanKind.SERVER,
             attributes={"http.request.method": self._method, "url.path": self._path},
             start_time=self._began,
         )
@@ -150,5 +158,5 @@ class Request(Borrower):
             if error is not None or failed:
                 reason = str(status) if error is None else type(error).__qualname__
                 span.set_attribute("error.type", reason)
-                span.set_status(Status(StatusCode.ERROR))
+                fail(span)
         span.end()

@@ -5,16 +5,16 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from opentelemetry import trace
-from opentelemetry.trace import SpanKind, Status, StatusCode
-from opentelemetry.util.types import AttributeValue
-
 from ..borrower import CURRENT
 from ..clock import now as clock
 from ..listener import AcquireEnded, Connected, Listener
-from .request import Request, local_span, tracer
+from .api import Api, api
+from .request import Request, fail, local_span
 
 if TYPE_CHECKING:
+    from opentelemetry.trace import Span
+    from opentelemetry.util.types import AttributeValue
+
     from ..settings import Spans
 
 __all__ = ["SpanListener"]
@@ -38,12 +38,12 @@ class SpanListener(Listener):
         bound = request.note(event) if isinstance(request, Request) else None
         if self._spans == "off" or (self._spans == "slow" and event.outcome == "acquired"):
             return
-        parent = local_span() or bound
-        if parent is not None and parent.is_recording():
-            _add_spans(event, parent)
+        parent, otel = local_span() or bound, api()
+        if otel is not None and parent is not None and parent.is_recording():
+            _add_spans(otel, event, parent)
 
 
-def _add_spans(event: AcquireEnded, parent: trace.Span) -> None:
+def _add_spans(otel: Api, event: AcquireEnded, parent: Span) -> None:
     # Read in this order: what may pass between the two moves the spans later, and so neither before
     # the request's begin nor past this moment.
     now = clock()
@@ -57,27 +57,27 @@ def _add_spans(event: AcquireEnded, parent: trace.Span) -> None:
     if connected is not None:
         attributes["poolguard.connection.age"] = event.ended - connected.ended
         attributes |= _place(connected)
-    span = tracer.start_span(
+    span = otel.tracer.start_span(
         "pool.acquire",
-        context=trace.set_span_in_context(parent),
-        kind=SpanKind.INTERNAL,
+        context=otel.trace.set_span_in_context(parent),
+        kind=otel.trace.SpanKind.INTERNAL,
         attributes=attributes,
         start_time=to_epoch + int(event.began * 1e9),
     )
     if connected is None:
         span.set_attribute("error.type", event.outcome)
-        span.set_status(Status(StatusCode.ERROR))
+        fail(span)
     elif event.outcome == "created":
-        _add_connect(connected, span, to_epoch)
+        _add_connect(otel, connected, span, to_epoch)
     span.end(to_epoch + int(event.ended * 1e9))
 
 
-def _add_connect(connected: Connected, parent: trace.Span, to_epoch: int) -> None:
+def _add_connect(otel: Api, connected: Connected, parent: Span, to_epoch: int) -> None:
     # It may have begun before the acquire did: another request set it off.
-    tracer.start_span(
+    otel.tracer.start_span(
         "pool.connect",
-        context=trace.set_span_in_context(parent),
-        kind=SpanKind.CLIENT,
+        context=otel.trace.set_span_in_context(parent),
+        kind=otel.trace.SpanKind.CLIENT,
         attributes={"db.system.name": "postgresql", **_place(connected)},
         start_time=to_epoch + int(connected.began * 1e9),
     ).end(to_epoch + int(connected.ended * 1e9))

@@ -13,7 +13,6 @@ import poolguard
 from poolguard import registry
 from poolguard.asgi import App, PoolGuardMiddleware, Receive, Scope, Send
 from poolguard.borrower import CURRENT
-from poolguard.telemetry.request import tracer
 
 from .conftest import Spans
 
@@ -262,7 +261,7 @@ def test_what_the_pool_does_of_itself_is_in_no_ones_trace(
         assert trace.get_current_span().get_span_context().is_valid
 
     async def main() -> None:
-        with tracer.start_as_current_span("theirs"):
+        with trace.get_tracer("tests").start_as_current_span("theirs"):
             await PoolGuardMiddleware(see)(scope_of(), receive, send)
 
     run(main)

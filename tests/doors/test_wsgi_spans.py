@@ -11,7 +11,6 @@ from opentelemetry import trace
 
 import poolguard
 from poolguard.borrower import CURRENT
-from poolguard.telemetry.request import tracer
 from poolguard.wsgi import PoolGuardMiddleware
 
 from .conftest import Spans
@@ -134,7 +133,7 @@ def test_a_span_that_is_current_gets_the_tags(guard: poolguard.Guard, spans: Spa
         start_response(*OK)
         yield backend(guard)
 
-    theirs = tracer.start_span("theirs")
+    theirs = trace.get_tracer("tests").start_span("theirs")
     with trace.use_span(theirs):
         body: Any = PoolGuardMiddleware(app)(environ_of(), nothing)
     list(body)

@@ -1,9 +1,11 @@
-"""With opentelemetry-api alone, as poolguard's dependencies bring it."""
+"""Without OpenTelemetry's SDK, where the API alone is imported, and where nobody imports that."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+
+import pytest
 
 SCRIPT = """
 import sys
@@ -16,6 +18,8 @@ class NoSdk(MetaPathFinder):
 
 sys.meta_path.insert(0, NoSdk())
 
+if sys.argv[2] == "api":
+    import opentelemetry.trace
 from poolguard import Guard
 from poolguard.borrower import CURRENT
 from poolguard.telemetry.request import Request
@@ -32,13 +36,16 @@ with Guard(sys.argv[1], budget=2, floor=1, spans="all") as guard:
         except Exception as error:
             request.end(503, error)
     print(request)
+imported = [name for name in sys.modules if name.startswith("opentelemetry")]
+assert bool(imported) == (sys.argv[2] == "api"), imported
 assert not [name for name in sys.modules if name.startswith("opentelemetry.sdk")]
 """
 
 
-def test_it_counts_and_tells_nobody(dsn: str) -> None:
+@pytest.mark.parametrize("imported", ["api", "nothing"])
+def test_it_counts_and_tells_nobody(imported: str, dsn: str) -> None:
     ran = subprocess.run(
-        [sys.executable, "-c", SCRIPT, dsn],
+        [sys.executable, "-c", SCRIPT, dsn, imported],
         capture_output=True,
         text=True,
         timeout=60,
