@@ -65,6 +65,8 @@ LONGEST_LIFESPAN = 25.0
 startup included, and then serves without, and so without its pools."""
 POLL = 0.01
 """Seconds between two looks at whether the pool is warm, or the worker was told to stop."""
+BOOT_INTERVAL = 0.0002
+"""Seconds after which, during the boot, a thread gives the interpreter's lock to one that waits."""
 INTERRUPTS = (signal.SIGINT, signal.SIGQUIT)
 """Signals whose handlers, in most workers, raise SystemExit wherever the process is."""
 
@@ -72,6 +74,8 @@ logger = logging.getLogger("poolguard")
 
 _first_workers: int | None = None
 """How many workers gunicorn started with: those are the first generation."""
+_usual_interval: float | None = None
+"""The switch interval before the boot; None where it was left as it is."""
 _warned: set[str] = set()
 """The guards that were found open in the master, and warned about."""
 
@@ -133,6 +137,7 @@ def post_fork(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's si
         if _drops_privileges(worker.cfg):
             return  # connections and files must belong to the user that the worker will be
         _open_sync_guards()
+        _hurry()
     except PoolguardError as error:
         _give_up(worker.log, error, BOOT_ERROR)
 
@@ -150,6 +155,7 @@ def post_worker_init(worker: Any) -> None:
         began = monotonic()
         for each in _sync_guards():
             _warm(worker, each, began)
+        _hurry_no_more()
         leave_when_told()
     except PoolguardError as error:
         _give_up(worker.log, error, BOOT_ERROR)
@@ -278,6 +284,23 @@ def _open_sync_guards() -> None:
     for each in _sync_guards():
         if not each.opened:
             each.open()
+
+
+def _hurry() -> None:
+    """Let the opening thread have its turns while the main one imports the application.
+
+    It reads modules and waits for the network, and after each has to ask an importing thread for
+    the interpreter's lock, which takes a switch interval: of 5 ms, by default. A connect then
+    began after half a second of import.
+    """
+    global _usual_interval  # noqa: PLW0603
+    _usual_interval = sys.getswitchinterval()
+    sys.setswitchinterval(BOOT_INTERVAL)
+
+
+def _hurry_no_more() -> None:
+    if _usual_interval is not None and abs(sys.getswitchinterval() - BOOT_INTERVAL) < 1e-6:
+        sys.setswitchinterval(_usual_interval)  # unless the application has chosen one
 
 
 def _warm(worker: Any, each: Guard, began: float) -> None:

@@ -7,7 +7,7 @@ from time import perf_counter
 from poolguard.lab.janitor import Janitor
 
 from ..table import Progress, Row, Table
-from .frame import CLASSES, CONNECT_DELAY, Site, floor_of, gunicorn
+from .frame import CLASSES, Site, floor_of, gunicorn, one_connect
 
 __all__ = ["run"]
 
@@ -19,6 +19,7 @@ IMPORT = 0.5
 def run(dsn: str, janitor: Janitor, progress: Progress, *, quick: bool) -> Table:
     """Measure; the request needs no database, so what is compared is the boot alone."""
     rounds = 1 if quick else ROUNDS
+    connect = one_connect(dsn)
     took: dict[Site, list[float]] = {}
     for nth in range(rounds):
         for site in _sites()[:: -1 if nth % 2 else 1]:
@@ -31,12 +32,12 @@ def run(dsn: str, janitor: Janitor, progress: Progress, *, quick: bool) -> Table
                 took[Site(worker_class, guarded, floor_of(worker_class), import_seconds=slow)]
                 for guarded in (False, True)
             )
-            longer = [(b - w) / CONNECT_DELAY for w, b in zip(without, behind, strict=True)]
+            longer = [(b - w) / connect for w, b in zip(without, behind, strict=True)]
             hidden = slow and worker_class in ("sync", "gthread")
             name = worker_class.rpartition(".")[2] + (f", import of {slow:g} s" if slow else "")
             figures = {"without, s": without, "poolguard, s": behind, "longer, connects": longer}
             rows.append(Row(name, figures, {"longer, connects": 0.2 if hidden else 1.0}))
-    title = f"boot: to the first answer, a connect takes {CONNECT_DELAY * 1e3:.0f} ms"
+    title = f"boot: to the first answer, a connect takes {connect * 1e3:.0f} ms"
     note = "longer: than without, in connects; where the import hides it, 0.2 is within the noise"
     return Table(title, rows, [note])
 

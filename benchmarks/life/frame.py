@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import statistics
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
+
+import psycopg
 
 from poolguard.lab.janitor import Janitor
 from poolguard.lab.server import Gunicorn, listen
 
-__all__ = ["CLASSES", "CONNECT_DELAY", "Site", "floor_of", "gunicorn"]
+__all__ = ["CLASSES", "CONNECT_DELAY", "Site", "floor_of", "gunicorn", "one_connect"]
 
 CONNECT_DELAY = 0.15
 CLASSES = ("sync", "gthread", "gevent", "asgi", "uvicorn_worker.UvicornWorker")
@@ -36,6 +40,16 @@ class Site:
             "BENCH_WORKERS": str(self.workers),
             "BENCH_IMPORT": str(self.import_seconds),
         }
+
+
+def one_connect(dsn: str) -> float:
+    """Seconds that a connect takes while nothing else happens: the unit of what is compared."""
+    took = []
+    for _ in range(5):
+        began = perf_counter()
+        psycopg.connect(dsn).close()
+        took.append(perf_counter() - began)
+    return statistics.median(took)
 
 
 def floor_of(worker_class: str) -> int:
