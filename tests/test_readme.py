@@ -68,6 +68,16 @@ def test_the_status_that_is_shown_has_the_columns_of_the_code() -> None:
     assert len(row.split()) == len(heads.split())
 
 
+def test_the_traces_output_is_what_it_promises() -> None:
+    """What was pasted has outcomes, routes and a tree."""
+    found = re.search(
+        r"<!-- trace:begin -->\n```text\n(.*?)```\n<!-- trace:end -->", README, re.DOTALL
+    )
+    assert found is not None
+    for words in ("created  ", "Waiting for a connection took", "route  ", "└─ pool.acquire"):
+        assert words in found[1]
+
+
 def test_the_public_names_exist() -> None:
     """Each ``poolguard.Name`` that the README mentions can be imported."""
     names = set(re.findall(r"\bpoolguard\.([A-Z]\w+|connection|aconnection|guard)\b", README))

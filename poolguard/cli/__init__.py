@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -25,7 +26,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    from . import check, demo, plan, status
+    from . import check, demo, plan, status, trace
 
     parser = _Parser(
         prog="poolguard",
@@ -36,13 +37,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(
         title="commands", metavar="COMMAND", required=True, parser_class=_Parser
     )
-    for command in (plan, check, status, demo):
+    for command in (plan, check, status, trace, demo):
         command.add_to(commands)
     options, unknown = parser.parse_known_args(arguments)
     if unknown:  # argparse itself would have the command's mistakes told by the parent
         options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
         ended: int = options.run(options)
+        sys.stdout.flush()
     except PoolguardError as error:
         for line in str(error).splitlines():
             print(f"poolguard: {line}", file=sys.stderr)
@@ -50,4 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("poolguard: stopped", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:  # whoever reads has enough, such as head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the exit
+        return 0
     return ended

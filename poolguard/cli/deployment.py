@@ -29,6 +29,7 @@ __all__ = [
     "ask_capacity",
     "ask_pooler",
     "connect",
+    "from_zero",
     "positive",
     "settings_of",
     "spoken",
@@ -87,6 +88,11 @@ def positive(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
     return int(text)
+
+
+def from_zero(text: str) -> int:
+    """A whole number from 0, for argparse."""
+    return 0 if text == "0" else positive(text)
 
 
 def settings_of(options: argparse.Namespace) -> Settings:

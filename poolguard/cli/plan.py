@@ -44,16 +44,12 @@ def add_to(commands: Any) -> None:
     parser.add_argument(
         "--surge",
         metavar="N",
-        type=_from_zero,
+        type=deployment.from_zero,
         default=1,
         help="how many instances more a rollout runs at the same time (1)",
     )
     parser.add_argument("--json", action="store_true", help="print it for machines")
     parser.set_defaults(run=_run, parser=parser)
-
-
-def _from_zero(text: str) -> int:
-    return 0 if text == "0" else deployment.positive(text)
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -80,15 +80,9 @@ def _run(options: argparse.Namespace) -> int:
                 "drop it, or add --json for a line of JSON each time"
             )
         return _watch(folder, options.watch)
-    try:
-        if options.watch is not None:
-            return _stream(folder, options.watch)
-        ended = _once(folder, as_json=options.json)
-        sys.stdout.flush()
-        return ended
-    except BrokenPipeError:  # whoever reads has enough, such as head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the exit
-        return 0
+    if options.watch is not None:
+        return _stream(folder, options.watch)
+    return _once(folder, as_json=options.json)
 
 
 def _read(folder: Path) -> list[dict[str, Any]]:

@@ -7,12 +7,24 @@ import sys
 from collections.abc import Collection, Iterable, Sequence
 from textwrap import TextWrapper
 
-__all__ = ["columns", "encodable", "printable", "say", "span", "wrapped"]
+__all__ = [
+    "columns",
+    "encodable",
+    "printable",
+    "say",
+    "span",
+    "speaks_unicode",
+    "terminal_width",
+    "wrapped",
+]
 
 WIDEST = 100
 """Wider lines are no easier to read."""
 
-_ASCII = str.maketrans({"÷": "/", "×": "x", "−": "-", "–": "-", "…": ".", "→": ">"})
+_ASCII = str.maketrans(
+    {"÷": "/", "×": "x", "−": "-", "–": "-", "…": ".", "→": ">", "·": ",", "µ": "u", "’": "'"}
+)
+"""What stands for characters that an encoding lacks."""
 
 
 def say(lines: Iterable[str]) -> None:
@@ -32,6 +44,17 @@ def encodable(text: str, encoding: str) -> str:
 def printable(text: str) -> str:
     """Names and messages may hold anything, and not all of it belongs on a terminal."""
     return "".join(char if char.isprintable() else "?" for char in text)
+
+
+def speaks_unicode() -> bool:
+    """Whether standard output can take what trees and bars are drawn with."""
+    drawn = "█├─└│·µ"
+    return encodable(drawn, sys.stdout.encoding or "ascii") == drawn
+
+
+def terminal_width(widest: int = WIDEST) -> int:
+    """Columns to fill: the terminal's, but no more than *widest*."""
+    return min(shutil.get_terminal_size((WIDEST, 24)).columns, widest)
 
 
 def span(seconds: float) -> str:
@@ -67,9 +90,7 @@ def wrapped(
 
     *width* is the terminal's by default. Lines wider than 100 are not made in any case.
     """
-    if width is None:
-        width = shutil.get_terminal_size((WIDEST, 24)).columns
-    width = min(width, WIDEST)
+    width = terminal_width() if width is None else min(width, WIDEST)
     rest = " " * (len(first) if indent is None else indent)
     wrapper = TextWrapper(
         max(width, len(rest) + 40),

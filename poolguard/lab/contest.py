@@ -8,7 +8,6 @@ import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from time import monotonic, time
@@ -22,12 +21,13 @@ from ..budget.capacity import QUERY, Capacity
 from ..budget.plan import Workplace, make_plan
 from ..errors import LabError
 from ..settings import Settings
+from ..telemetry.recorded import Span, spans_of
 from .binaries import find
 from .janitor import Janitor
 from .load import drive
 from .postgres import PrivatePostgres
 from .proxy import SlowProxy
-from .result import Comparison, Run, Span
+from .result import Comparison, Run
 from .server import Gunicorn, listen
 from .story import Story
 
@@ -262,14 +262,4 @@ def _spans(path: Path) -> Iterator[Span]:
     if not path.exists():
         return
     for line in path.read_text().splitlines():
-        span = json.loads(line)
-        yield Span(
-            span["name"],
-            span["kind"].rpartition(".")[2],
-            span["context"]["trace_id"],
-            span["context"]["span_id"],
-            span["parent_id"],
-            datetime.fromisoformat(span["start_time"].replace("Z", "+00:00")).timestamp(),
-            datetime.fromisoformat(span["end_time"].replace("Z", "+00:00")).timestamp(),
-            span["attributes"],
-        )
+        yield from filter(None, spans_of(json.loads(line)))

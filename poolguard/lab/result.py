@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+from ..telemetry.recorded import Span
 
 __all__ = ["Comparison", "Run", "Sample", "Span"]
 
@@ -26,20 +28,6 @@ class Sample:
     @property
     def failed(self) -> bool:
         return not 200 <= self.status < 400
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """One OpenTelemetry span as the demo shows it; times in seconds since the epoch."""
-
-    name: str
-    kind: str
-    trace_id: str
-    span_id: str
-    parent_id: str | None
-    start: float
-    end: float
-    attributes: Mapping[str, str | int | float | bool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

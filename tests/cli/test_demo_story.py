@@ -5,67 +5,21 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
-    ExportTraceServiceRequest,
-    ExportTraceServiceResponse,
-)
+
+from tests.backend import Backend, tracing_backend
 
 pytestmark = pytest.mark.long
 
 
-@dataclass
-class Backend:
-    """A tracing backend: it takes OTLP over HTTP, as Jaeger or Tempo does."""
-
-    url: str = ""
-    span_ids: set[str] = field(default_factory=set)
-    services: set[str] = field(default_factory=set)
-
-    def take(self, request: ExportTraceServiceRequest) -> None:
-        for of_resource in request.resource_spans:
-            for attribute in of_resource.resource.attributes:
-                if attribute.key == "service.name":
-                    self.services.add(attribute.value.string_value)
-            for of_scope in of_resource.scope_spans:
-                self.span_ids.update(f"0x{span.span_id.hex()}" for span in of_scope.spans)
-
-
 @pytest.fixture(scope="module")
 def backend() -> Iterator[Backend]:
-    taken = Backend()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            assert self.path == "/v1/traces"
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            if self.headers.get("Content-Encoding") == "gzip":
-                import gzip
-
-                body = gzip.decompress(body)
-            taken.take(ExportTraceServiceRequest.FromString(body))
-            answer = ExportTraceServiceResponse().SerializeToString()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/x-protobuf")
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
-
-        def log_message(self, *args: object) -> None: ...
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        taken.url = f"http://127.0.0.1:{server.server_address[1]}"
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with tracing_backend() as taken:
         yield taken
-        server.shutdown()
-        thread.join()
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 :mod:`.summary` computes every figure once, and the others only show it: :mod:`.terminal` with
 :mod:`.picture` and :mod:`.trees`, :mod:`.html` with :mod:`.charts`, and :mod:`.machine`.
+:mod:`.requests` computes those of recorded spans, which ``poolguard trace`` shows with
+:mod:`.trees` too.
 """
 
 from __future__ import annotations

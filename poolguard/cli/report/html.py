@@ -157,10 +157,7 @@ def _waterfall(outcome: str, tree: trees.Tree | None, run: Run) -> str:
             f'<p class="missing">{escape(_capital(trees.missing(outcome, run)))}</p></article>'
         )
     begin, length = tree.window()
-    lines = "".join(
-        _span(node, depth, (node.span.start - begin) / length, node.duration / length)
-        for depth, node in tree.walk()
-    )
+    lines = "".join(_span(node, depth, *node.place(begin, length)) for depth, node in tree.walk())
     return (
         f"<article><h3>{outcome} <span>{trees.MEANING[outcome]}</span></h3>"
         f'<ol class="spans">{lines}</ol></article>'
@@ -171,7 +168,7 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _span(node: trees.Tree, depth: int, start: float, share: float) -> str:
+def _span(node: trees.Tree, depth: int, start: float, end: float) -> str:
     chips = "".join(
         f"<li><code>{escape(name)}</code> {escape(value)}</li>"
         for name, value in trees.attributes(node.span)
@@ -181,7 +178,7 @@ def _span(node: trees.Tree, depth: int, start: float, share: float) -> str:
         f'<li class="span {kind.replace(".", "-")}"><span class="name" '
         f'style="padding-left:{depth * 1.1:.1f}em">{escape(node.span.name)}</span>'
         f'<span class="track"><span class="bar" style="left:{start * 100:.2f}%;'
-        f'width:{share * 100:.2f}%"></span></span>'
+        f'width:{(end - start) * 100:.2f}%"></span></span>'
         f'<span class="figure">{clock(node.duration)}</span>'
         f'<ul class="chips" style="margin-left:{depth * 1.1:.1f}em">{chips}</ul></li>'
     )

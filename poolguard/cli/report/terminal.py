@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ...lab.result import Comparison
+from ..text import encodable, printable
 from . import picture, trees
 from .summary import caveats, rows, verdict
 
@@ -23,8 +24,6 @@ WIDEST = 120
 """Wider lines are no easier to read."""
 
 PLOT_HEIGHT = 9
-
-_ASCII = str.maketrans({"–": "-", "·": ",", "…": ".", "×": "x", "µ": "u", "’": "'"})
 
 
 def render(comparison: Comparison, console: Console) -> None:
@@ -111,9 +110,9 @@ class _Page:
         return "cyan" if index == len(self._comparison.runs) - 1 else "yellow"
 
     def _text(self, text: str, style: str = "") -> Text:
-        text = "".join(char if char.isprintable() else "?" for char in text)
+        text = printable(text)
         if not self._unicode:
-            text = text.translate(_ASCII).encode("ascii", "replace").decode()
+            text = encodable(text, "ascii")
         return Text(text, style)
 
     def _paragraph(self, text: str, style: str = "") -> None:

@@ -1,16 +1,33 @@
-"""Three requests as trees of spans: one that acquired, one that waited, one that created."""
+"""Requests as trees of spans: what they are, which to show, and how they are drawn as text."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from textwrap import TextWrapper
 
 from ...lab.result import Run, Span
+from ...telemetry.recorded import SERVICE, STATUS, Value
+from ..text import printable
 from .summary import clock
 
-__all__ = ["MEANING", "OUTCOMES", "Line", "Tree", "attributes", "draw", "missing", "pick"]
+__all__ = [
+    "MEANING",
+    "OUTCOME",
+    "OUTCOMES",
+    "WAIT",
+    "Line",
+    "Tree",
+    "attributes",
+    "draw",
+    "grow",
+    "missing",
+    "pick",
+    "prune",
+    "shown",
+    "wait_of",
+]
 
 OUTCOMES = ("acquired", "waited", "created")
 
@@ -18,18 +35,26 @@ MEANING = {
     "acquired": "took a free connection and did not wait",
     "waited": "waited for another request to return one",
     "created": "waited while a connection was being created",
+    "timeout": "gave up waiting after acquire_timeout",
+    "rejected": "found the queue full (max_waiting)",
+    "error": "could not acquire for another reason",
 }
-"""What a request of each outcome did."""
+"""What a request of each outcome did, the worst last."""
 
-_OUTCOME = "poolguard.request.outcome"
-_WAIT = "poolguard.request.wait_time"
+OUTCOME = "poolguard.request.outcome"
+WAIT = "poolguard.request.wait_time"
+
+DEEPEST = 100
+"""Spans below one another that a tree holds: nothing deeper could be drawn."""
 
 _SHOWN = (
-    _OUTCOME,
+    "http.route",
+    STATUS,
+    OUTCOME,
     "poolguard.request.acquire_count",
     "poolguard.request.waited_count",
     "poolguard.request.created_count",
-    _WAIT,
+    WAIT,
     "poolguard.acquire.outcome",
     "poolguard.acquire.wait_time",
     "poolguard.connection.age",
@@ -57,11 +82,23 @@ class Tree:
     def window(self) -> tuple[float, float]:
         """When the first span of the tree begins, and how long it is until the last ends.
 
-        A connect may have begun before the request that it served: another one set it off.
+        A connect may have begun before the request that it served: another one set it off. A span
+        that lies wholly outside its request does not count, or a clock that is wrong would leave
+        no room for the others.
         """
-        spans = [tree.span for _, tree in self.walk()]
-        begin = min(span.start for span in spans)
-        return begin, max(max(span.end for span in spans) - begin, 1e-9)
+        spans = [
+            tree.span
+            for _, tree in self.walk()
+            if tree.span.start <= self.span.end and tree.span.end >= self.span.start
+        ]
+        begin = min((span.start for span in spans), default=self.span.start)
+        end = max((span.end for span in spans), default=self.span.end)
+        return begin, max(end - begin, 1e-9)
+
+    def place(self, begin: float, length: float) -> tuple[float, float]:
+        """Where this tree's span begins and ends in a window: 0 at its left, 1 at its right."""
+        start = min(max((self.span.start - begin) / length, 0.0), 1.0)
+        return start, min(max((self.span.end - begin) / length, start), 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +113,9 @@ def pick(run: Run) -> dict[str, Tree | None]:
     """One typical request of each outcome, that of the median wait; ``None`` where none is."""
     found: dict[str, Tree | None] = {}
     for outcome in OUTCOMES:
-        requests = [span for span in run.spans if span.attributes.get(_OUTCOME) == outcome]
+        requests = [span for span in run.spans if span.attributes.get(OUTCOME) == outcome]
         requests.sort(key=_by_wait)
-        found[outcome] = _grow(requests[(len(requests) - 1) // 2], run.spans) if requests else None
+        found[outcome] = grow(requests[(len(requests) - 1) // 2], run.spans) if requests else None
     return found
 
 
@@ -87,12 +124,15 @@ def missing(outcome: str, run: Run) -> str:
     return f"no recorded request of {run.name}'s run {MEANING[outcome]}."
 
 
-def attributes(span: Span) -> list[tuple[str, str]]:
-    """The few attributes that matter, as (name, value to read)."""
+def shown(span: Span) -> dict[str, Value]:
+    """The few attributes that matter. No others may be shown: they could hold what is secret."""
     names = _SHOWN + (_SHOWN_OF_CLIENTS if span.kind.upper().endswith("CLIENT") else ())
-    return [
-        (name, _readable(name, span.attributes[name])) for name in names if name in span.attributes
-    ]
+    return {name: span.attributes[name] for name in names if name in span.attributes}
+
+
+def attributes(span: Span) -> list[tuple[str, str]]:
+    """The same as (name, value to read)."""
+    return [(name, _readable(name, value)) for name, value in shown(span).items()]
 
 
 def draw(tree: Tree, width: int, *, unicode: bool = True) -> list[Line]:
@@ -103,12 +143,17 @@ def draw(tree: Tree, width: int, *, unicode: bool = True) -> list[Line]:
     block, joint = ("█", " · ") if unicode else ("#", ", ")
     lines = []
     for indent, rest, node in _branches(tree, unicode):
-        first = min(int((node.span.start - begin) / length * room), room - 1)
-        last = max(math.ceil((node.span.end - begin) / length * room), first + 1)
+        start, end = node.place(begin, length)
+        first = min(int(start * room), room - 1)
+        last = max(math.ceil(end * room), first + 1)
         bar = " " * first + block * (last - first)
-        name = (indent + _printable(node.span.name))[:label_width]
+        name = (indent + printable(node.span.name))[:label_width]
         lines.append(Line(f"{name:<{label_width}} {bar:<{room}} {clock(node.duration):>9}"[:width]))
-        details = _wrapped(attributes(node.span), rest, width, joint)
+        pairs = attributes(node.span)
+        service = node.span.attributes.get(SERVICE)
+        if service is not None and service != tree.span.attributes.get(SERVICE):
+            pairs.insert(0, (SERVICE, printable(str(service))))
+        details = _wrapped(pairs, rest, width, joint)
         lines += [Line(text[:width], detail=True) for text in details]
     return lines
 
@@ -148,32 +193,50 @@ def _wrapped(pairs: Iterable[tuple[str, str]], indent: str, width: int, joint: s
     return [line.replace("\xa0", " ") for line in wrapper.wrap(joint.join(parts))]
 
 
-def _grow(span: Span, spans: Iterable[Span]) -> Tree:
+def grow(span: Span, spans: Iterable[Span]) -> Tree:
+    """The tree below *span*, of those among *spans* that belong to it."""
     by_parent: dict[str, list[Span]] = {}
     for other in spans:
         if other.trace_id == span.trace_id and other.parent_id not in (None, other.span_id):
             by_parent.setdefault(other.parent_id or "", []).append(other)
 
-    def grown(root: Span) -> Tree:
+    def grown(root: Span, depth: int) -> Tree:
         # pop, not get: a span that is somehow its own ancestor ends here instead of never
-        below = sorted(by_parent.pop(root.span_id, ()), key=lambda s: (s.start, s.span_id))
-        return Tree(root, tuple(grown(child) for child in below))
+        below = by_parent.pop(root.span_id, ()) if depth < DEEPEST else ()
+        ordered = sorted(below, key=lambda s: (s.start, s.span_id))
+        return Tree(root, tuple(grown(child, depth + 1) for child in ordered))
 
-    return grown(span)
+    return grown(span, 0)
+
+
+def prune(tree: Tree, most: int) -> Tree:
+    """The tree with about *most* spans left: the pool's and the longest, with their ancestors."""
+    nodes = [node for _, node in tree.walk()]
+    if len(nodes) <= most:
+        return tree
+    nodes.sort(key=lambda node: (not node.span.name.startswith("pool."), -node.duration))
+    kept = {id(node) for node in nodes[:most]}
+
+    def cut(node: Tree) -> Tree:
+        children = [(child, cut(child)) for child in node.children]
+        return replace(
+            node, children=tuple(new for old, new in children if new.children or id(old) in kept)
+        )
+
+    return cut(tree)
+
+
+def wait_of(span: Span) -> float:
+    """The seconds that a request waited, as its span says."""
+    wait = span.attributes.get(WAIT, 0.0)
+    return float(wait) if isinstance(wait, (int, float)) and 0 < wait < math.inf else 0.0
 
 
 def _by_wait(span: Span) -> tuple[float, float, float, str]:
-    wait = span.attributes.get(_WAIT, 0.0)
-    seconds = float(wait) if isinstance(wait, (int, float)) else 0.0
-    return seconds, span.end - span.start, span.start, span.span_id
+    return wait_of(span), span.end - span.start, span.start, span.span_id
 
 
 def _readable(name: str, value: str | int | float | bool) -> str:
     if name.endswith(("wait_time", ".age")) and isinstance(value, (int, float)):
         return clock(float(value))
-    return _printable(str(value))
-
-
-def _printable(text: str) -> str:
-    """Without line breaks and escape sequences, which would break a terminal's lines."""
-    return "".join(char if char.isprintable() else "?" for char in text)
+    return printable(str(value))
