@@ -13,6 +13,12 @@ NOW = 1_700_000_000.0
 FOLDER = Path("/run/shop")
 
 
+@pytest.fixture(autouse=True)
+def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs the tests may have set a width."""
+    monkeypatch.setenv("COLUMNS", "100")
+
+
 def worker(pid: int, *, used: int = 0, **changed: Any) -> dict[str, Any]:
     """What a worker publishes, but for what is *changed*."""
     return {
@@ -288,3 +294,13 @@ def test_one_worker_and_none() -> None:
     lines = drawn(size=(80, 24))
     assert "  0 workers  " in lines[0]
     assert lines[1:] == ["", "nothing"]
+
+
+def test_one_that_leaves_is_told_from_one_that_is_not_ready() -> None:
+    said = report(
+        [worker(1, ready=False, leaving=True), worker(2, ready=False)],
+        NOW,
+        runtime_dir=FOLDER,
+        width=None,
+    )
+    assert [line.split()[2] for line in said[1:3]] == ["leaving", "no"]

@@ -22,7 +22,7 @@ from poolguard.lab.postgres import PrivatePostgres
 from poolguard.lab.proxy import SlowProxy
 from tests.pool.support import Face, Kind, at_rest, descriptors, eventually, expire, in_loop
 
-SECONDS = float(os.environ.get("POOLGUARD_TEST_STRESS_SECONDS", "20"))
+SECONDS = float(os.environ.get("POOLGUARD_TEST_STRESS_SECONDS", "12"))
 USERS, FLOOR, MOST, BUDGET = 16, 2, 10, 11
 
 
