@@ -144,7 +144,7 @@ def test_a_worker_is_ready_when_its_database_is_there(
         )
         answer = server.get("/ready")
         assert (answer.status, answer.body["ready"]) == (503, False)
-        assert "refused" in answer.body["guards"][0]["last_error"]
+        until(lambda: "refused" in str(server.get("/ready").body["guards"][0]["last_error"]))
         proxy.resume()
         until(lambda: server.get("/ready").status == 200)
         assert not server.server_spans("/ready")

@@ -22,10 +22,15 @@ LONG: Mapping[str, Any] = {"TEST_SLEEP": "30", "TEST_GRACEFUL_TIMEOUT": str(GRAC
 """A request that outlives the server, and little patience with it."""
 KILLED = 5.0
 """Seconds after the graceful timeout within which a busy machine has seen a killed worker end."""
+WARMING = 4.5
+"""Seconds in which a hanging warm-up has ended on a busy machine; the table shows how many it took.
+One that waits for its connects takes more than 5."""
+GONE = 3.0
+"""Seconds in which, on a busy machine, a connection that was closed is gone at the server."""
 
 
 def term_while_warming(stage: Stage) -> str:
-    """SIGTERM during a warm-up that hangs ends the server within 3 seconds."""
+    """SIGTERM during a warm-up that hangs ends the server at once."""
     return _stopped_while_warming(stage, signal.SIGTERM)
 
 
@@ -49,7 +54,7 @@ def signals_to_a_worker(stage: Stage) -> str:
             continue
         until(lambda before=before: not alive(before))  # type: ignore[misc]
         slowest = max(slowest, monotonic() - began)
-        until(lambda theirs=theirs: not theirs & set(stage.backends()), within=1)  # type: ignore[misc]
+        until(lambda theirs=theirs: not theirs & set(stage.backends()), within=GONE)  # type: ignore[misc]
     _ready(server)
     seconds = _ended_by(server, signal.SIGINT, whole_group=True)
     # SIGABRT, as Ctrl-C, may cut what a worker does at this moment.
@@ -135,7 +140,7 @@ def _stopped_while_warming(stage: Stage, number: int, *, whole_group: bool = Fal
         until(lambda: network.stats()["accepted"], within=30)
         seconds = _ended_by(server, number, whole_group=whole_group)
         _nothing_left(stage, server, may_cut=whole_group and stage.door is GEVENT)
-    assert seconds < 3
+    assert seconds < WARMING, "pool and connects are not waited for"
     return f"{seconds:.1f} s"
 
 
@@ -172,8 +177,8 @@ def _nothing_left(
     :param in_a_query: a backend looks once a second whether its client is still there.
     """
     # A worker that gunicorn kills may outlive its master by a moment.
-    until(lambda: not server.processes(), within=2)
-    until(lambda: not stage.backends(), within=5 if in_a_query else 1)
+    until(lambda: not server.processes(), within=5)
+    until(lambda: not stage.backends(), within=5 if in_a_query else GONE)
     said = server.said()
     for word in ("couldn't stop thread", "never awaited", "was destroyed"):
         assert not server.lines(word), said
