@@ -22,11 +22,10 @@ LONG: Mapping[str, Any] = {"TEST_SLEEP": "30", "TEST_GRACEFUL_TIMEOUT": str(GRAC
 """A request that outlives the server, and little patience with it."""
 KILLED = 5.0
 """Seconds after the graceful timeout within which a busy machine has seen a killed worker end."""
-WARMING = 4.5
-"""Seconds in which a hanging warm-up has ended on a busy machine; the table shows how many it took.
-One that waits for its connects takes more than 5."""
-GONE = 3.0
-"""Seconds in which, on a busy machine, a connection that was closed is gone at the server."""
+WARMING = 3.0
+"""Seconds in which a worker whose warm-up hangs has ended."""
+GONE = 1.0
+"""Seconds after its end in which a worker's connections are gone at the server."""
 
 
 def term_while_warming(stage: Stage) -> str:
