@@ -298,3 +298,23 @@ def test_gunicorns_own_asgi_worker_gives_a_lifespan_30_seconds(
     assert len([line for line in said if "POOLGUARD_WARMUP_TIMEOUT=40" in line]) == (door is ASGI)
     poolguard.gunicorn.post_fork(None, worker_of(cfg))
     assert poolguard.asgi.longest_wait == waits
+
+
+@pytest.mark.parametrize("chosen", [None, 0.003], ids=["usual", "the application's own"])
+def test_threads_take_turns_sooner_during_the_boot_alone(
+    chosen: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that connects are begun while the main thread imports the application."""
+    for name in ("DATABASE_URL", "PGHOST"):
+        monkeypatch.delenv(name, raising=False)
+    usual = sys.getswitchinterval()
+    worker = worker_of(Config())
+    try:
+        poolguard.gunicorn.post_fork(None, worker)
+        assert sys.getswitchinterval() < usual / 10
+        if chosen is not None:
+            sys.setswitchinterval(chosen)
+        poolguard.gunicorn.post_worker_init(worker)
+        assert sys.getswitchinterval() == pytest.approx(chosen or usual)
+    finally:
+        sys.setswitchinterval(usual)

@@ -21,7 +21,7 @@ from .stage import Cell, Stage
 
 pytest.register_assert_rewrite("tests.life.boot", "tests.life.ending", "tests.life.signals")
 
-AT_ONCE = 8
+AT_ONCE = 5
 
 _seen: dict[tuple[str, str], str] = {}
 
