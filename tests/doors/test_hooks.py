@@ -8,6 +8,7 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from time import monotonic
 from types import SimpleNamespace
@@ -35,6 +36,14 @@ def worker_of(cfg: Config, **more: Any) -> SimpleNamespace:
     """What the hooks need of a worker, around gunicorn's own configuration and log."""
     told: dict[str, Any] = {"cfg": cfg, "log": Logger(cfg), "pid": os.getpid(), "alive": True}
     return SimpleNamespace(**{**told, "age": 1, **more})
+
+
+@pytest.fixture(autouse=True)
+def _usual_turns() -> Iterator[None]:
+    """``post_fork`` changes it for the whole process, and no boot follows here."""
+    usual = sys.getswitchinterval()
+    yield
+    sys.setswitchinterval(usual)
 
 
 # -- in the file -------------------------------------------------------------------------------
@@ -309,12 +318,9 @@ def test_threads_take_turns_sooner_during_the_boot_alone(
         monkeypatch.delenv(name, raising=False)
     usual = sys.getswitchinterval()
     worker = worker_of(Config())
-    try:
-        poolguard.gunicorn.post_fork(None, worker)
-        assert sys.getswitchinterval() < usual / 10
-        if chosen is not None:
-            sys.setswitchinterval(chosen)
-        poolguard.gunicorn.post_worker_init(worker)
-        assert sys.getswitchinterval() == pytest.approx(chosen or usual)
-    finally:
-        sys.setswitchinterval(usual)
+    poolguard.gunicorn.post_fork(None, worker)
+    assert sys.getswitchinterval() < usual / 10
+    if chosen is not None:
+        sys.setswitchinterval(chosen)
+    poolguard.gunicorn.post_worker_init(worker)
+    assert sys.getswitchinterval() == pytest.approx(chosen or usual)
