@@ -28,7 +28,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from time import monotonic
@@ -92,7 +91,7 @@ def on_starting(server: Any) -> None:
     try:
         settings = [known.settings for known in registry.guards()] or [Settings.build()]
         found = _workplace(server.cfg)
-        registry.set_workplace(replace(found, mode=None))
+        registry.set_workplace(found._replace(mode=None))
         for each in settings:
             if _limits_lifespan(server.cfg) and each.warmup_timeout > LONGEST_LIFESPAN:
                 server.log.warning(

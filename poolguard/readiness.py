@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from . import registry
 
 __all__ = ["Readiness", "readiness"]
 
 
-@dataclass(frozen=True, slots=True)
-class Readiness:
+class Readiness(NamedTuple):
     """The answer: 200 where all guards that are asked about are ready, else 503."""
 
     ready: bool

@@ -17,7 +17,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Final, Literal, TypeAlias, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Final,
+    Literal,
+    NamedTuple,
+    TypeAlias,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from poolguard.errors import SettingsError
 
@@ -82,8 +92,7 @@ def _raise_any(problems: Iterable[str]) -> None:
 # -- what a setting takes
 
 
-@dataclass(frozen=True)
-class _Kind:
+class _Kind(NamedTuple):
     """What a setting takes: in words, and as a parser that raises ``ValueError`` at all else."""
 
     takes: str

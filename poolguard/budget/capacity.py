@@ -12,8 +12,7 @@ this service: see :mod:`poolguard.budget.pooler`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 __all__ = ["QUERY", "Capacity"]
 
@@ -72,8 +71,7 @@ SELECT l.server_cap AS server, l.role_cap AS role, l.db_cap AS database,
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Capacity:
+class Capacity(NamedTuple):
     """What the server grants, in connections; None where it sets no limit of that kind.
 
     What is in use counts the connection that asked.

@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import replace
 from time import monotonic
 from weakref import WeakSet
 
@@ -137,7 +136,7 @@ class HostLedger:
         if self._limit is None or not self._members.starving():
             return MOST_SLOTS
         self._look(within=RECHECK / 2)
-        me = replace(self._members.me, held=len(self._held))
+        me = self._members.me._replace(held=len(self._held))
         return may_take(self._limit, me, self._members.siblings(), self._free_shared(self._limit))
 
     def _free_shared(self, limit: int) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 __all__ = ["POOLED", "Backend", "Ledger", "Orphan", "Slot", "StaticLedger", "Terms", "Wanted"]
@@ -57,8 +56,7 @@ class Wanted(NamedTuple):
 NOTHING_WANTED = Wanted(0, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(NamedTuple):
     """What one process of those who share a ledger goes by."""
 
     capacity: int | None
@@ -69,8 +67,7 @@ class Terms:
     floor: int
 
 
-@dataclass(frozen=True, slots=True)
-class Orphan:
+class Orphan(NamedTuple):
     """A slot whose owner died. It stays taken until its backend is known to be gone."""
 
     number: int

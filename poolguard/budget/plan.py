@@ -7,8 +7,7 @@ each worker is sure of its *floor*; what is left over is *shared*, and lent to w
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ..errors import PlanError
 from ..settings import Percent, Settings
@@ -17,8 +16,7 @@ from .capacity import Capacity
 __all__ = ["Plan", "Step", "Workplace", "known_budget", "make_plan"]
 
 
-@dataclass(frozen=True, slots=True)
-class Workplace:
+class Workplace(NamedTuple):
     """What the server around this process is: gunicorn's numbers, or one process alone."""
 
     workers: int = 1
@@ -45,8 +43,7 @@ class Workplace:
         return cls(workers, mode="sync")
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """One number of a plan, and where it came from."""
 
     name: str
@@ -54,8 +51,7 @@ class Step:
     how: str
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """Who gets how many connections."""
 
     capacity: int | None
@@ -151,7 +147,7 @@ def make_plan(
         warm_on_reload=warm if static else min(warm, shared),
         steps=(*steps, max_size),
     )
-    return replace(plan, warnings=tuple(_warnings(plan, known, workplace)))
+    return plan._replace(warnings=tuple(_warnings(plan, known, workplace)))
 
 
 def _budget(capacity: Capacity | None, settings: Settings, *, behind: bool) -> Step:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .ledger import Terms, Wanted
 
 __all__ = ["Member", "asked_of", "may_take"]
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(NamedTuple):
     """One living process, as the others see it."""
 
     number: int

@@ -111,7 +111,7 @@ def _workplace(options: argparse.Namespace, settings: Settings) -> Workplace:
 
 
 def _spoken(plan: Plan) -> Plan:
-    return dataclasses.replace(plan, warnings=tuple(map(deployment.spoken, plan.warnings)))
+    return plan._replace(warnings=tuple(map(deployment.spoken, plan.warnings)))
 
 
 def _consumers(conn: psycopg.Connection[Any]) -> tuple[Consumer, ...]:
@@ -158,13 +158,16 @@ def _report(facts: Facts, findings: Sequence[Finding], counts: Mapping[str, int]
 def _machine(
     facts: Facts, findings: Sequence[Finding], counts: Mapping[str, int]
 ) -> dict[str, Any]:
-    plan = facts.plan and dataclasses.asdict(facts.plan)
+    plan = facts.plan and {
+        **facts.plan._asdict(),
+        "steps": [step._asdict() for step in facts.plan.steps],
+    }
     return {
         "version": facts.version,
         "role": facts.role,
         "database": facts.database,
         "pooler": facts.pooler,
-        "capacity": dataclasses.asdict(facts.capacity),
+        "capacity": facts.capacity._asdict(),
         "plan": plan,
         "findings": [dataclasses.asdict(finding) for finding in findings],
         "errors": counts["error"],

@@ -6,7 +6,6 @@ It needs no database where the capacity, or the budget, is given.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import os
 from collections.abc import Iterator
@@ -269,7 +268,7 @@ def _machine(case: _Case) -> dict[str, Any]:
         "rollout": None,
         "warnings": list(case.warnings()),
         "arithmetic": [
-            {**dataclasses.asdict(step), "how": deployment.spoken(step.how)} for step in plan.steps
+            {**step._asdict(), "how": deployment.spoken(step.how)} for step in plan.steps
         ],
         "gunicorn_conf": "\n".join(case.conf()) + "\n",
     }

@@ -52,9 +52,8 @@ import math
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from time import monotonic, sleep
-from typing import Any, Generic
+from typing import Any, Generic, NamedTuple
 
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 from psycopg_pool import pool as sync_module
@@ -72,8 +71,7 @@ __all__ = ["AsyncSeams", "Counts", "Reader", "SyncSeams", "seat_of", "silence"]
 logger = logging.getLogger("psycopg.pool")
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
+class Counts(NamedTuple):
     """A pool's own numbers, read at one moment."""
 
     size: int

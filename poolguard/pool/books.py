@@ -13,9 +13,8 @@ import math
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from psycopg.errors import ConnectionTimeout
 
@@ -62,8 +61,7 @@ SLOWEST_CONNECT = 5.0
 """Seconds: a connect is never expected to take longer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Opening:
+class Opening(NamedTuple):
     """A connect to begin: its seat holds the slot already."""
 
     seat: Seat
@@ -94,7 +92,7 @@ class Books:
         """A connection that comes in may have other things to do than to join the pool."""
         # Workers that were started together are not to ask the server together.
         every = pace.refresh_interval * random.uniform(1 - JITTER, 1)
-        self.pace = replace(pace, refresh_interval=every)
+        self.pace = pace._replace(refresh_interval=every)
         self.max_connecting = max_connecting
         self.max_lifetime = max_lifetime
         self.outage = Outage(reconnect_timeout)
@@ -168,7 +166,7 @@ class Books:
         """What to do now: the connects to begin (slots in hand, counted), everything else, and
         when to look again at the latest."""
         if self.leaving:
-            counts = replace(counts, min_size=0)
+            counts = counts._replace(min_size=0)
             self.lessee.leave()
         self._note_warmth(now, counts)
         snapshot = self._snapshot(now, counts, idle)

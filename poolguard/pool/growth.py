@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["Demand", "connects_to_begin", "next_look", "patience"]
 
@@ -17,8 +17,7 @@ SLOW_DOUBLINGS = 16
 """So many steps make a start: a queue that never empties is bounded by nothing but the room."""
 
 
-@dataclass(frozen=True, slots=True)
-class Demand:
+class Demand(NamedTuple):
     """What a pool has and what is asked of it, at one moment. Counts of connections; seconds."""
 
     waiting: int

@@ -7,7 +7,7 @@ not. Nothing here reads a clock, and nothing is logged: what to say is returned.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["JITTER", "RETRY_AFTER", "RETRY_WHEN_ASKED", "Failure", "Outage"]
 
@@ -19,8 +19,7 @@ JITTER = 0.2
 """Part of an interval by which it varies, so that workers do not probe or verify in step."""
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(NamedTuple):
     """What is to be said of one that has just failed."""
 
     is_said: bool

@@ -26,7 +26,7 @@ from .books import Books, Opening
 from .errors import PoolClosed, handled
 from .holds import Holds
 from .seat import Seat, Watch
-from .upkeep import Abandon, Retire, Shrink, Verify, Yield
+from .upkeep import Abandon, Retire, Shed, Verify
 
 __all__ = ["Fate", "Round", "Shell"]
 
@@ -89,12 +89,12 @@ class Shell(Reader):
         done.openings, actions, done.wake = self._books.look(now, self.counts(), self._idle_seats())
         self._resized_by(len(done.openings))
         for action in actions:
-            if isinstance(action, Shrink):
+            if isinstance(action, Shed) and action.reason == "idle":
                 self._books.shrunk(action.n, self.counts().size - action.n, now)
                 for _ in range(action.n):
                     self._let_go(self._take_longest_idle(), "idle", done)
                 self._new_idle_period()
-            elif isinstance(action, Yield):
+            elif isinstance(action, Shed):
                 for _ in range(action.n):
                     self._yield_one(self._take_longest_idle(), done)
             elif isinstance(action, Retire):

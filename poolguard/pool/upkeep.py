@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 from ..listener import CreateReason
 from .growth import Demand, connects_to_begin, next_look, patience
@@ -20,11 +20,10 @@ __all__ = [
     "Open",
     "Pace",
     "Retire",
-    "Shrink",
+    "Shed",
     "Snapshot",
     "Verification",
     "Verify",
-    "Yield",
     "between_retirements",
     "decide",
     "lifetime",
@@ -39,8 +38,7 @@ EXPIRY = 0.95
 """Part of max_lifetime after which a connection that comes back is not lent again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
+class Pace(NamedTuple):
     """How often what is done. Seconds."""
 
     refresh_interval: float
@@ -50,8 +48,7 @@ class Pace:
     """An idle connection not proved for longer is verified before it is lent."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verification:
+class Verification(NamedTuple):
     """A connection that is out of the pool while the server is asked for a sign of life."""
 
     since: float
@@ -59,8 +56,7 @@ class Verification:
     """There is no reason to think that it will fail."""
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """A pool at one moment."""
 
     demand: Demand
@@ -80,16 +76,14 @@ class Snapshot:
     """Idle connections that the siblings want, as far as they are above the floor."""
 
 
-@dataclass(frozen=True, slots=True)
-class Open:
+class Open(NamedTuple):
     """Begin *n* connects."""
 
     n: int
     reason: CreateReason
 
 
-@dataclass(frozen=True, slots=True)
-class Verify:
+class Verify(NamedTuple):
     """Take an idle connection out of the pool, ask the server for a sign of life, put it back."""
 
     seat: Seat
@@ -97,35 +91,28 @@ class Verify:
     for_waiter: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Abandon:
-    """Give up a verification: the server does not answer in time."""
+class Abandon(NamedTuple):
+    """Give up the verification that began then: the server does not answer in time."""
 
     seat: Seat
+    since: float
 
 
-@dataclass(frozen=True, slots=True)
-class Retire:
+class Retire(NamedTuple):
     """Close an idle connection before its lifetime could end in a request."""
 
     seat: Seat
 
 
-@dataclass(frozen=True, slots=True)
-class Shrink:
-    """Close *n* idle connections that nobody needed, and begin a new period of watching."""
+class Shed(NamedTuple):
+    """Close *n* idle connections: nobody needed them, and a new period of watching begins; or their
+    slots are wanted elsewhere."""
 
     n: int
+    reason: Literal["idle", "yielded"]
 
 
-@dataclass(frozen=True, slots=True)
-class Yield:
-    """Close *n* idle connections, for their slots are wanted elsewhere."""
-
-    n: int
-
-
-Action = Open | Verify | Abandon | Retire | Shrink | Yield
+Action = Open | Verify | Abandon | Retire | Shed
 
 
 def decide(now: float, s: Snapshot, pace: Pace) -> tuple[list[Action], float | None]:
@@ -137,8 +124,7 @@ def decide(now: float, s: Snapshot, pace: Pace) -> tuple[list[Action], float | N
     if actions and isinstance(actions[0], Verify) and actions[0].likely:
         # Whose verification has not answered in time is verified another one, beside a connect.
         late = sum(v.likely for v in s.verifying.values()) - d.promised
-        d = replace(
-            d,
+        d = d._replace(
             promised=d.promised + max(0, len(actions) - late),
             promised_until=min([now + patience(d.connect_time), *_some(d.promised_until)]),
         )
@@ -150,13 +136,13 @@ def decide(now: float, s: Snapshot, pace: Pace) -> tuple[list[Action], float | N
             actions.append(Open(for_floor, s.reason))
         if n > for_floor:
             actions.append(Open(n - for_floor, "growth"))
-        d = replace(d, opening=d.opening + n, size=d.size + n, begun=d.begun + n)
+        d = d._replace(opening=d.opening + n, size=d.size + n, begun=d.begun + n)
     wakes += _some(next_look(now, d))
 
     for seat, verification in s.verifying.items():
         give_up_at = verification.since + pace.check_timeout
         if give_up_at <= now:
-            actions.append(Abandon(seat))
+            actions.append(Abandon(seat, verification.since))
         else:
             wakes.append(give_up_at)
     if any(isinstance(a, Verify) for a in actions):
@@ -184,13 +170,13 @@ def _fewer(
     above = d.size - d.opening - d.floor - retired
     yielded = max(0, min(s.owed, spare, above))
     if yielded:
-        return [Yield(yielded)], None
+        return [Shed(yielded, "yielded")], None
     if d.size <= d.floor:
         return [], None
     period_ends = s.idle_low_since + pace.idle_timeout
     if period_ends > now:
         return [], period_ends
-    return [Shrink(max(0, min(s.idle_low, spare, above)))], now + pace.idle_timeout
+    return [Shed(max(0, min(s.idle_low, spare, above)), "idle")], now + pace.idle_timeout
 
 
 def _verifications_asked_for(s: Snapshot) -> Iterator[Verify]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from poolguard.pool.growth import (
@@ -33,11 +31,11 @@ CALM = Demand(
 
 
 def begins(**state: object) -> int:
-    return connects_to_begin(NOW, replace(CALM, **state))  # type: ignore[arg-type]
+    return connects_to_begin(NOW, CALM._replace(**state))  # type: ignore[arg-type]
 
 
 def looks(**state: object) -> float | None:
-    return next_look(NOW, replace(CALM, **state))  # type: ignore[arg-type]
+    return next_look(NOW, CALM._replace(**state))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -123,8 +121,8 @@ def test_slow_start_does_not_slow_the_floor_down() -> None:
 
 def test_a_step_is_bounded_in_both_directions() -> None:
     assert CALM.step == pytest.approx(0.005)
-    assert replace(CALM, connect_time=30.0).step == 0.010
-    assert replace(CALM, connect_time=0.0).step == 0.001
+    assert CALM._replace(connect_time=30.0).step == 0.010
+    assert CALM._replace(connect_time=0.0).step == 0.001
 
 
 def test_a_queue_that_never_empties_goes_on_growing() -> None:

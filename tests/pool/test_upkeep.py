@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -18,11 +17,10 @@ from poolguard.pool.upkeep import (
     Open,
     Pace,
     Retire,
-    Shrink,
+    Shed,
     Snapshot,
     Verification,
     Verify,
-    Yield,
     between_retirements,
     decide,
     lifetime,
@@ -73,7 +71,7 @@ def pool(
     )
     under_way = {} if verifying is None else {verifying: Verification(since, likely)}
     made = Snapshot(demand, idle, under_way, 0.0, 0, NOW, "replace")
-    return replace(made, **others)  # type: ignore[arg-type]
+    return made._replace(**others)  # type: ignore[arg-type]
 
 
 def now(snapshot: Snapshot) -> list[Action]:
@@ -92,7 +90,7 @@ def test_connects_for_the_floor_and_for_the_queue_are_told_apart() -> None:
     assert now(pool(floor=3, waiting=5)) == [Open(3, "replace"), Open(2, "growth")]
     assert now(pool(floor=3)) == [Open(3, "replace")]
     assert now(pool(waiting=2)) == [Open(2, "growth")]
-    assert now(replace(pool(floor=3), reason="warmup")) == [Open(3, "warmup")]
+    assert now(pool(floor=3)._replace(reason="warmup")) == [Open(3, "warmup")]
 
 
 def test_an_empty_pool_without_floor_sleeps_until_an_event() -> None:
@@ -136,7 +134,7 @@ def test_a_verification_without_answer_is_given_up() -> None:
     waiting = pool(verifying=silent, since=NOW - 0.4)
     assert now(waiting) == []
     assert wake(waiting) == pytest.approx(0.6)
-    assert now(pool(verifying=silent, since=NOW - 1.0)) == [Abandon(silent)]
+    assert now(pool(verifying=silent, since=NOW - 1.0)) == [Abandon(silent, NOW - 1.0)]
 
 
 # -- replacing before retirement
@@ -251,12 +249,12 @@ def test_those_that_nobody_needed_are_closed_down_to_the_floor(
 ) -> None:
     seats = [seat() for _ in range(idle)]
     shrunk = idle_for_long(*seats, idle_low=idle_low, floor=floor, lent=lent, opening=opening)
-    assert now(shrunk) == [Shrink(closed)]
+    assert now(shrunk) == [Shed(closed, "idle")]
 
 
 def test_one_that_is_taken_for_verification_is_not_closed_as_well() -> None:
     due = seat(proved=30)
-    assert now(idle_for_long(due, seat(), idle_low=2, floor=0)) == [Verify(due), Shrink(1)]
+    assert now(idle_for_long(due, seat(), idle_low=2, floor=0)) == [Verify(due), Shed(1, "idle")]
 
 
 def test_at_the_floor_nothing_is_watched_for_shrinking() -> None:
@@ -289,28 +287,33 @@ def test_idle_ones_above_the_floor_are_given_to_siblings(
 ) -> None:
     seats = [seat() for _ in range(idle)]
     snapshot = pool(*seats, owed=owed, floor=floor, lent=lent, opening=opening)
-    assert now(snapshot) == ([Yield(given)] if given else [])
+    assert now(snapshot) == ([Shed(given, "yielded")] if given else [])
 
 
 def test_one_that_is_being_verified_or_replaced_is_not_given() -> None:
     due, old = seat(proved=30), seat(retire=0)
-    assert now(pool(due, seat(), owed=9, floor=0)) == [Verify(due), Yield(1)]
-    assert now(pool(seat(), owed=9, floor=0, verifying=due)) == [Yield(1)]
+    assert now(pool(due, seat(), owed=9, floor=0)) == [Verify(due), Shed(1, "yielded")]
+    assert now(pool(seat(), owed=9, floor=0, verifying=due)) == [Shed(1, "yielded")]
     assert now(pool(verifying=due, owed=9, floor=0)) == []
-    assert now(pool(old, seat(), owed=9, floor=0)) == [Retire(old), Yield(1)]
+    assert now(pool(old, seat(), owed=9, floor=0)) == [Retire(old), Shed(1, "yielded")]
 
 
 def test_what_is_retired_counts_for_the_floor() -> None:
     old = seat(retire=0)
     assert now(pool(old, seat(), seat(), owed=9, floor=2)) == [Retire(old)]
-    assert now(pool(old, seat(), seat(), seat(), owed=9, floor=2)) == [Retire(old), Yield(1)]
+    assert now(pool(old, seat(), seat(), seat(), owed=9, floor=2)) == [
+        Retire(old),
+        Shed(1, "yielded"),
+    ]
     shrunk = idle_for_long(old, seat(), seat(), idle_low=3, floor=2)
-    assert now(shrunk) == [Retire(old), Shrink(0)]
+    assert now(shrunk) == [Retire(old), Shed(0, "idle")]
 
 
 def test_who_gives_does_not_shrink_in_the_same_look() -> None:
     """What both would close is the same: it was not needed."""
-    assert now(idle_for_long(seat(), seat(), seat(), idle_low=3, floor=0, owed=1)) == [Yield(1)]
+    assert now(idle_for_long(seat(), seat(), seat(), idle_low=3, floor=0, owed=1)) == [
+        Shed(1, "yielded")
+    ]
 
 
 # -- verifying for those who wait
@@ -318,8 +321,8 @@ def test_who_gives_does_not_shrink_in_the_same_look() -> None:
 
 def promising(snapshot: Snapshot, n: int, until: float) -> Snapshot:
     """So many verifications are under way of which there is hope, until then."""
-    demand = replace(snapshot.demand, promised=n, promised_until=until)
-    return replace(snapshot, demand=demand)
+    demand = snapshot.demand._replace(promised=n, promised_until=until)
+    return snapshot._replace(demand=demand)
 
 
 def test_as_many_are_verified_as_wait_those_proved_last_first() -> None:
@@ -374,9 +377,9 @@ def test_whose_answer_is_late_has_a_connect_begun_however_many_are_idle() -> Non
 def test_a_late_answer_of_one_of_two_is_the_matter_of_one() -> None:
     slow, fast, idle = seat(proved=70), seat(proved=71), seat(proved=80)
     two = pool(idle, verifying=slow, since=NOW - 0.06, waiting=2, max_size=20, lent=0)
-    size = replace(two.demand, size=3)
+    size = two.demand._replace(size=3)
     both = {slow: Verification(NOW - 0.06, True), fast: Verification(NOW, True)}
-    two = promising(replace(two, demand=size, verifying=both), 1, NOW + 0.05)
+    two = promising(two._replace(demand=size, verifying=both), 1, NOW + 0.05)
     assert now(two) == [Verify(idle, for_waiter=True), Open(1, "growth")]
 
 
@@ -414,8 +417,8 @@ def test_one_in_doubt_is_not_closed_while_it_is_asked() -> None:
     doubted = [seat(proved=9, retire=-1), seat(proved=9)]
     state = idle_for_long(*doubted, idle_low=2, floor=0)
     asked = [Verify(one, likely=False) for one in doubted]
-    assert now(replace(state, doubted_at=NOW)) == [*asked, Shrink(0)]
-    assert now(replace(state, doubted_at=NOW, owed=2)) == [*asked, Shrink(0)]
+    assert now(state._replace(doubted_at=NOW)) == [*asked, Shed(0, "idle")]
+    assert now(state._replace(doubted_at=NOW, owed=2)) == [*asked, Shed(0, "idle")]
 
 
 # -- the distance between retirements
