@@ -14,6 +14,7 @@ from poolguard.lab.janitor import Janitor
 from poolguard.lab.postgres import PrivatePostgres
 from poolguard.lab.proxy import SlowProxy
 
+from ..server import trust
 from ..table import Progress, Table
 from . import boot, reload
 from .frame import CONNECT_DELAY
@@ -32,10 +33,10 @@ def run(*parts: str, quick: bool = False) -> dict[str, object]:
     missed: list[str] = []
     with (
         Janitor() as janitor,
-        # Hashing a password 4096 times, on both sides, is work for the very cores that boot.
-        PrivatePostgres(janitor=janitor, settings={"scram_iterations": "64"}) as server,
+        PrivatePostgres(janitor=janitor) as server,
         SlowProxy(("127.0.0.1", server.port), connect_delay=CONNECT_DELAY) as proxy,
     ):
+        trust(server)
         dsn = server.conninfo(host=proxy.host, port=proxy.port)
         for part in parts or PARTS:
             progress.part = part

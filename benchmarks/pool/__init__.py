@@ -15,15 +15,14 @@ import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
-from time import sleep
 
-import psycopg
 from psycopg.conninfo import make_conninfo
 
 from poolguard.lab.binaries import find
 from poolguard.lab.postgres import PrivatePostgres
 from poolguard.lab.proxy import SlowProxy
 
+from ..server import trust
 from ..table import Progress, Table
 from . import burst, getput, lifetime, refill, refresh, restart, warming
 from .frame import CONNECT_DELAY, Stage
@@ -71,30 +70,10 @@ def _stage(progress: Progress, *, quick: bool) -> Iterator[Stage]:
         SlowProxy(("127.0.0.1", server.port), connect_delay=CONNECT_DELAY) as proxy,
     ):
         role = server.create_role("bench")
-        _trust(server)
+        trust(server)
         far = make_conninfo(role, host=proxy.host, port=proxy.port)
         near = make_conninfo(role, host=str(server.folder))
         yield Stage(server, proxy, far, near, quick, progress)
-
-
-def _trust(server: PrivatePostgres) -> None:
-    """Ask for no password any more.
-
-    Hashing it 4096 times, on both sides, would be done by the very cores that everything else runs
-    on here, and make a burst of connects slower than over a network.
-    """
-    rules = server.folder / "data" / "pg_hba.conf"
-    rules.write_text(rules.read_text().replace("scram-sha-256", "trust"))
-    with server.connect() as admin:
-        admin.execute("SELECT pg_reload_conf()")
-    without = make_conninfo(server.conninfo(), password="")
-    while True:  # a session that begins before the server has read the new rules has the old ones
-        try:
-            psycopg.connect(without).close()
-        except psycopg.OperationalError:
-            sleep(0.01)
-        else:
-            return
 
 
 @contextmanager
