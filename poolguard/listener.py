@@ -1,9 +1,9 @@
 """What happens in a pool, as events, and who is told: the seam between the pool and telemetry.
 
 Events are plain data with times of :func:`poolguard.clock.now`, in seconds: named tuples, which are
-made in a fraction of the time that frozen dataclasses take, their classes at each boot as well. A :class:`Listener` is
-told of them in the thread or task in which they happen: an acquire in its request's own context, a
-connect in an empty one.
+made in a fraction of the time that frozen dataclasses take, their classes at each boot as well. A
+:class:`Listener` is told of them in the thread or task in which they happen: an acquire in its
+request's own context, a connect in an empty one.
 """
 
 from __future__ import annotations
