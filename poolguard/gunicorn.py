@@ -151,6 +151,7 @@ def post_worker_init(worker: Any) -> None:
     asgi.told_to_stop = lambda: not worker.alive
     try:
         _open_sync_guards()
+        _warn_of_twins(worker.log)
         began = monotonic()
         for each in _sync_guards():
             _warm(worker, each, began)
@@ -283,6 +284,23 @@ def _open_sync_guards() -> None:
     for each in _sync_guards():
         if not each.opened:
             each.open()
+
+
+def _warn_of_twins(log: Any) -> None:
+    """The default guard was opened for the database that the application then named differently."""
+    default = registry.registered("default")
+    if default is None or not default.from_environment or not default.opened:
+        return
+    for each in registry.guards():
+        if each is not default and each.settings.dsn == default.settings.dsn:
+            log.warning(
+                "poolguard 'default' was opened from the environment, for the same database as "
+                "%r: two pools, two floors. Leave out name=%r, so that there is one, or make that "
+                "guard in gunicorn.conf.py: then no default one is opened",
+                each.name,
+                each.name,
+            )
+            return
 
 
 def _hurry() -> None:

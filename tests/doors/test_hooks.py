@@ -18,6 +18,7 @@ import pytest
 from gunicorn import util
 from gunicorn.config import Config, Setting
 from gunicorn.glogging import Logger
+from psycopg.conninfo import make_conninfo
 
 import poolguard
 import poolguard.asgi
@@ -259,6 +260,25 @@ def test_two_guards_warm_up_at_the_same_time(monkeypatch: pytest.MonkeyPatch) ->
     poolguard.gunicorn.post_worker_init(worker)
     assert 1 <= monotonic() - began < 2
     poolguard.gunicorn.worker_exit(None, worker)
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["same database", "another"])
+def test_a_default_guard_beside_one_of_the_same_database_is_warned_about(
+    same: bool, dsn: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The hook had to open it before the application was there to name its own."""
+    monkeypatch.setenv("DATABASE_URL", dsn)
+    monkeypatch.setenv("POOLGUARD_BUDGET", "4")
+    worker = worker_of(Config())
+    worker.log.error_log.addHandler(caplog.handler)
+    poolguard.gunicorn.post_fork(None, worker)
+    poolguard.Guard(dsn if same else make_conninfo(dsn, dbname="template1"), name="shop")
+    poolguard.gunicorn.post_worker_init(worker)
+    poolguard.gunicorn.worker_exit(None, worker)
+    said = [record.getMessage() for record in caplog.records if "two pools" in record.getMessage()]
+    assert len(said) == same
+    assert not same or "'default' was opened" in said[0]
+    assert dsn not in str(said)
 
 
 @pytest.mark.parametrize("name", ["worker_int", "worker_abort"])
