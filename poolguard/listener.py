@@ -25,8 +25,10 @@ __all__ = [
     "Listeners",
     "Outcome",
     "Place",
+    "Returned",
     "Warmed",
     "hears_acquires",
+    "hears_returns",
 ]
 
 logger = logging.getLogger("poolguard")
@@ -91,6 +93,15 @@ class AcquireEnded(NamedTuple):
     """How the delivered connection came to be; None where none was delivered."""
 
 
+class Returned(NamedTuple):
+    """A connection came back, whether the pool has kept it or not."""
+
+    pool: str
+    began: float
+    """When it was lent."""
+    ended: float
+
+
 class Closed(NamedTuple):
     """A connection is gone: the server has ended its side too."""
 
@@ -133,6 +144,8 @@ class Listener:
 
     def acquire_ended(self, event: AcquireEnded, /) -> None: ...
 
+    def returned(self, event: Returned, /) -> None: ...
+
     def connected(self, event: Connected, /) -> None: ...
 
     def connect_failed(self, event: ConnectFailed, /) -> None: ...
@@ -160,6 +173,10 @@ class Listeners(Listener):
         for listener in self._listeners:
             _tell(listener.acquire_ended, event)
 
+    def returned(self, event: Returned, /) -> None:
+        for listener in self._listeners:
+            _tell(listener.returned, event)
+
     def connected(self, event: Connected, /) -> None:
         for listener in self._listeners:
             _tell(listener.connected, event)
@@ -185,8 +202,18 @@ def hears_acquires(listener: Listener) -> bool:
     """Whether anybody wants to be told of acquires: they are many, and an event costs time."""
     if isinstance(listener, Listeners):
         return any(hears_acquires(each) for each in listener)
-    method = getattr(listener.acquire_ended, "__func__", None)
-    return method is not Listener.acquire_ended
+    return _defines(listener.acquire_ended, Listener.acquire_ended)
+
+
+def hears_returns(listener: Listener) -> bool:
+    """Whether anybody wants to be told of returns, which are as many."""
+    if isinstance(listener, Listeners):
+        return any(hears_returns(each) for each in listener)
+    return _defines(listener.returned, Listener.returned)
+
+
+def _defines(method: Callable[..., None], default: Callable[..., None]) -> bool:
+    return getattr(method, "__func__", None) is not default
 
 
 def _tell(method: Callable[[E], None], event: E) -> None:

@@ -16,12 +16,16 @@ from poolguard.listener import (
     Listener,
     Listeners,
     Place,
+    Returned,
     Warmed,
+    hears_acquires,
+    hears_returns,
 )
 
 CONNECTED = Connected("main", "warmup", 1.0, 2.0, Place("db", 5432, "shop"))
 EVENTS = {
     "acquire_ended": AcquireEnded("main", "created", 1.5, 2.5, CONNECTED),
+    "returned": Returned("main", 2.5, 3.0),
     "connected": CONNECTED,
     "connect_failed": ConnectFailed("main", "growth", 1.0, 2.0, "OperationalError: no"),
     "closed": Closed("main", "idle", 60.0),
@@ -36,6 +40,9 @@ class Recorder(Listener):
 
     def acquire_ended(self, event: AcquireEnded, /) -> None:
         self.told.append(("acquire_ended", event))
+
+    def returned(self, event: Returned, /) -> None:
+        self.told.append(("returned", event))
 
     def connected(self, event: Connected, /) -> None:
         self.told.append(("connected", event))
@@ -63,7 +70,7 @@ class Failing(Listener):
     def _fail(self, event: Any, /) -> None:
         raise self._error
 
-    acquire_ended = connected = connect_failed = closed = warmed = leak = _fail
+    acquire_ended = returned = connected = connect_failed = closed = warmed = leak = _fail
 
 
 def tell_all(listener: Listener) -> None:
@@ -98,6 +105,31 @@ def test_one_that_fails_is_logged_and_the_next_is_told(caplog: pytest.LogCapture
 def test_what_is_meant_to_end_the_process_ends_it() -> None:
     with pytest.raises(KeyboardInterrupt):
         Listeners([Failing(KeyboardInterrupt())]).warmed(Warmed("main", 1, 1, 0.1))
+
+
+class Acquires(Listener):
+    def acquire_ended(self, event: AcquireEnded, /) -> None: ...
+
+
+class Returns(Listener):
+    def returned(self, event: Returned, /) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("listener", "acquires", "returns"),
+    [
+        (Listener(), False, False),
+        (Acquires(), True, False),
+        (Returns(), False, True),
+        (Listeners([]), False, False),
+        (Listeners([Listener(), Listeners([Acquires()])]), True, False),
+        (Listeners([Listener(), Listeners([Returns()])]), False, True),
+        (Recorder(), True, True),
+    ],
+)
+def test_who_hears_what_happens_often(listener: Listener, acquires: bool, returns: bool) -> None:
+    """What nobody hears is not told: an event costs time."""
+    assert (hears_acquires(listener), hears_returns(listener)) == (acquires, returns)
 
 
 @pytest.mark.parametrize("event", [*EVENTS.values(), CONNECTED.place])

@@ -31,6 +31,7 @@ from ..listener import (
     Listeners,
     Place,
     Warmed,
+    hears_returns,
 )
 from ._seams import Counts
 from .acquires import Acquires
@@ -87,7 +88,8 @@ class Books:
         # What a listener raises must not harm the pool: an acquire would lose its connection.
         self.listener = listener if isinstance(listener, Listeners) else Listeners([listener])
         self.acquires = Acquires(self.listener)
-        self.holds = Holds(leak_after, self._leaked, self.tell)
+        returned = self.listener.returned if hears_returns(self.listener) else None
+        self.holds = Holds(leak_after, self._leaked, self.tell, returned)
         self.alert = False
         """A connection that comes in may have other things to do than to join the pool."""
         # Workers that were started together are not to ask the server together.

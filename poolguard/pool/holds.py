@@ -17,7 +17,7 @@ import psycopg_pool
 
 from ..borrower import Borrower
 from ..clock import now as clock
-from ..listener import Leak, LeakKind
+from ..listener import Leak, LeakKind, Returned
 from .seat import Seat
 
 __all__ = ["Hold", "Holds", "log_leak"]
@@ -66,15 +66,23 @@ class Holds:
     :param leak_after: seconds after which one is reported; 0: none is.
     :param note: takes what is to be told, also while a lock is held.
     :param tell: tells what was noted.
+    :param returned: told of each connection that comes back; None: nobody wants to know.
     """
 
     def __init__(
-        self, leak_after: float, note: Callable[[Leak], None], tell: Callable[[], None]
+        self,
+        leak_after: float,
+        note: Callable[[Leak], None],
+        tell: Callable[[], None],
+        returned: Callable[[Returned], None] | None = None,
     ) -> None:
         self.pool = ""
+        self.all = leak_after > 0 or returned is not None
+        """Each connection that is lent is to be noted, not only those lent to a known request."""
         self.leak_after = leak_after
         self._note = note
         self._tell = tell
+        self._returned = returned
         self._lock = threading.Lock()
         self._watched: dict[Hold, None] = {}
         """Those that may be held for too long, the oldest first."""
@@ -117,7 +125,11 @@ class Holds:
     def returned(self, seat: Seat) -> None:
         """The seat's connection comes back."""
         hold = self._drop(seat)
-        if hold is not None and hold.told:
+        if hold is None:
+            return
+        if self._returned is not None:
+            self._returned(Returned(self.pool, hold.since, clock()))
+        if hold.told:
             self._report("returned", hold, clock(), hold.stack)
             self._tell()
 

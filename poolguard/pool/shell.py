@@ -60,7 +60,7 @@ class Shell(Reader):
     _acquires: Acquires
     _holds: Holds
     _tells_acquires: bool
-    _watches_leaks: bool
+    _watches_holds: bool
     _ended_outside: Sequence[Seat] = ()
 
     def _keep(self, books: Books) -> None:
@@ -68,7 +68,7 @@ class Shell(Reader):
         self._acquires = books.acquires
         self._holds = books.holds
         self._tells_acquires = books.acquires.heard
-        self._watches_leaks = books.holds.leak_after > 0
+        self._watches_holds = books.holds.all
 
     def _new_watch(self) -> Watch:
         """The watch on the sockets, which hears the siblings too."""
@@ -199,7 +199,7 @@ class Shell(Reader):
         seat.amid = id(handled())
         if self._tells_acquires or not seat.was_free or seat.connected_at >= began:
             self._acquires.ended(began, seat)
-        if borrower is not None or self._watches_leaks:
+        if borrower is not None or self._watches_holds:
             self._holds.lent(seat, borrower)
 
     def _is_stale(self, seat: Seat, now: float) -> bool:
