@@ -33,6 +33,9 @@ logger = logging.getLogger("poolguard")
 
 BUILD_TIMEOUT = 30.0
 """Seconds that an acquire waits for the opening thread to have imported psycopg."""
+LAST_LOOK = 0.5
+"""Seconds that a guard which is closed waits for its metrics to be set up, where they are not yet:
+the process may end now, and report for the only time."""
 
 
 class Guard:
@@ -282,10 +285,10 @@ class Guard:
             "warmup": {"asked": None, "opened": 0, "seconds": None},
             "last_error": None,
         }
-        if pool is not None:
-            status |= pool.status()
-        if opening is not None and opening.error is not None:
-            status["last_error"] = str(opening.error)
+        if opening is not None:
+            status |= opening.pool_status()
+            if opening.error is not None:
+                status["last_error"] = str(opening.error)
         status["budget"] = {
             "capacity": plan and plan.capacity,
             "budget": plan and plan.budget,
@@ -303,9 +306,17 @@ class Guard:
 
     def _published(self) -> dict[str, Any]:
         """The status, and what a reader of several needs to tell them apart, or add them up."""
+        self._look_for_metrics()
         opening = self._own()
         ledger = None if opening is None else opening.ledger_named
         return {**self.status(), "worker_class": registry.worker_class(), "ledger": ledger}
+
+    def _look_for_metrics(self, wait: float = 0.0) -> None:
+        """Whoever sets a provider of metrics up may do so after the guard was opened."""
+        if self.settings.metrics != "off":
+            from .telemetry.metrics import look
+
+            look(wait)
 
     # -- ending --------------------------------------------------------------------------------
 
@@ -326,9 +337,11 @@ class Guard:
         if isinstance(opening, SyncOpening):
             board.withdraw(self)
             opening.close(timeout)
+            self._look_for_metrics(LAST_LOOK)
         elif isinstance(opening, AsyncOpening) and opening.loop.is_closed():
             board.withdraw(self)  # its server has ended without a lifespan shutdown, as on SIGQUIT
             opening.abandon()
+            self._look_for_metrics(LAST_LOOK)
 
     async def aclose(self, timeout: float = 5.0) -> None:
         """Close the async pool, within *timeout* seconds. Closing twice is allowed."""
@@ -336,6 +349,7 @@ class Guard:
         if isinstance(opening, AsyncOpening):
             board.withdraw(self)
             await opening.close(timeout)
+            self._look_for_metrics(LAST_LOOK)
 
     def __enter__(self) -> Guard:
         self.open(self.settings.warmup_timeout)

@@ -27,6 +27,7 @@ from .budget.plan import Plan, known_budget, make_plan
 from .budget.session import GREETING, KEEPALIVES, PLAIN_GREETING, UNSUPPORTED, backend_of
 from .conninfo import checked, ledger_name, parse
 from .errors import PlanError, PoolguardError
+from .listener import Listener, Listeners
 from .rundir import RuntimeDir
 from .settings import Settings
 
@@ -49,6 +50,7 @@ class _Opening:
     arguments. All decisions stand here; the two kinds below do the I/O."""
 
     mode: Literal["sync", "async"]
+    pool: GuardedPool[Any] | AsyncGuardedPool[Any] | None
 
     def __init__(self, name: str, settings: Settings) -> None:
         self.name = name
@@ -72,6 +74,8 @@ class _Opening:
         self._behind_pooler = settings.pooler in ("session", "transaction")
         self._warned_of: int | None = None
         """The smaller share of another process that has been warned of, while it rules."""
+        self._left: dict[str, Any] = {}
+        """What a pool that was given up has counted."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}{' closed' if self.closed else ''}>"
@@ -86,10 +90,34 @@ class _Opening:
         """It is this process' own, and not closed."""
         return self.here and not self.closed
 
-    def _arguments(self) -> dict[str, Any]:
-        """What the pool is made with, but for its ``configure``."""
+    def pool_status(self) -> dict[str, Any]:
+        """What the pool has and has counted, also once it is closed; empty before there is one."""
+        pool = self.pool
+        return self._left if pool is None else pool.status()
+
+    def _listener(self) -> Listener:
+        """Who is told of the pool's events."""
         from .telemetry.spans import SpanListener
 
+        spans = SpanListener(self.settings.spans)
+        if self.settings.metrics == "off":
+            return spans
+        from .telemetry.metrics import MetricListener, UseListener
+
+        durations = UseListener() if self.settings.metrics == "all" else MetricListener()
+        return Listeners([spans, durations])
+
+    def _measure(self) -> None:
+        """There is a pool: have its metrics read from now on."""
+        if self.settings.metrics != "off":
+            from .telemetry.figures import watch
+            from .telemetry.metrics import look
+
+            watch(self)
+            look()
+
+    def _arguments(self) -> dict[str, Any]:
+        """What the pool is made with, but for its ``configure``."""
         s = self.settings
         given = parse(s.dsn, s.source("dsn")) if isinstance(s.dsn, str) else {}
         # Where the budget follows the server's capacity, and nobody has asked it yet, one
@@ -114,7 +142,7 @@ class _Opening:
             "reconnect_timeout": math.inf,
             "num_workers": 1,
             "ledger": self.ledger,
-            "listener": SpanListener(s.spans),
+            "listener": self._listener(),
             "max_connecting": s.max_connecting,
             "refresh_interval": s.refresh_interval,
             "check_timeout": s.check_timeout,
@@ -282,6 +310,7 @@ class SyncOpening(_Opening):
                     self.ledger.close()
                 else:
                     self.pool = pool
+                    self._measure()
                     pool.open()
         except PoolguardError as error:
             self.error = error
@@ -361,6 +390,7 @@ class AsyncOpening(_Opening):
         except BaseException:
             self.ledger.close()
             raise
+        self._measure()
         # In an empty context: the pool's tasks are no part of the trace that is current here.
         self._opened = Context().run(asyncio.ensure_future, self.pool.open())
 
@@ -385,9 +415,11 @@ class AsyncOpening(_Opening):
     def abandon(self) -> None:
         """Let go of a pool whose loop may be gone, where nothing of it can be awaited any more."""
         self.closed = True
-        pool, self.pool = self.pool, None
-        if pool is not None and self.loop.is_closed():
-            pool.abandon()
+        pool = self.pool
+        if pool is not None:
+            if self.loop.is_closed():
+                pool.abandon()
+            self._left, self.pool = pool.status(), None
 
     def _resize_soon(self, bounds: Bounds) -> None:
         def begin() -> None:

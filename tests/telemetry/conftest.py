@@ -1,12 +1,16 @@
-"""The real OpenTelemetry SDK, whose spans stay in memory."""
+"""The real OpenTelemetry SDK, whose spans and metrics stay in memory."""
 
 from __future__ import annotations
 
 import pytest
-from opentelemetry import trace
+from opentelemetry import metrics, trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from .collected import Read, collected
 
 
 @pytest.fixture(scope="session")
@@ -25,3 +29,16 @@ def exported(_exporter: InMemorySpanExporter) -> InMemorySpanExporter:
     """The spans that have ended within this test."""
     _exporter.clear()
     return _exporter
+
+
+@pytest.fixture(scope="session")
+def reader() -> InMemoryMetricReader:
+    reader = InMemoryMetricReader()
+    metrics.set_meter_provider(MeterProvider([reader]))
+    return reader
+
+
+@pytest.fixture
+def read(reader: InMemoryMetricReader) -> Read:
+    """Collects what the process' instruments say now of one pool."""
+    return lambda pool: collected(reader, pool)
