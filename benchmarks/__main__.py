@@ -9,16 +9,18 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from . import ledger, life, pool
+from . import ledger, life, overhead, pool
 
 ALL: Mapping[str, Callable[[], object]] = {
     "ledger": ledger.run,
     "pool": pool.run,
     "life": life.run,
+    "overhead": overhead.run,
 }
 PARTS: Mapping[str, Callable[[], object]] = {
     **{f"pool.{part}": partial(pool.run, part) for part in pool.PARTS},
     **{f"life.{part}": partial(life.run, part) for part in life.PARTS},
+    **{f"overhead.{part}": partial(overhead.run, part) for part in overhead.PARTS},
 }
 
 

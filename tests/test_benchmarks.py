@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from benchmarks import pool
+from benchmarks import overhead, pool
+from benchmarks.overhead.frame import Probe, Stage
+from poolguard.errors import LabError
 
 
 @pytest.mark.long
@@ -15,3 +19,25 @@ def test_every_part_of_the_pools_benchmark_runs(capsys: pytest.CaptureFixture[st
     assert list(tables) == list(pool.PARTS)
     printed = capsys.readouterr().out
     assert all(f"\n{part}: " in printed for part in pool.PARTS)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)  # it starts twenty processes, two of them under callgrind
+def test_every_part_of_the_overheads_benchmark_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    measured = overhead.run(quick=True)
+    tables = measured["parts"]
+    assert isinstance(tables, dict)
+    assert list(tables) == list(overhead.PARTS)
+    printed = capsys.readouterr().out
+    assert all(f"\n{part}: " in printed for part in overhead.PARTS)
+    for door in ("wsgi", "asgi"):
+        assert {"no SDK", "sampled", "own span"} <= {row["who"] for row in tables[door]["rows"]}
+
+
+def test_a_process_that_ends_in_the_middle_of_a_benchmark_is_an_error(tmp_path: Path) -> None:
+    stage = Stage("", tmp_path, quick=True, say=lambda _: None)
+    with (
+        Probe(stage, "wsgi", "no SDK", under=("false",)) as probe,
+        pytest.raises(LabError, match="no SDK"),
+    ):
+        probe.play("ours", 1)
