@@ -9,7 +9,6 @@ Only the standard library is imported: gunicorn.conf.py reads settings before ps
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import os
 import re
@@ -78,6 +77,8 @@ def _unknown(kind: str, names: Iterable[str], known: Mapping[str, str]) -> Itera
     for name in names:
         if name not in known.values():
             plain = name.removeprefix(_PREFIX).lower()
+            import difflib  # for a user's mistake; each boot would pay for it
+
             close = difflib.get_close_matches(_PSYCOPG_NAMES.get(plain, plain), known, n=1)
             every = f"drop it, or choose from {', '.join(known.values())}"
             remedy = f"did you mean {known[close[0]]}?" if close else every

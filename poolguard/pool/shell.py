@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any, Literal
 from weakref import WeakSet
 
@@ -35,20 +34,22 @@ Fate = Literal["joins", "gone", "leaves"] | list[Orphan]
 for others' sake; or it has to ask about these first."""
 
 
-@dataclass(slots=True)
 class Round:
     """The I/O that one look at a pool leads to."""
 
-    openings: list[Opening] = field(default_factory=list)
-    dead: list[Any] = field(default_factory=list)
-    """Idle connections that the server has ended: out of the pool already, to be closed."""
-    surplus: list[Any] = field(default_factory=list)
-    """Idle connections to be closed of the pool's own will: out of it already."""
-    verify: list[tuple[Any, list[Orphan]]] = field(default_factory=list)
-    """Idle connections to be verified, out of the pool for so long, and the slots of the dead that
-    are to be asked about at the same time."""
-    wake: float | None = None
-    """When to look again, by the monotonic clock, if nothing happens before."""
+    __slots__ = ("dead", "openings", "surplus", "verify", "wake")
+
+    def __init__(self) -> None:
+        self.openings: list[Opening] = []
+        self.dead: list[Any] = []
+        """Idle connections that the server has ended: out of the pool already, to be closed."""
+        self.surplus: list[Any] = []
+        """Idle connections to be closed of the pool's own will: out of it already."""
+        self.verify: list[tuple[Any, list[Orphan]]] = []
+        """Idle connections to be verified, out of the pool for so long, and the slots of the dead
+        that are to be asked about at the same time."""
+        self.wake: float | None = None
+        """When to look again, by the monotonic clock, if nothing happens before."""
 
 
 class Shell(Reader):
