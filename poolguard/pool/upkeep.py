@@ -151,6 +151,9 @@ def decide(now: float, s: Snapshot, pace: Pace) -> tuple[list[Action], float | N
         care, wake = _care(now, s, d, pace)
         actions += care
         wakes.append(wake)
+    elif d.lent:
+        # What is lent comes back without a word, and may then be left alone.
+        wakes.append(now + pace.refresh_interval)
 
     fewer, later = _fewer(now, s, d, pace, actions)
     actions += fewer

@@ -97,6 +97,11 @@ def test_an_empty_pool_without_floor_sleeps_until_an_event() -> None:
     assert decide(NOW, pool(), PACE) == ([], None)
 
 
+def test_while_all_are_lent_it_looks_as_often_as_it_verifies() -> None:
+    """One that comes back tells nobody, and may be left alone then."""
+    assert decide(NOW, pool(lent=2), PACE) == ([], NOW + PACE.refresh_interval)
+
+
 def test_while_connecting_fails_it_wakes_for_the_next_probe() -> None:
     assert decide(NOW, pool(floor=3, retry_at=NOW + 0.5), PACE) == ([], NOW + 0.5)
     assert now(pool(floor=3, retry_at=NOW)) == [Open(1, "replace")]
