@@ -8,9 +8,10 @@ request's own context, a connect in an empty one.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, NamedTuple, TypeVar
+
+from .rarely import Failures
 
 __all__ = [
     "AcquireEnded",
@@ -30,8 +31,6 @@ __all__ = [
     "hears_acquires",
     "hears_returns",
 ]
-
-logger = logging.getLogger("poolguard")
 
 Outcome = Literal["acquired", "waited", "created", "timeout", "rejected", "error"]
 """What an acquire was; :mod:`poolguard.pool.outcome` has the rules."""
@@ -138,8 +137,12 @@ class Leak(NamedTuple):
 class Listener:
     """Told of a pool's events. Every method does nothing by default: define those you need.
 
-    The methods are called synchronously and must not block; what they raise is logged and
-    otherwise ignored.
+    The methods are called synchronously and must not block. What they raise is logged, the 1st,
+    2nd, 4th, 8th … time, and otherwise ignored. ``acquire_ended`` and ``returned`` run in the
+    thread or task that acquires or returns, when no lock is held: they delay that one request by
+    what they take. The others run in threads beside the requests, where one that blocks costs a
+    thread each time, and closing the pool all of its time; only where a leak is told of may they
+    run in a request. In an async pool all run on its loop, and one that blocks stops the loop.
     """
 
     def acquire_ended(self, event: AcquireEnded, /) -> None: ...
@@ -162,6 +165,7 @@ class Listeners(Listener):
 
     def __init__(self, listeners: Iterable[Listener] = ()) -> None:
         self._listeners = tuple(listeners)
+        self._failures = Failures()
 
     def __repr__(self) -> str:
         return f"<Listeners {list(self._listeners)!r}>"
@@ -171,31 +175,38 @@ class Listeners(Listener):
 
     def acquire_ended(self, event: AcquireEnded, /) -> None:
         for listener in self._listeners:
-            _tell(listener.acquire_ended, event)
+            self._tell(listener.acquire_ended, event)
 
     def returned(self, event: Returned, /) -> None:
         for listener in self._listeners:
-            _tell(listener.returned, event)
+            self._tell(listener.returned, event)
 
     def connected(self, event: Connected, /) -> None:
         for listener in self._listeners:
-            _tell(listener.connected, event)
+            self._tell(listener.connected, event)
 
     def connect_failed(self, event: ConnectFailed, /) -> None:
         for listener in self._listeners:
-            _tell(listener.connect_failed, event)
+            self._tell(listener.connect_failed, event)
 
     def closed(self, event: Closed, /) -> None:
         for listener in self._listeners:
-            _tell(listener.closed, event)
+            self._tell(listener.closed, event)
 
     def warmed(self, event: Warmed, /) -> None:
         for listener in self._listeners:
-            _tell(listener.warmed, event)
+            self._tell(listener.warmed, event)
 
     def leak(self, event: Leak, /) -> None:
         for listener in self._listeners:
-            _tell(listener.leak, event)
+            self._tell(listener.leak, event)
+
+    def _tell(self, method: Callable[[E], None], event: E) -> None:
+        try:
+            method(event)
+        except Exception:  # noqa: BLE001 - logged
+            where = (method, type(event))  # one method may serve for several
+            self._failures.log(where, "a listener failed on %r; the pool goes on", event)
 
 
 def hears_acquires(listener: Listener) -> bool:
@@ -214,10 +225,3 @@ def hears_returns(listener: Listener) -> bool:
 
 def _defines(method: Callable[..., None], default: Callable[..., None]) -> bool:
     return getattr(method, "__func__", None) is not default
-
-
-def _tell(method: Callable[[E], None], event: E) -> None:
-    try:
-        method(event)
-    except Exception:
-        logger.exception("a listener failed on %r; the pool goes on", event)

@@ -131,7 +131,11 @@ class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
                 if explained is error:
                     raise
                 raise explained from None
-        self._lend(conn, began, borrower)
+        try:
+            self._lend(conn, began, borrower)
+        except BaseException:  # what ends the process, or a timeout of gevent's, in a listener
+            await self.putconn(conn)
+            raise
         return conn
 
     async def open(self, wait: bool = False, timeout: float = 30.0) -> None:

@@ -136,6 +136,11 @@ class Books:
         self._news.append(partial(log_leak, leak))
         self._news.append(partial(self.listener.leak, leak))
 
+    @property
+    def has_news(self) -> bool:
+        """There is something to :meth:`tell`."""
+        return bool(self._news)
+
     def tell(self) -> None:
         """Tell the listeners what happened since the last call. Not to be called under a lock."""
         while self._news:

@@ -18,6 +18,7 @@ import psycopg_pool
 from ..borrower import Borrower
 from ..clock import now as clock
 from ..listener import Leak, LeakKind, Returned
+from ..rarely import is_said
 from .seat import Seat
 
 __all__ = ["Hold", "Holds", "log_leak"]
@@ -105,7 +106,7 @@ class Holds:
         for loan in [*borrower.loans]:
             if isinstance(loan, Hold) and loan.of(self):
                 times = self._count("nested")
-                stack = here() if _is_said(times) else ()
+                stack = here() if is_said(times) else ()
                 self._report("nested", loan, clock(), stack, times)
                 self._tell()
                 return
@@ -205,7 +206,7 @@ _SAID: dict[LeakKind, str] = {
 def log_leak(leak: Leak) -> None:
     """Say it; what may happen with every request is said at the 1st, 2nd, 4th, 8th … time."""
     often = leak.kind in ("nested", "unreturned", "collected")
-    if often and not _is_said(leak.times):
+    if often and not is_said(leak.times):
         return
     text = _SAID[leak.kind].format(by=leak.borrower or "somebody", pool=leak.pool, held=leak.held)
     if often and leak.times > 1:
@@ -216,10 +217,6 @@ def log_leak(leak: Leak) -> None:
     elif leak.kind in ("unreturned", "collected"):
         text += ". Set leak_after to be told where it was taken"
     logger.warning("poolguard: %s", text)
-
-
-def _is_said(times: int) -> bool:
-    return not times & (times - 1)
 
 
 def here() -> tuple[str, ...]:

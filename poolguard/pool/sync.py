@@ -144,7 +144,11 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
                 if explained is error:
                     raise
                 raise explained from None
-        self._lend(conn, began, borrower)
+        try:
+            self._lend(conn, began, borrower)
+        except BaseException:  # what ends the process, or a timeout of gevent's, in a listener
+            self.putconn(conn)
+            raise
         return conn
 
     def open(self, wait: bool = False, timeout: float = 30.0) -> None:
@@ -279,8 +283,16 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
             self._discard(conn)
         for conn, ask in todo.verify:
             self._begin_verifying(conn, ask)
-        self._books.tell()
+        self._tell_beside()
         return todo.wake
+
+    def _tell_beside(self) -> None:
+        """Have the listeners told in another thread: the upkeep must go on where one blocks."""
+        if self._books.has_news:
+            try:
+                self._in_thread("tell", self._books.tell)
+            except RuntimeError:  # the process may have no more threads
+                self._books.tell()
 
     def _begin_verifying(self, conn: CT, ask: Sequence[Orphan]) -> None:
         try:
@@ -308,15 +320,15 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
         with self._counting:
             self._books.connected(seat, opening.reason, place_of(conn))
         self._put(conn)
+        self._watch.ring()  # before a listener can block
         self._books.tell()
-        self._watch.ring()
 
     def _not_opened(self, opening: Opening, error: Exception) -> None:
         with self._counting:
             give_up = self._books.connect_failed(opening.seat, opening.reason, error)
             self._resized_by(-1)
+        self._watch.ring()  # before a listener can block
         self._books.tell()
-        self._watch.ring()
         if give_up:
             try:
                 self.reconnect_failed()
