@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ..borrower import CURRENT, Borrower
 from ..pool.outcome import worst
+from ..rarely import Failures
 from .api import api
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from ..listener import AcquireEnded, Outcome
 
 __all__ = ["CURRENT", "Request", "fail", "local_span"]
+
+_failures = Failures()
 
 
 def local_span() -> Span | None:
@@ -134,14 +137,15 @@ class Request(Borrower):
             return span
         if self._ended:  # a task that outlives its request: nobody would end a span begun now
             return None
-        self._own = True
-        return otel.tracer.start_span(
+        span = otel.tracer.start_span(
             self._method,
             context=otel.propagate.extract(self._headers, otel.context.get_current()),
             kind=otel.trace.SpanKind.SERVER,
             attributes={"http.request.method": self._method, "url.path": self._path},
             start_time=self._began,
         )
+        self._own = True  # only now: where that raises, the next acquire may find a span of others
+        return span
 
     def end(self, status: int | None, error: BaseException | None = None) -> None:
         """The response is complete, or the application has failed. Only the first call counts."""
@@ -149,14 +153,20 @@ class Request(Borrower):
         with self._lock:
             span = self._span if self._own and not self._ended else None
             self._ended = True
-        if span is None:
-            return
-        if span.is_recording():
-            failed = status is not None and status >= 500
-            if status is not None:
-                span.set_attribute("http.response.status_code", status)
-            if error is not None or failed:
-                reason = str(status) if error is None else type(error).__qualname__
-                span.set_attribute("error.type", reason)
-                fail(span)
-        span.end()
+        if span is not None:
+            try:
+                _end(span, status, error)
+            except Exception:  # noqa: BLE001 - a span processor's; logged, and no request's matter
+                _failures.log("end", "a request's span could not be ended; the request goes on")
+
+
+def _end(span: Span, status: int | None, error: BaseException | None) -> None:
+    if span.is_recording():
+        failed = status is not None and status >= 500
+        if status is not None:
+            span.set_attribute("http.response.status_code", status)
+        if error is not None or failed:
+            reason = str(status) if error is None else type(error).__qualname__
+            span.set_attribute("error.type", reason)
+            fail(span)
+    span.end()
