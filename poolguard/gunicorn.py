@@ -62,7 +62,7 @@ BOOT_ERROR = 3
 LONGEST_LIFESPAN = 25.0
 """Seconds. gunicorn's own asgi worker gives the lifespan 30 (asgi/lifespan.py), the application's
 startup included, and then serves without, and so without its pools."""
-POLL = 0.01
+POLL = 0.002
 """Seconds between two looks at whether the pool is warm, or the worker was told to stop."""
 BOOT_INTERVAL = 0.0002
 """Seconds after which, during the boot, a thread gives the interpreter's lock to one that waits."""

@@ -12,11 +12,11 @@ from typing import Any
 
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
-import poolguard
-import poolguard.asgi
-import poolguard.wsgi
-
 GUARDED = os.environ["BENCH_GUARDED"] == "1"
+if GUARDED:
+    import poolguard
+    import poolguard.asgi
+    import poolguard.wsgi
 SIZE = int(os.environ["BENCH_FLOOR"])
 DSN = os.environ["DATABASE_URL"]
 
