@@ -61,9 +61,14 @@ def tell_at_patch(worker: Any, path: str) -> None:
 
 
 def post_fork(server: Any, worker: Any) -> None:
-    """Set tracing up, in the worker, each span written as it ends."""
+    """Set telemetry up, in the worker: each span written as it ends, or all sent as OTLP."""
     if "TEST_TELL_AT_PATCH" in os.environ:
         tell_at_patch(worker, os.environ["TEST_TELL_AT_PATCH"])
+    if "TEST_OTLP" in os.environ:
+        from tests.telemetry.otlp import set_up
+
+        set_up(os.environ["TEST_OTLP"])
+        return
     from opentelemetry import trace
     from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
     from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
