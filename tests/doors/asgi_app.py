@@ -117,6 +117,10 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         names = sorted(task.get_name() for task in asyncio.all_tasks())
         left = [name for name in names if name.startswith("default-")]
         print("tasks left:", *left or ["none"], flush=True)
+        if "TEST_SHUTS_DOWN" in os.environ:  # uvicorn's worker ends by the signal that stopped it
+            from ..telemetry.otlp import shut_down
+
+            shut_down()
 
 
 if "TEST_INSTRUMENTED" in os.environ:

@@ -28,3 +28,10 @@ def set_up(url: str) -> None:
         OTLPMetricExporter(f"{url}/v1/metrics"), export_interval_millis=EXPORT_INTERVAL_MS
     )
     metrics.set_meter_provider(MeterProvider([reader], resource=resource))
+
+
+def shut_down() -> None:
+    """Report for the last time, where no handler of the interpreter's exit will."""
+    for provider in (metrics.get_meter_provider(), trace.get_tracer_provider()):
+        assert isinstance(provider, MeterProvider | TracerProvider)
+        provider.shutdown()

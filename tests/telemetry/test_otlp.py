@@ -12,7 +12,7 @@ import pytest
 from poolguard.telemetry.metrics import INSTRUMENTS
 
 from ..doors.conftest import Serve, janitor, serve
-from ..doors.server import ASGI, SYNC, Door, Server
+from ..doors.server import ASGI, SYNC, UVICORN, Door, Server
 from ..support import until
 from .receiver import POOL, Export, Receiver, Series, attributes_of, receiving
 
@@ -42,6 +42,15 @@ KINDS = {
 def receiver() -> Iterator[Receiver]:
     with receiving() as receiver:
         yield receiver
+
+
+def start(door: Door, dsn: str, serve: Serve, receiver: Receiver) -> Server:
+    """Once its workers are warm, and have said so."""
+    ends = {"TEST_SHUTS_DOWN": "yes"} if door is UVICORN else {}
+    server = serve(door, dsn, TEST_OTLP=receiver.url, **SETTINGS, **ends)
+    until(lambda: len(receiver.exports) == WORKERS, within=40)
+    until(lambda: all(map(is_warm, receiver.last())), within=20)
+    return server
 
 
 def load(server: Server) -> None:
@@ -79,15 +88,13 @@ def has_ended(export: Export) -> bool:
     return export.numbers.get((f"{DB}max", "")) == 0
 
 
-@pytest.mark.parametrize("door", [SYNC, ASGI], ids=str)
+@pytest.mark.parametrize("door", [SYNC, ASGI, UVICORN], ids=str)
 def test_what_arrives_is_what_the_load_did(
     door: Door, dsn: str, serve: Serve, receiver: Receiver
 ) -> None:
-    server = serve(door, dsn, TEST_OTLP=receiver.url, **SETTINGS)
-    until(lambda: len(receiver.exports) == WORKERS, within=40)
-    until(lambda: all(map(is_warm, receiver.last())), within=20)
+    server = start(door, dsn, serve, receiver)
     load(server)
-    until(lambda: len(receiver.exports) == WORKERS and all(map(is_warm, receiver.last())))
+    until(lambda: all(map(is_warm, receiver.last())))  # nothing is in use any more
     for export in receiver.last():
         assert_levels(export)
     assert server.stop()[0] == 0
@@ -150,15 +157,13 @@ def assert_spans_agree(receiver: Receiver) -> None:
     assert exemplars <= waits.keys(), "each leads to the trace of a request that waited"
 
 
-@pytest.mark.parametrize("door", [SYNC, ASGI], ids=str)
+@pytest.mark.parametrize("door", [SYNC, ASGI, UVICORN], ids=str)
 def test_a_reload_loses_no_count_and_begins_anew(
     door: Door, dsn: str, serve: Serve, receiver: Receiver
 ) -> None:
     """The old workers' last export is complete; the new ones are other instances, which count
     from 0."""
-    server = serve(door, dsn, TEST_OTLP=receiver.url, **SETTINGS)
-    until(lambda: len(receiver.exports) == WORKERS, within=40)
-    until(lambda: all(map(is_warm, receiver.last())), within=20)
+    server = start(door, dsn, serve, receiver)
     old = [*receiver.exports]
     load(server)
     server.process.send_signal(signal.SIGHUP)
