@@ -314,7 +314,7 @@ class Guard:
     def _look_for_metrics(self, wait: float = 0.0) -> None:
         """Whoever sets a provider of metrics up may do so after the guard was opened."""
         if self.settings.metrics != "off":
-            from .telemetry.metrics import look
+            from .telemetry.durations import look
 
             look(wait)
 

@@ -102,7 +102,7 @@ class _Opening:
         spans = SpanListener(self.settings.spans)
         if self.settings.metrics == "off":
             return spans
-        from .telemetry.metrics import MetricListener, UseListener
+        from .telemetry.durations import MetricListener, UseListener
 
         durations = UseListener() if self.settings.metrics == "all" else MetricListener()
         return Listeners([spans, durations])
@@ -110,8 +110,8 @@ class _Opening:
     def _measure(self) -> None:
         """There is a pool: have its metrics read from now on."""
         if self.settings.metrics != "off":
+            from .telemetry.durations import look
             from .telemetry.figures import watch
-            from .telemetry.metrics import look
 
             watch(self)
             look()

@@ -5,15 +5,32 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol, get_args
+from typing import TYPE_CHECKING, get_args
 
 from ..listener import CloseReason, CreateReason, Outcome
 
 if TYPE_CHECKING:
+    from typing import Any, Protocol
+
     from ..budget.ledger import Ledger
     from ..budget.plan import Plan
 
-__all__ = ["COUNTERS", "Figures", "Measured", "figures", "forget", "watch"]
+    class Measured(Protocol):
+        """One opening of a guard."""
+
+        name: str
+        plan: Plan | None
+        ledger: Ledger
+
+        @property
+        def alive(self) -> bool:
+            """It was not closed."""
+
+        def pool_status(self) -> Mapping[str, Any]:
+            """What its pool says of itself, also once it is closed; empty before there is one."""
+
+
+__all__ = ["COUNTERS", "Figures", "figures", "forget", "watch"]
 
 logger = logging.getLogger("poolguard")
 
@@ -27,21 +44,6 @@ CLOSED = "poolguard.connections.closed"
 TIMEOUTS = "db.client.connection.timeouts"
 COUNTERS = (ACQUIRES, CREATED, CLOSED, TIMEOUTS)
 """What only ever grows, and goes on from where it was when a guard is opened again."""
-
-
-class Measured(Protocol):
-    """One opening of a guard."""
-
-    name: str
-    plan: Plan | None
-    ledger: Ledger
-
-    @property
-    def alive(self) -> bool:
-        """It was not closed."""
-
-    def pool_status(self) -> Mapping[str, Any]:
-        """What its pool says of itself, also once it is closed; empty before there is one."""
 
 
 class _Past:
@@ -74,7 +76,7 @@ class _Past:
 
 
 _pools: dict[str, _Past] = {}
-_lock = threading.Lock()
+_lock = threading.RLock()
 _failed = False
 
 
@@ -102,7 +104,7 @@ def figures() -> dict[str, Figures]:
 def forget() -> None:
     """In a forked child: the pools are the parent's, and so is whoever holds the lock."""
     global _lock  # noqa: PLW0603
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     _pools.clear()
 
 

@@ -53,6 +53,7 @@ def collected(reader: InMemoryMetricReader, pool: str) -> Collected:
     metrics: dict[str, Metric] = {}
     points: dict[str, dict[str, Point]] = {}
     for metric in ours(reader):
+        assert metric.name not in metrics, f"{metric.name} is reported twice"
         for point in metric.data.data_points:
             attributes: dict[str, Any] = dict(point.attributes or {})
             if attributes.pop(POOL_NAME) == pool:

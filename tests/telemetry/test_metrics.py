@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider, UpDownCounter
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader
 from opentelemetry.semconv._incubating.metrics import db_metrics
 
 from poolguard import Guard, __version__, clock
 from poolguard.pool.books import Books
 from poolguard.pool.errors import PoolTimeout, TooManyRequests
 from poolguard.telemetry import figures as figures_module
-from poolguard.telemetry.metrics import BUCKETS, INSTRUMENTS, POOL_NAME, _recorder, look
+from poolguard.telemetry.durations import _recorder, look
+from poolguard.telemetry.metrics import BUCKETS, INSTRUMENTS, POOL_NAME
 
 from ..support import until
 from .collected import Read, kind_of
@@ -37,6 +38,17 @@ def opened(dsn: str, name: str, **settings: Any) -> Guard:
     guard = Guard(dsn, name=name, **{"budget": 2, "floor": 1} | settings)
     assert guard.open(wait=10)
     return guard
+
+
+def timed(read: Read, name: str, histogram: str, times: int) -> HistogramDataPoint:
+    """Once it has recorded so often: who opens a connection hands it over first, then tells."""
+
+    def is_there() -> bool:
+        points = read(name).points.get(histogram, {})
+        return any(getattr(point, "count", 0) == times for point in points.values())
+
+    until(is_there)
+    return read(name).histogram(histogram)
 
 
 # -- what they are called ----------------------------------------------------------------------
@@ -63,6 +75,7 @@ def test_each_instrument_reaches_a_reader_as_it_is_described(
     guard = opened(dsn, name, metrics="all")
     with lent(guard):
         use(guard)  # has a second one opened
+    timed(read, name, f"{DB}create_time", 2)
     found = read(name)
     for each in INSTRUMENTS:
         metric = found.metrics[each.name]
@@ -76,7 +89,7 @@ def test_each_instrument_reaches_a_reader_as_it_is_described(
 
 def test_buckets_suit_seconds(dsn: str, name: str, read: Read) -> None:
     opened(dsn, name)
-    assert tuple(read(name).histogram(f"{DB}create_time").explicit_bounds) == BUCKETS
+    assert tuple(timed(read, name, f"{DB}create_time", 1).explicit_bounds) == BUCKETS
 
 
 def test_the_scope_says_who_and_which_version(
@@ -185,8 +198,7 @@ def test_connects_are_timed(slow_dsn: str, name: str, read: Read) -> None:
     guard = opened(slow_dsn, name)
     with lent(guard):
         use(guard)
-    found = read(name).histogram(f"{DB}create_time")
-    assert found.count == 2
+    found = timed(read, name, f"{DB}create_time", 2)
     assert 0.1 <= found.min <= found.max <= found.sum < 5
 
 
@@ -218,8 +230,6 @@ def test_a_wait_has_an_exemplar_of_its_request(slow_dsn: str, name: str, read: R
     [exemplar] = read(name).histogram(f"{DB}wait_time").exemplars
     assert exemplar.trace_id == span.get_span_context().trace_id
     assert exemplar.span_id == span.get_span_context().span_id
-    for connect in read(name).histogram(f"{DB}create_time").exemplars:
-        raise AssertionError(f"a connect is part of no trace: {connect}")
 
 
 def test_use_is_timed_where_it_is_asked_for(dsn: str, name: str, read: Read) -> None:

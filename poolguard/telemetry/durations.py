@@ -1,0 +1,176 @@
+"""How long connects took, acquires waited and connections were lent: to OpenTelemetry's histograms.
+
+Those are made once the process has a MeterProvider, whenever somebody sets it: until then the first
+durations are kept, those of the warm-up above all. Without a provider nothing is imported.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from collections import deque
+from contextlib import suppress
+from contextvars import Context
+from typing import TYPE_CHECKING
+
+from ..listener import AcquireEnded, Connected, Listener, Returned
+from .figures import forget
+
+if TYPE_CHECKING:
+    from opentelemetry.metrics import MeterProvider
+
+    from .metrics import Made
+
+__all__ = [
+    "CREATE_TIME",
+    "POOL_NAME",
+    "USE_TIME",
+    "WAIT_TIME",
+    "MetricListener",
+    "UseListener",
+    "look",
+]
+
+logger = logging.getLogger("poolguard")
+
+KEPT = 500
+"""Durations kept while there is no provider."""
+
+POOL_NAME = "db.client.connection.pool.name"
+"""The attribute that all metrics have."""
+
+CREATE_TIME = "db.client.connection.create_time"
+WAIT_TIME = "db.client.connection.wait_time"
+USE_TIME = "db.client.connection.use_time"
+
+
+class _Recorder:
+    """Where durations go: to the histograms, or to a shelf until there are any."""
+
+    def __init__(self) -> None:
+        self._made: Made | None = None
+        self._refused: MeterProvider | None = None
+        """One for which they could not be made."""
+        self._failed = False
+        self._kept: deque[tuple[str, float, str]] = deque()
+        # Reentrant: a signal's handler may close a guard, which looks, while the thread that it
+        # interrupts looks as well.
+        self._lock = threading.RLock()
+        self._making: threading.Thread | None = None
+
+    def record(self, name: str, seconds: float, pool: str) -> None:
+        made = self._made
+        if made is not None:
+            made.histograms[name].record(seconds, {POOL_NAME: pool})
+            return
+        if len(self._kept) < KEPT:
+            self._kept.append((name, seconds, pool))
+        self.look()
+
+    def look(self, wait: float = 0.0) -> None:
+        if "opentelemetry.metrics" not in sys.modules:
+            return
+        with self._lock:
+            if self._making is None and (provider := self._new_provider()) is not None:
+                thread = threading.Thread(
+                    target=Context().run,  # what is recorded now is no part of the trace at hand
+                    args=(self._make, provider),
+                    name="poolguard-metrics",
+                    daemon=True,
+                )
+                self._making = thread
+                try:
+                    thread.start()
+                except RuntimeError:  # the process may have no more threads: later, then
+                    self._making = None
+            making = self._making
+        if making is None:
+            self._unpack()  # what was kept while they were being made
+        elif wait > 0:
+            making.join(wait)
+
+    def _new_provider(self) -> MeterProvider | None:
+        """The process' provider, if its instruments are yet to be made."""
+        from opentelemetry.metrics import get_meter_provider  # waits for who is importing it
+
+        try:
+            provider = get_meter_provider()
+        except Exception as error:  # noqa: BLE001 - the environment may name one that fails to load
+            if not self._failed:
+                logger.warning("poolguard's metrics are not recorded: %r", error)
+            self._failed = True
+            return None
+        if type(provider).__name__ == "_ProxyMeterProvider":  # until another one is set
+            return None
+        known = (self._made and self._made.provider, self._refused)
+        return None if any(provider is each for each in known) else provider
+
+    def _make(self, provider: MeterProvider) -> None:
+        try:
+            from .metrics import Made
+
+            self._made = Made(provider)
+            self._unpack()
+        except Exception:
+            self._refused = provider
+            logger.exception("poolguard's metrics could not be set up: they are not recorded")
+        finally:
+            self._making = None
+
+    def _unpack(self) -> None:
+        while self._made is not None and self._kept:
+            try:
+                name, seconds, pool = self._kept.popleft()
+            except IndexError:
+                return  # another thread does the rest
+            with suppress(Exception):  # what fails now fails at each event as well, and is logged
+                self._made.histograms[name].record(seconds, {POOL_NAME: pool})
+
+    def forget(self) -> None:
+        """In a forked child: the durations are the parent's, and its provider may be another."""
+        self._made, self._making = None, None
+        self._kept.clear()
+        self._lock = threading.RLock()
+
+
+_recorder = _Recorder()
+
+
+def look(wait: float = 0.0) -> None:
+    """Have the instruments made if the process has a provider by now.
+
+    That is done in a thread of its own, for which this waits at most *wait* seconds: it must wait
+    for a collection that is under way, and one that was so at a fork does not end in the child.
+    """
+    _recorder.look(wait)
+
+
+class MetricListener(Listener):
+    """Records how long connects took, and acquires that had to wait."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+    def acquire_ended(self, event: AcquireEnded, /) -> None:
+        if event.outcome in ("waited", "created"):
+            _recorder.record(WAIT_TIME, event.ended - event.began, event.pool)
+
+    def connected(self, event: Connected, /) -> None:
+        _recorder.record(CREATE_TIME, event.ended - event.began, event.pool)
+
+
+class UseListener(MetricListener):
+    """Records how long connections are lent as well: one record more for each acquire."""
+
+    def returned(self, event: Returned, /) -> None:
+        _recorder.record(USE_TIME, event.ended - event.began, event.pool)
+
+
+def _after_fork_in_child() -> None:
+    forget()
+    _recorder.forget()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
