@@ -22,7 +22,7 @@ from collections.abc import (
 )
 from contextlib import asynccontextmanager, contextmanager
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import overload, registry
 from .borrower import CURRENT
@@ -31,6 +31,9 @@ from .guards import Guard
 from .guards import guard as guard_of
 from .leaving import leave_when_told
 from .readiness import Readiness, readiness
+
+if TYPE_CHECKING:
+    from .telemetry.http import Attributes
 
 __all__ = ["PoolGuardMiddleware", "lifespan"]
 
@@ -104,7 +107,10 @@ class PoolGuardMiddleware:
         ):
             return await _tell(answer, scope, send)
         # The handshake of a websocket is a GET.
-        request = Request(scope.get("method", "GET"), scope.get("path", ""), _Headers(scope))
+        headers = _Headers(scope)
+        request = Request(
+            scope.get("method", "GET"), scope.get("path", ""), headers, headers.described
+        )
         status: int | None = None
 
         async def send_and_see(message: Message) -> None:
@@ -113,6 +119,8 @@ class PoolGuardMiddleware:
                 if message.get("status") == 500 and request.retry_after:
                     message = _unavailable(message, request.retry_after)
                 status = message.get("status")
+            elif scope["type"] == "websocket":
+                status = _of_handshake(message, status)
             await send(message)
 
         token = CURRENT.set(request)
@@ -132,6 +140,17 @@ class PoolGuardMiddleware:
             CURRENT.reset(token)
         request.end(status)
         return returned
+
+
+def _of_handshake(message: Message, status: int | None) -> int | None:
+    """The HTTP status of a websocket's handshake."""
+    if message["type"] == "websocket.http.response.start":  # it is denied, with a response
+        return message.get("status")
+    if status is None and message["type"] == "websocket.accept":
+        return 101
+    if status is None and message["type"] == "websocket.close":
+        return 403
+    return status
 
 
 async def _tell(answer: Readiness, scope: Scope, send: Send) -> None:
@@ -161,6 +180,7 @@ class _Headers(Mapping[str, str]):
     """A request's headers by name, read when a span of our own asks for the trace it continues."""
 
     def __init__(self, scope: Scope) -> None:
+        self._scope = scope
         self._headers: Iterable[tuple[bytes, bytes]] = scope.get("headers", ())
 
     def __getitem__(self, name: str) -> str:
@@ -175,6 +195,12 @@ class _Headers(Mapping[str, str]):
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
+
+    def described(self) -> Attributes:
+        """What such a span says of the request."""
+        from .telemetry.http import of_asgi
+
+        return of_asgi(self._scope, self)
 
 
 def _guards(given: Guard | None) -> list[Guard]:

@@ -20,6 +20,7 @@ from .readiness import readiness
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
+    from .telemetry.http import Attributes
     from .telemetry.request import Request
 
 __all__ = ["PoolGuardMiddleware"]
@@ -60,8 +61,12 @@ class PoolGuardMiddleware:
         if answer := readiness(environ.get("REQUEST_METHOD", "GET"), environ.get("PATH_INFO", "")):
             start_response(answer.line, answer.headers)
             return [b"" if environ.get("REQUEST_METHOD") == "HEAD" else answer.body]
+        headers = _Headers(environ)
         request = Request(
-            environ.get("REQUEST_METHOD", "GET"), environ.get("PATH_INFO", ""), _Headers(environ)
+            environ.get("REQUEST_METHOD", "GET"),
+            environ.get("PATH_INFO", ""),
+            headers,
+            headers.described,
         )
         visit = _Visit(request, start_response)
         try:
@@ -111,6 +116,12 @@ class _Headers(Mapping[str, str]):
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
+
+    def described(self) -> Attributes:
+        """What such a span says of the request."""
+        from .telemetry.http import of_wsgi
+
+        return of_wsgi(self._environ)
 
 
 class _Visit:

@@ -8,7 +8,7 @@ through to the span at each acquire, since a server span may end before the appl
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import time_ns
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
     from ..listener import AcquireEnded, Outcome
+    from .http import Attributes
 
 __all__ = ["CURRENT", "Request", "fail", "local_span"]
 
@@ -53,10 +54,12 @@ class Request(Borrower):
     :param method: the HTTP method, for a span of our own.
     :param path: the path, for the same.
     :param headers: in lower case, for the trace that a span of our own continues.
+    :param describe: gives further attributes for a span of our own.
     """
 
     __slots__ = (
         "_began",
+        "_describe",
         "_ended",
         "_headers",
         "_lock",
@@ -71,12 +74,19 @@ class Request(Borrower):
         "waited",
     )
 
-    def __init__(self, method: str, path: str, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        describe: Callable[[], Attributes] = dict,
+    ) -> None:
         super().__init__()
         self._began = time_ns()
         self._method = method
         self._path = path
         self._headers = headers
+        self._describe = describe
         self._own = False
         self._ended = False
         self._lock = threading.Lock()
@@ -137,11 +147,14 @@ class Request(Borrower):
             return span
         if self._ended:  # a task that outlives its request: nobody would end a span begun now
             return None
+        from .http import method_of, span_name
+
+        attributes = {**method_of(self._method), "url.path": self._path, **self._describe()}
         span = otel.tracer.start_span(
-            self._method,
+            span_name(attributes),
             context=otel.propagate.extract(self._headers, otel.context.get_current()),
             kind=otel.trace.SpanKind.SERVER,
-            attributes={"http.request.method": self._method, "url.path": self._path},
+            attributes=attributes,
             start_time=self._began,
         )
         self._own = True  # only now: where that raises, the next acquire may find a span of others
