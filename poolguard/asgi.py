@@ -87,7 +87,7 @@ class PoolGuardMiddleware:
         return await self.app(scope, receive, send)
 
     async def _request(self, scope: Scope, receive: Receive, send: Send) -> Any:
-        from .telemetry.request import Request
+        from .telemetry.request import Request, ongoing
 
         loop = asyncio.get_running_loop()
         for guard in _guards(self._guard):
@@ -106,6 +106,8 @@ class PoolGuardMiddleware:
             answer := readiness(scope.get("method", "GET"), scope.get("path", ""))
         ):
             return await _tell(answer, scope, send)
+        if ongoing():
+            return await self.app(scope, receive, send)
         # The handshake of a websocket is a GET.
         headers = _Headers(scope)
         request = Request(
@@ -119,6 +121,9 @@ class PoolGuardMiddleware:
                 if message.get("status") == 500 and request.retry_after:
                     message = _unavailable(message, request.retry_after)
                 status = message.get("status")
+                request.glance()
+            elif message["type"] == "http.response.body":
+                request.answered = not message.get("more_body")
             elif scope["type"] == "websocket":
                 status = _of_handshake(message, status)
             await send(message)

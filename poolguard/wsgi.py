@@ -45,7 +45,7 @@ class PoolGuardMiddleware:
         return f"<PoolGuardMiddleware guard={self._guard!r} app={self.app!r}>"
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        from .telemetry.request import Request
+        from .telemetry.request import Request, ongoing
 
         for guard in _guards(self._guard):
             if guard not in self._opened:
@@ -61,12 +61,16 @@ class PoolGuardMiddleware:
         if answer := readiness(environ.get("REQUEST_METHOD", "GET"), environ.get("PATH_INFO", "")):
             start_response(answer.line, answer.headers)
             return [b"" if environ.get("REQUEST_METHOD") == "HEAD" else answer.body]
+        source = environ.get("wsgi.input")
+        if ongoing(source):
+            return self.app(environ, start_response)
         headers = _Headers(environ)
         request = Request(
             environ.get("REQUEST_METHOD", "GET"),
             environ.get("PATH_INFO", ""),
             headers,
             headers.described,
+            source,
         )
         visit = _Visit(request, start_response)
         try:
@@ -144,6 +148,7 @@ class _Visit:
         write = self._start_response(line, headers, *rest, **named)
         code = str(line)[:3]
         self._status = int(code) if code.isdecimal() else None
+        self._request.glance()
         return write
 
     def refused(self, error: BaseException) -> bytes | None:

@@ -9,21 +9,31 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from time import time_ns
 from typing import TYPE_CHECKING
+from weakref import ref
 
 from ..borrower import CURRENT, Borrower
 from ..pool.outcome import worst
 from ..rarely import Failures
 from .api import api
+from .providers import watch
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
     from ..listener import AcquireEnded, Outcome
+    from .api import Api
     from .http import Attributes
 
-__all__ = ["CURRENT", "Request", "fail", "local_span"]
+__all__ = ["CURRENT", "SERVING", "Request", "fail", "local_span", "ongoing"]
+
+DEFERRED_AT_MOST = 100
+"""Spans of acquires that wait for the span of their request."""
+
+SERVING: ContextVar[ref[Span] | None] = ContextVar("poolguard_serving", default=None)
+"""The server span that this context has begun last, whether it still lasts or not."""
 
 _failures = Failures()
 
@@ -41,6 +51,45 @@ def local_span() -> Span | None:
     return span if known.is_valid and not known.is_remote else None
 
 
+def _span_at_entry() -> Span | None:
+    otel = api()
+    if otel is None:
+        return None
+    watch(otel)
+    span = local_span()
+    if span is None:
+        return None
+    if span.is_recording():
+        return _server_of(span)
+    # One that is sampled and records no more has ended, and is not this request's: asyncio leaks
+    # a request's context into the next one of its connection (python/cpython#140947).
+    return None if span.get_span_context().trace_flags.sampled else span
+
+
+def _server_of(span: Span) -> Span:
+    """The server span that *span* lies in, where our processor has seen it; else *span*."""
+    seen = SERVING.get()
+    server = None if seen is None else seen()
+    if server is None or server is span or not server.is_recording():
+        return span
+    same = server.get_span_context().trace_id == span.get_span_context().trace_id
+    return server if same else span
+
+
+def ongoing(source: object = None) -> bool:
+    """Whether a middleware of ours further out records this very request.
+
+    Then one further in, of an application that is mounted in the other, has nothing to record: a
+    request's acquires are counted once, for the one span that it has.
+
+    :param source: see :class:`Request`.
+    """
+    outer = CURRENT.get()
+    if not isinstance(outer, Request) or outer.over or outer.answered:
+        return False
+    return outer.source is None or outer.source is source
+
+
 def fail(span: Span) -> None:
     """Mark *span* as failed."""
     from opentelemetry.trace import Status, StatusCode
@@ -55,21 +104,25 @@ class Request(Borrower):
     :param path: the path, for the same.
     :param headers: in lower case, for the trace that a span of our own continues.
     :param describe: gives further attributes for a span of our own.
+    :param source: tells this request from others whose server runs them in the same context, as
+        WSGI's may; None where the server gives each request a context.
     """
 
     __slots__ = (
         "_began",
+        "_deferred",
         "_describe",
         "_ended",
         "_headers",
         "_lock",
         "_method",
-        "_own",
         "_path",
         "_span",
         "acquires",
+        "answered",
         "created",
         "outcome",
+        "source",
         "wait_time",
         "waited",
     )
@@ -80,6 +133,7 @@ class Request(Borrower):
         path: str,
         headers: Mapping[str, str],
         describe: Callable[[], Attributes] = dict,
+        source: object = None,
     ) -> None:
         super().__init__()
         self._began = time_ns()
@@ -87,10 +141,14 @@ class Request(Borrower):
         self._path = path
         self._headers = headers
         self._describe = describe
-        self._own = False
+        self.source = source
+        self.answered = False
+        """The response is complete: what begins in this context now may be another request, since
+        some servers begin the next one of a connection from within this one's last ``send``."""
         self._ended = False
+        self._deferred: list[Callable[[Span], None]] = []
         self._lock = threading.Lock()
-        self._span = local_span()
+        self._span = _span_at_entry()
         self.outcome: Outcome = "acquired"
         self.acquires = 0
         self.waited = 0
@@ -109,11 +167,29 @@ class Request(Borrower):
 
     @property
     def has_span(self) -> bool:
-        """A span was current when the request entered."""
+        """It is known which span is to have the tags."""
         return self._span is not None
 
+    def began(self, span: Span) -> None:
+        """A server span has begun within the request. The first has the tags, if none has yet."""
+        with self._lock:
+            if self._span is None and not self._ended:
+                self._span = span
+                if self.acquires:  # before the instrumentation's turn, as in a hook of Flask's
+                    self._tag(span)
+
+    def glance(self) -> None:
+        """Look whether the request is one that is not sampled, where that cannot be seen later.
+
+        No processor is told of such a span, and it may be over when a body is iterated that
+        acquires: a span of our own would then be of a request that nobody wants recorded.
+        """
+        if self._span is None and (span := local_span()) is not None and not span.is_recording():
+            self._span = span
+
     def note(self, event: AcquireEnded) -> Span | None:
-        """Count one acquire and write the tags through; returns the span that has them."""
+        """Count one acquire and write the tags through; returns the span that has them, or None
+        where the request has none so far."""
         with self._lock:  # one request may acquire in several threads at once
             self.acquires += 1
             self.outcome = worst(self.outcome, event.outcome)
@@ -123,54 +199,93 @@ class Request(Borrower):
                 self.created += 1
             if event.outcome != "acquired":
                 self.wait_time += event.ended - event.began
-            span = self._span
-            if span is None:
-                span = self._span = self._bind()
-            if span is not None and span.is_recording():
-                span.set_attribute("poolguard.request.outcome", self.outcome)
-                span.set_attribute("poolguard.request.acquire_count", self.acquires)
-                span.set_attribute("poolguard.request.wait_time", self.wait_time)
-                if self.waited:
-                    span.set_attribute("poolguard.request.waited_count", self.waited)
-                if self.created:
-                    span.set_attribute("poolguard.request.created_count", self.created)
-            return span
+            if self._span is None and self.acquires == 1 and not self._ended:
+                self._span = local_span()  # no server span was seen to begin
+            if self._span is not None:
+                self._tag(self._span)
+            return self._span
 
-    def _bind(self) -> Span | None:
-        """The span for the tags: the one current now, at the first acquire, or one of our own.
+    def defer(self, add: Callable[[Span], None]) -> None:
+        """Have *add* called with the request's span once that is known, at the end at the latest.
 
-        One of our own is not begun at the request's entry: a framework that is instrumented
-        further in would find it and make its own server span an internal one.
+        Those beyond the first hundred are left out: a request may be a websocket of many hours.
         """
-        span, otel = local_span(), api()
-        if span is not None or otel is None:
-            return span
-        if self._ended:  # a task that outlives its request: nobody would end a span begun now
-            return None
-        from .http import method_of, span_name
+        with self._lock:
+            if not self._ended and len(self._deferred) < DEFERRED_AT_MOST:
+                self._deferred.append(add)
 
-        attributes = {**method_of(self._method), "url.path": self._path, **self._describe()}
-        span = otel.tracer.start_span(
-            span_name(attributes),
-            context=otel.propagate.extract(self._headers, otel.context.get_current()),
-            kind=otel.trace.SpanKind.SERVER,
-            attributes=attributes,
-            start_time=self._began,
-        )
-        self._own = True  # only now: where that raises, the next acquire may find a span of others
-        return span
+    def _tag(self, span: Span) -> None:
+        if span.is_recording():
+            tags: Attributes = {
+                "poolguard.request.outcome": self.outcome,
+                "poolguard.request.acquire_count": self.acquires,
+                "poolguard.request.wait_time": self.wait_time,
+            }
+            if self.waited:
+                tags["poolguard.request.waited_count"] = self.waited
+            if self.created:
+                tags["poolguard.request.created_count"] = self.created
+            span.set_attributes(tags)
 
     def end(self, status: int | None, error: BaseException | None = None) -> None:
         """The response is complete, or the application has failed. Only the first call counts."""
         self.ended()
         with self._lock:
-            span = self._span if self._own and not self._ended else None
+            if self._ended:
+                return
             self._ended = True
-        if span is not None:
-            try:
-                _end(span, status, error)
-            except Exception:  # noqa: BLE001 - a span processor's; logged, and no request's matter
-                _failures.log("end", "a request's span could not be ended; the request goes on")
+        otel = api()
+        if otel is None:
+            return
+        try:
+            self._finish(otel, status, error)
+        except Exception:  # noqa: BLE001 - a span processor's; logged, and no request's matter
+            _failures.log("end", "a request's span could not be completed; the request goes on")
+        # A task that is left behind keeps this record, but neither the span nor what else the
+        # request was. What it acquires is still a child of the span.
+        if self._span is not None:
+            self._span = otel.trace.NonRecordingSpan(self._span.get_span_context())
+        self._deferred = []
+        self._headers = {}
+        self._describe = dict
+        self.source = None
+
+    def _finish(self, otel: Api, status: int | None, error: BaseException | None) -> None:
+        own = None
+        if self._span is None and self.acquires:
+            self._span = own = self._begin(otel)
+        try:
+            if self._span is not None:
+                for add in self._deferred:
+                    add(self._span)
+        finally:
+            if own is not None:
+                _end(own, status, error)
+
+    def _begin(self, otel: Api) -> Span | None:
+        """The span of a request for which nobody has begun one, with its tags.
+
+        Not before the request ends: an instrumentation further in than the first acquire is may
+        yet begin the server span, as an internal one if it found another.
+        """
+        if isinstance(otel.trace.get_tracer_provider(), otel.trace.ProxyTracerProvider):
+            return None  # there is no SDK, and so nobody who would see it
+        from .http import method_of, span_name
+
+        attributes = {**method_of(self._method), "url.path": self._path, **self._describe()}
+        token = CURRENT.set(None)  # or our processor would tell a request further out of it
+        try:
+            span = otel.tracer.start_span(
+                span_name(attributes),
+                context=otel.propagate.extract(self._headers, otel.context.get_current()),
+                kind=otel.trace.SpanKind.SERVER,
+                attributes=attributes,
+                start_time=self._began,
+            )
+        finally:
+            CURRENT.reset(token)
+        self._tag(span)
+        return span
 
 
 def _end(span: Span, status: int | None, error: BaseException | None) -> None:
@@ -179,7 +294,8 @@ def _end(span: Span, status: int | None, error: BaseException | None) -> None:
         if status is not None:
             span.set_attribute("http.response.status_code", status)
         if error is not None or failed:
-            reason = str(status) if error is None else type(error).__qualname__
-            span.set_attribute("error.type", reason)
+            span.set_attribute(
+                "error.type", str(status) if error is None else type(error).__qualname__
+            )
             fail(span)
     span.end()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ..borrower import CURRENT
@@ -38,12 +39,21 @@ class SpanListener(Listener):
         bound = request.note(event) if isinstance(request, Request) else None
         if self._spans == "off" or (self._spans == "slow" and event.outcome == "acquired"):
             return
-        parent, otel = local_span() or bound, api()
-        if otel is not None and parent is not None and parent.is_recording():
+        otel = api()
+        if otel is None:
+            return
+        parent = local_span() or bound
+        if parent is not None:
             _add_spans(otel, event, parent)
+        elif isinstance(request, Request):
+            request.defer(partial(_add_spans, otel, event))
 
 
 def _add_spans(otel: Api, event: AcquireEnded, parent: Span) -> None:
+    # The children of one that has ended are recorded too, as in a background task: it cannot say
+    # any more that its request acquired, but they do.
+    if not (parent.is_recording() or parent.get_span_context().trace_flags.sampled):
+        return
     # Read in this order: what may pass between the two moves the spans later, and so neither before
     # the request's begin nor past this moment.
     now = clock()

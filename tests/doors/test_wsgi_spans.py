@@ -157,10 +157,10 @@ def test_any_propagators_headers_are_found(guard: poolguard.Guard, spans: Spans)
     assert (span.trace, span.parent) == (f"0x{trace_id}", f"0x{caller}")
 
 
-def test_one_middleware_within_another_leaves_the_outer_request_current(
+def test_one_middleware_within_another_records_nothing(
     guard: poolguard.Guard, spans: Spans
 ) -> None:
-    """Two applications under one roof, both wrapped: each request's acquires go to the inner."""
+    """Two applications under one roof, both wrapped: one request has one span."""
 
     def inner(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         start_response(*OK)
@@ -173,5 +173,22 @@ def test_one_middleware_within_another_leaves_the_outer_request_current(
         return body
 
     Server(PoolGuardMiddleware(outer)).get()
-    assert [span.tags["acquire_count"] for span in spans()] == [1, 2]
+    assert [span.tags["acquire_count"] for span in spans()] == [3]
     assert CURRENT.get() is None
+
+
+def test_a_body_that_was_never_closed_does_not_take_the_next_request(
+    guard: poolguard.Guard, spans: Spans
+) -> None:
+    """Its server is to blame, and its thread serves others."""
+
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        start_response(*OK)
+        yield backend(guard)
+
+    body: Any = PoolGuardMiddleware(app)(environ_of(), nothing)
+    next(body)
+    Server(PoolGuardMiddleware(app)).get()
+    assert [span.tags["acquire_count"] for span in spans()] == [1]
+    body.close()
+    assert len(spans()) == 2

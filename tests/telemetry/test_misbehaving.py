@@ -26,7 +26,9 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Sampler
 
 from poolguard import Guard, asgi, wsgi
 from poolguard.listener import AcquireEnded
+from poolguard.rarely import Failures
 from poolguard.telemetry import api as module
+from poolguard.telemetry import request as request_module
 from poolguard.telemetry.api import api
 from poolguard.telemetry.request import Request
 
@@ -101,6 +103,7 @@ def traced(provider: TracerProvider, monkeypatch: pytest.MonkeyPatch) -> Iterato
     known = api()
     assert known is not None
     monkeypatch.setattr(known, "tracer", provider.get_tracer("poolguard"))
+    monkeypatch.setattr(request_module, "_failures", Failures())  # they are logged ever more rarely
     yield
     provider.shutdown()
 
@@ -212,16 +215,13 @@ def test_one_that_raises_harms_no_request(
 def test_where_its_own_span_cannot_be_begun_a_request_ends_nobody_elses(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """An instrumentation begins one between two acquires, and has yet to end it."""
+    """One may be current that has not been the request's."""
     request = Request("GET", "/", {})
-    event = AcquireEnded("main", "waited", 1.0, 2.0, None)
-    with traced(PIPELINES["on_start"](), monkeypatch), pytest.raises(RuntimeError):
-        request.note(event)
-    with server_span() as span:
-        request.note(event)
+    request.note(AcquireEnded("main", "waited", 1.0, 2.0, None))
+    with server_span() as span, traced(PIPELINES["on_start"](), monkeypatch):
         request.end(200)
         assert span.is_recording()
-    assert tags(span)["acquire_count"] == 2
+    assert tags(span) == {}
 
 
 def test_where_opentelemetry_is_set_up_wrongly_requests_are_served(
@@ -266,9 +266,14 @@ def test_one_that_blocks_in_a_request_holds_up_that_one_alone(
     """
     gate = Gate(method)
     processor = SimpleSpanProcessor(gate) if method == "export" else gate
+
+    def serve() -> None:
+        with server_span():  # else poolguard's spans would begin when the request has ended
+            answers.append(ask_wsgi(guard))
+
     guard = opened(dsn, mode="sync", budget=3, floor=2, spans="all", refresh_interval=0.1)
     answers: list[bytes] = []
-    request = threading.Thread(target=lambda: answers.append(ask_wsgi(guard)))
+    request = threading.Thread(target=serve)
     with traced(with_processor(processor), monkeypatch):
         request.start()
         assert gate.blocks.wait(10)
@@ -294,11 +299,16 @@ def test_one_that_blocks_after_a_wait_holds_up_that_one_alone(
     outcome: str, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As above, where the acquire was served by a return, or was not."""
+
+    def serve() -> None:
+        with server_span():
+            ask_wsgi(guard)
+
     gate = Gate("on_end")
     patience = 0.2 if outcome == "timeout" else 20.0
     times = {"acquire_timeout": patience, "check_timeout": min(patience, 1.0)}
     guard = opened(dsn, mode="sync", budget=1, floor=1, max_waiting=1, **times)
-    request = threading.Thread(target=ask_wsgi, args=(guard,))
+    request = threading.Thread(target=serve)
     queued = threading.Thread(target=use, args=(guard,))
     with traced(with_processor(gate), monkeypatch):
         with guard.connection():

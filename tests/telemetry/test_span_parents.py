@@ -25,6 +25,7 @@ from .support import (
     lent_by_another_thread,
     named,
     opened,
+    server_span,
     serving,
     start_of,
     tags,
@@ -73,13 +74,47 @@ def test_under_a_span_that_is_not_sampled(dsn: str, exported: InMemorySpanExport
 
 
 def test_under_a_span_that_has_ended(dsn: str, exported: InMemorySpanExporter) -> None:
-    """As in a task that outlives its request."""
+    """As in a background task: it is where it belongs, though its parent cannot tell of it."""
     guard = opened(dsn, **TWO)
     with serving() as server:
         pass
     with lent(guard), trace.use_span(server), guard.connection():
         pass
-    assert named(exported, "pool.acquire") == []
+    [acquire] = named(exported, "pool.acquire")
+    assert_child(acquire, server)
+    assert end_of(server) <= start_of(acquire)
+    assert tags(server) == {}
+
+
+def test_in_a_task_that_outlives_its_request(dsn: str, exported: InMemorySpanExporter) -> None:
+    guard = opened(dsn, **TWO)
+    request = Request("GET", "/", {})
+    token = CURRENT.set(request)
+    with guard.connection():
+        pass
+    request.end(200)
+    with lent_by_another_thread(guard), guard.connection():
+        pass
+    CURRENT.reset(token)
+    [server] = named(exported, "GET")
+    [acquire] = named(exported, "pool.acquire")
+    assert_child(acquire, server)
+    assert tags(server)["acquire_count"] == 1
+
+
+def test_before_the_requests_span_begins(dsn: str, exported: InMemorySpanExporter) -> None:
+    guard = opened(dsn, **TWO)
+    request = Request("GET", "/", {})
+    token = CURRENT.set(request)
+    with lent_by_another_thread(guard), guard.connection():
+        pass
+    with server_span() as server:
+        request.end(200)
+    CURRENT.reset(token)
+    [acquire] = named(exported, "pool.acquire")
+    assert_child(acquire, server)
+    assert end_of(acquire) <= start_of(server)
+    assert tags(server)["created_count"] == 1
 
 
 def test_a_requests_own_span_is_its_parent(dsn: str, exported: InMemorySpanExporter) -> None:
@@ -133,6 +168,38 @@ def test_connects_are_no_part_of_the_request_that_opens(
     assert seen == [(False, None)] * 2
     assert tags(server) == {}
     assert len(exported.get_finished_spans()) == 1
+
+
+def test_connects_are_no_part_of_the_request_that_waits_for_them(
+    dsn: str, threads_carry_context: None, exported: InMemorySpanExporter
+) -> None:
+    """Its trace has them as what they were for it: pool.connect, after the fact."""
+    seen: list[object] = []
+    guard = Guard(watching(dsn, seen), budget=4, floor=1)
+    assert guard.open(wait=10)
+    with lent(guard), serving(), guard.connection():
+        pass
+    assert len(named(exported, "pool.connect")) == 1
+    assert seen == [(False, None)] * 2
+
+
+def test_connects_are_no_part_of_the_request_that_waits_for_them_in_an_async_pool(
+    dsn: str, exported: InMemorySpanExporter
+) -> None:
+    seen: list[object] = []
+
+    async def run() -> None:
+        guard = Guard(watching(dsn, seen), budget=4, floor=1)
+        assert await guard.aopen(wait=10)
+        async with guard.aconnection():
+            with serving():
+                async with guard.aconnection():
+                    pass
+        await guard.aclose()
+
+    asyncio.run(run())
+    assert len(named(exported, "pool.connect")) == 1
+    assert seen == [(False, None)] * 2
 
 
 def test_connects_are_no_part_of_the_request_that_opens_an_async_pool(

@@ -1,0 +1,34 @@
+"""Sees server spans begin. To be imported only where the process has OpenTelemetry's SDK."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from weakref import ref
+
+# The SDK's own class as the base: a later SDK may call a method that this one knows nothing of.
+from opentelemetry.sdk.trace import SpanProcessor
+from opentelemetry.trace import SpanKind
+
+from ..borrower import CURRENT
+from .request import SERVING, Request
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+    from opentelemetry.sdk.trace import Span
+
+__all__ = ["ServerSpans"]
+
+
+class ServerSpans(SpanProcessor):
+    """Tells a request of the server span that an instrumentation further in begins for it, and
+    leaves the one that began further out where the request finds it.
+
+    It keeps no span: the request does, until it ends.
+    """
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002
+        if span.kind is SpanKind.SERVER:
+            SERVING.set(ref(span))
+            request = CURRENT.get()
+            if isinstance(request, Request):
+                request.began(span)
