@@ -1,7 +1,8 @@
 """What poolguard costs a request: beside a bare psycopg_pool, in parts of an OpenTelemetry span.
 
 At each door, in each state of tracing, a fresh process; in it all contenders take turns of a few
-milliseconds. The figure of a round is the median of its turns, a difference or a ratio is one of
+milliseconds. What counts is the processor's time, for nothing waits here: all else that passes is
+others' work. The figure of a round is the median of its turns, a difference or a ratio is one of
 the same round, and the table shows the median of the rounds, the lowest and the highest.
 """
 
