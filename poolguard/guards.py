@@ -203,11 +203,17 @@ class Guard:
         *timeout*, in seconds, is ``acquire_timeout`` unless given. Raises
         :exc:`~poolguard.errors.ModeError` where the guard is async.
         """
+        opening = self._opening
+        if isinstance(opening, SyncOpening) and opening.usable is not None and opening.here:
+            return opening.usable.connection(timeout)  # almost always: nothing is to be decided
         self._must_be("sync")
         return self._sync_pool().connection(timeout)
 
     def aconnection(self, timeout: float | None = None) -> AbstractAsyncContextManager[Any]:
         """A connection of the async pool: ``async with guard.aconnection() as conn``."""
+        opening = self._opening
+        if isinstance(opening, AsyncOpening) and (pool := opening.usable) and opening.here:
+            return pool.connection(timeout)
         self._must_be("async")
         return self._async_pool().connection(timeout)
 

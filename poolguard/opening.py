@@ -44,6 +44,17 @@ logger = logging.getLogger("poolguard")
 Bounds = tuple[int, int]
 """A pool's min_size and max_size."""
 
+_process = os.getpid()
+"""This process: to ask the kernel at each acquire would cost more than all else that is asked."""
+
+
+def _note_process() -> None:
+    global _process  # noqa: PLW0603
+    _process = os.getpid()
+
+
+os.register_at_fork(after_in_child=_note_process)
+
 
 class _Opening:
     """What both kinds have in common: whose it is, its ledger, and from the settings to the pool's
@@ -66,7 +77,7 @@ class _Opening:
         self.ledger_named: dict[str, str] | None = None
         """Of which kind the ledger is, and the name that those who use the same database have in
         common; None until it is made."""
-        self._pid = os.getpid()
+        self._pid = _process
         self._asked = False
         """The server has been asked for its capacity, in this opening."""
         self._plainly = False
@@ -83,7 +94,7 @@ class _Opening:
     @property
     def here(self) -> bool:
         """It is this process' own, and not that of the parent which forked it."""
-        return self._pid == os.getpid()
+        return self._pid == _process
 
     @property
     def alive(self) -> bool:
@@ -286,6 +297,8 @@ class SyncOpening(_Opening):
         self.pool: GuardedPool[Any] | None = None
         self.error: PoolguardError | None = None
         """What made opening impossible."""
+        self.usable: GuardedPool[Any] | None = None
+        """The pool once it was opened: there is nothing to wait for any more, and no error."""
         self._built = threading.Event()
         # Reentrant: a signal's handler may close what the thread it interrupts is about to close.
         self._lock = threading.RLock()
@@ -312,6 +325,7 @@ class SyncOpening(_Opening):
                     self.pool = pool
                     self._measure()
                     pool.open()
+                    self.usable = pool
         except PoolguardError as error:
             self.error = error
             # Raised to whoever waits for the pool or wants to use it: those will say it.
@@ -398,6 +412,11 @@ class AsyncOpening(_Opening):
     def alive(self) -> bool:
         """Its loop is still there, too."""
         return super().alive and not self.loop.is_closed()
+
+    @property
+    def usable(self) -> AsyncGuardedPool[Any] | None:
+        """The pool while its loop is there."""
+        return None if self.loop.is_closed() else self.pool
 
     async def wait_warm(self, timeout: float) -> bool:
         # Shielded: whoever asked first may be cancelled while others still wait for it.
