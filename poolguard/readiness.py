@@ -38,6 +38,8 @@ def readiness(method: str, path: str) -> Readiness | None:
 
     It is for all guards of this process that have the same, whichever middleware is asked.
     """
+    if path not in registry.ready_paths:
+        return None
     asked = [guard for guard in registry.guards() if guard.settings.ready_path == path]
     if not asked or method not in ("GET", "HEAD"):
         return None

@@ -27,6 +27,8 @@ __all__ = [
 
 _lock = threading.RLock()
 _guards: dict[str, Guard] = {}
+ready_paths: frozenset[str] = frozenset()
+"""The ``ready_path`` of each guard: each request's path is looked for here, and this alone."""
 _workplace = Workplace()
 _worker_class: str | None = None
 
@@ -48,6 +50,7 @@ def register(name: str, settings: Settings, make: Callable[[], Guard]) -> Guard:
                 f"poolguard.guard({name!r})"
             )
         made = _guards[name] = make()
+        _list_ready_paths()
     if known is not None:
         known.close()
     return made
@@ -84,7 +87,14 @@ def forget_all() -> None:
     """Start anew, for tests; open guards are not closed."""
     with _lock:
         _guards.clear()
+        _list_ready_paths()
     set_workplace(Workplace())
+
+
+def _list_ready_paths() -> None:
+    global ready_paths  # noqa: PLW0603
+    paths = (guard.settings.ready_path for guard in _guards.values())
+    ready_paths = frozenset(path for path in paths if path is not None)
 
 
 def renew_locks() -> None:
