@@ -6,20 +6,25 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from http.client import HTTPConnection
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from gunicorn.config import Config
+from prometheus_client.parser import text_string_to_metric_families
 
 from poolguard.lab.janitor import Janitor
 from poolguard.lab.server import listen
+from poolguard.listener import CreateReason, Outcome
 from tests.backend import tracing_backend
 
 from .doors.server import ASGI
+from .promql import METRICS
+from .support import until
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 # gunicorn has no control socket before 25.1, and refuses options that it does not know.
@@ -110,3 +115,87 @@ def test_the_tracing_example_tells_who_waited(slow_dsn: str, tmp_path: Path) -> 
         assert ("pool.connect" in names) == (request["outcome"] == "created")
     assert len(backend.span_ids) == told["read"]["spans"]
     assert backend.services == {"reports"}
+
+
+def test_the_metrics_example_tells_each_workers_figures(slow_dsn: str, tmp_path: Path) -> None:
+    """On a port each: by the names that the dashboard knows, and adding up to what was asked."""
+    with ExitStack() as freed:  # ports that are free, one after the other, as likely as not
+        first = freed.enter_context(listen()).getsockname()[1]
+    ports = range(first, min(first + 16, 1 << 16))
+    with serving(
+        "metrics",
+        DATABASE_URL=slow_dsn,
+        POOLGUARD_RUNTIME_DIR=str(tmp_path / "run"),
+        POOLGUARD_FLOOR="1",
+        POOLGUARD_MAX_SIZE="3",
+        METRICS_PORT=str(first),
+    ) as port:
+        with ThreadPoolExecutor(20) as crowd:
+            answers = list(crowd.map(lambda _: get(port, "/report")[0], range(20)))
+        assert answers == [200] * 20
+        until(lambda: len(scraped(ports)) == 2)
+        one, other = scraped(ports)
+    pool = {"db_client_connection_pool_name": "default"}
+
+    def total(name: str, **labels: str) -> float:
+        return sum(each.of(name, **pool, **labels) for each in (one, other))
+
+    # Those of use_time come where POOLGUARD_METRICS is "all"; a wait may have been in one only.
+    assert one.names | other.names == {name for name in METRICS if "use_time" not in name}
+    for told in (one, other):
+        assert {name for name in METRICS if "_time_" not in name} <= told.names
+        for name, labels in told.labels.items():
+            assert labels == METRICS[name]
+        assert told.of("poolguard_budget_in_use", **pool) <= 6
+    by_outcome = [
+        total("poolguard_acquires_total", poolguard_acquire_outcome=outcome)
+        for outcome in get_args(Outcome)
+    ]
+    assert sum(by_outcome) == 20
+    assert by_outcome[1] + by_outcome[2] == total("db_client_connection_wait_time_seconds_count")
+    created = [
+        total("poolguard_connections_created_total", poolguard_create_reason=reason)
+        for reason in get_args(CreateReason)
+    ]
+    assert sum(created) == total("db_client_connection_create_time_seconds_count") > 2
+    states = [
+        total("db_client_connection_count", db_client_connection_state=state)
+        for state in ("idle", "used")
+    ]
+    assert states == [sum(created), 0]
+    in_use = {told.of("poolguard_budget_in_use", **pool) for told in (one, other)}
+    assert in_use == {sum(created)}, "both see the one ledger: the greatest, never the sum"
+
+
+class Scraped:
+    """What one worker tells of poolguard, as Prometheus reads it."""
+
+    def __init__(self, text: str) -> None:
+        self._values: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
+        self.labels: dict[str, set[str]] = {}
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                if sample.name.startswith(("db_client_", "poolguard_")):
+                    labels = {
+                        key: value
+                        for key, value in sample.labels.items()
+                        if not key.startswith("otel_scope_")
+                    }
+                    self._values[sample.name, frozenset(labels.items())] = sample.value
+                    self.labels.setdefault(sample.name, set()).update(labels)
+
+    @property
+    def names(self) -> set[str]:
+        return {*self.labels}
+
+    def of(self, name: str, **labels: str) -> float:
+        return self._values.get((name, frozenset(labels.items())), 0.0)
+
+
+def scraped(ports: Iterable[int]) -> list[Scraped]:
+    """All workers that answer on one of *ports*."""
+    found = []
+    for port in ports:
+        with suppress(OSError):
+            found.append(Scraped(get(port, "/metrics")[1].decode()))
+    return found
