@@ -38,6 +38,9 @@ class Borrower:
         """What to call it in a log."""
         raise NotImplementedError
 
+    def acquired(self) -> None:
+        """A connection was free for it, and nobody else is told."""
+
     def ended(self) -> None:
         """The request is over: what it still has is reported. Only the first call counts."""
         if not self.over:

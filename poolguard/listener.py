@@ -145,6 +145,11 @@ class Listener:
     run in a request. In an async pool all run on its loop, and one that blocks stops the loop.
     """
 
+    hears_immediate: bool = True
+    """Whether :meth:`acquire_ended` is to be called for acquires that found a connection free, too:
+    almost all do, and an event costs time. Where no listener wants to hear of them, only the
+    request that has acquired is told."""
+
     def acquire_ended(self, event: AcquireEnded, /) -> None: ...
 
     def returned(self, event: Returned, /) -> None: ...
@@ -209,11 +214,12 @@ class Listeners(Listener):
             self._failures.log(where, "a listener failed on %r; the pool goes on", event)
 
 
-def hears_acquires(listener: Listener) -> bool:
-    """Whether anybody wants to be told of acquires: they are many, and an event costs time."""
+def hears_acquires(listener: Listener, *, immediate: bool = False) -> bool:
+    """Whether anybody wants to be told of acquires; of *immediate* ones."""
     if isinstance(listener, Listeners):
-        return any(hears_acquires(each) for each in listener)
-    return _defines(listener.acquire_ended, Listener.acquire_ended)
+        return any(hears_acquires(each, immediate=immediate) for each in listener)
+    heard = _defines(listener.acquire_ended, Listener.acquire_ended)
+    return heard and (listener.hears_immediate or not immediate)
 
 
 def hears_returns(listener: Listener) -> bool:

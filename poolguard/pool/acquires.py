@@ -23,8 +23,11 @@ class Acquires:
 
     def __init__(self, listener: Listener) -> None:
         self.pool = ""
-        self.heard = hears_acquires(listener)
+        self._heard = hears_acquires(listener)
+        self.heard_immediate = hears_acquires(listener, immediate=True)
         """Each acquire is to be told to somebody."""
+        self.noted = self._heard and not self.heard_immediate
+        """Of those that find a connection free only the request is told."""
         self._listener = listener
         self._lock = threading.Lock()
         self._counts: dict[Outcome, int] = dict.fromkeys(OUTCOMES, 0)
@@ -45,7 +48,8 @@ class Acquires:
     def ended(self, began: float, seat: Seat) -> None:
         """An acquire that began at *began* was given the connection of *seat*.
 
-        Not called where there is nothing to count or tell: a free connection, and nobody listens.
+        Not called where there is nothing to count or tell: a free connection, and nobody listens to
+        those.
         """
         outcome = judge(
             began=began, connected=seat.connected_at, was_free=seat.was_free or seat.vouched
@@ -54,7 +58,7 @@ class Acquires:
             with self._lock:  # an increment alone may lose one when threads switch within it
                 self._counts[outcome] += 1
                 self._taken_in_vain += seat.was_free
-        if self.heard:
+        if self._heard:
             self._listener.acquire_ended(
                 AcquireEnded(self.pool, outcome, began, clock(), seat.connected)
             )
@@ -68,7 +72,7 @@ class Acquires:
             outcome = "rejected"
         with self._lock:
             self._counts[outcome] += 1
-        if self.heard:
+        if self._heard:
             self._listener.acquire_ended(AcquireEnded(self.pool, outcome, began, clock(), None))
 
     def spoil(self, seat: Seat) -> None:

@@ -19,6 +19,7 @@ from ..budget.ledger import Backend, Orphan
 from ..clock import now as clock
 from ..errors import ForkError
 from ..listener import CloseReason
+from ..rarely import Failures
 from ._seams import Reader, seat_of
 from .acquires import Acquires
 from .books import Books, Opening
@@ -28,6 +29,8 @@ from .seat import Seat, Watch
 from .upkeep import Abandon, Retire, Shed, Verify
 
 __all__ = ["Fate", "Round", "Shell"]
+
+_failures = Failures()
 
 Fate = Literal["joins", "gone", "leaves"] | list[Orphan]
 """What becomes of a connection that comes in: it joins the pool; it has ended already; it is closed
@@ -60,7 +63,8 @@ class Shell(Reader):
     _watch: Watch
     _acquires: Acquires
     _holds: Holds
-    _tells_acquires: bool
+    _tells_immediate: bool
+    _notes_immediate: bool
     _watches_holds: bool
     _ended_outside: Sequence[Seat] = ()
 
@@ -68,7 +72,8 @@ class Shell(Reader):
         self._books = books
         self._acquires = books.acquires
         self._holds = books.holds
-        self._tells_acquires = books.acquires.heard
+        self._tells_immediate = books.acquires.heard_immediate
+        self._notes_immediate = books.acquires.noted
         self._watches_holds = books.holds.all
 
     def _new_watch(self) -> Watch:
@@ -198,8 +203,14 @@ class Shell(Reader):
         seat: Seat = conn._poolguard_seat
         seat.lent = True
         seat.amid = id(handled())
-        if self._tells_acquires or not seat.was_free or seat.connected_at >= began:
+        if self._tells_immediate or not seat.was_free or seat.connected_at >= began:
             self._acquires.ended(began, seat)
+        elif borrower is not None and self._notes_immediate:
+            try:
+                borrower.acquired()
+            except Exception:  # noqa: BLE001 - logged; the connection must not be lost for it
+                text = "a request could not be told of its acquire; the pool goes on"
+                _failures.log(text, text)
         if borrower is not None or self._watches_holds:
             self._holds.lent(seat, borrower)
 

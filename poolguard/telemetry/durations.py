@@ -153,6 +153,8 @@ class MetricListener(Listener):
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
 
+    hears_immediate = False  # they have waited for nothing
+
     def acquire_ended(self, event: AcquireEnded, /) -> None:
         if event.outcome in ("waited", "created"):
             _recorder.record(WAIT_TIME, event.ended - event.began, event.pool)

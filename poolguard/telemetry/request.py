@@ -187,6 +187,12 @@ class Request(Borrower):
         if self._span is None and (span := local_span()) is not None and not span.is_recording():
             self._span = span
 
+    def acquired(self) -> None:
+        """Count an acquire that was immediate."""
+        with self._lock:
+            self.acquires += 1
+            self._write()
+
     def note(self, event: AcquireEnded) -> Span | None:
         """Count one acquire and write the tags through; returns the span that has them, or None
         where the request has none so far."""
@@ -199,11 +205,15 @@ class Request(Borrower):
                 self.created += 1
             if event.outcome != "acquired":
                 self.wait_time += event.ended - event.began
-            if self._span is None and self.acquires == 1 and not self._ended:
-                self._span = local_span()  # no server span was seen to begin
-            if self._span is not None:
-                self._tag(self._span)
-            return self._span
+            return self._write()
+
+    def _write(self) -> Span | None:
+        """Write the tags through, under the lock."""
+        if self._span is None and self.acquires == 1 and not self._ended:
+            self._span = local_span()  # no server span was seen to begin
+        if self._span is not None:
+            self._tag(self._span)
+        return self._span
 
     def defer(self, add: Callable[[Span], None]) -> None:
         """Have *add* called with the request's span once that is known, at the end at the latest.

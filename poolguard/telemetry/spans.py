@@ -30,6 +30,7 @@ class SpanListener(Listener):
 
     def __init__(self, spans: Spans = "slow") -> None:
         self._spans = spans
+        self.hears_immediate = spans == "all"  # else they are the request's own business
 
     def __repr__(self) -> str:
         return f"SpanListener({self._spans!r})"
