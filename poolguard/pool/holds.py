@@ -163,8 +163,9 @@ class Holds:
         if hold is not None:
             if hold.borrower is not None:
                 hold.borrower.loans.pop(hold, None)
-            with self._lock:
-                self._watched.pop(hold, None)
+            if self.leak_after:
+                with self._lock:
+                    self._watched.pop(hold, None)
         return hold
 
     def _report(
