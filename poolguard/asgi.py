@@ -31,6 +31,7 @@ from .guards import Guard
 from .guards import guard as guard_of
 from .leaving import leave_when_told
 from .readiness import Readiness, readiness
+from .telemetry.request import Request, ongoing
 
 if TYPE_CHECKING:
     from .telemetry.http import Attributes
@@ -75,6 +76,8 @@ class PoolGuardMiddleware:
         self.app = app
         self._guard = guard
         self._opened: dict[Guard, asyncio.AbstractEventLoop] = {}
+        self._settled: tuple[int, asyncio.AbstractEventLoop] | None = None
+        """The version of the registry all of whose guards have been opened, and on which loop."""
 
     def __repr__(self) -> str:
         return f"<PoolGuardMiddleware guard={self._guard!r} app={self.app!r}>"
@@ -86,10 +89,9 @@ class PoolGuardMiddleware:
             return await self._request(scope, receive, send)
         return await self.app(scope, receive, send)
 
-    async def _request(self, scope: Scope, receive: Receive, send: Send) -> Any:
-        from .telemetry.request import Request, ongoing
-
-        loop = asyncio.get_running_loop()
+    async def _settle(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Open the guards that are not open yet, once each."""
+        version = registry.version  # before they are looked at, in case there is another meanwhile
         for guard in _guards(self._guard):
             if self._opened.get(guard) is not loop:
                 # Where the server runs no lifespan (asgi_lifespan="off") the first requests open,
@@ -102,6 +104,12 @@ class PoolGuardMiddleware:
                     )
                 await guard.aopen()
                 self._opened[guard] = loop
+        self._settled = (version, loop)
+
+    async def _request(self, scope: Scope, receive: Receive, send: Send) -> Any:
+        loop = asyncio.get_running_loop()
+        if self._settled != (registry.version, loop):
+            await self._settle(loop)
         if scope["type"] == "http" and (
             answer := readiness(scope.get("method", "GET"), scope.get("path", ""))
         ):

@@ -27,6 +27,9 @@ __all__ = [
 
 _lock = threading.RLock()
 _guards: dict[str, Guard] = {}
+version = 0
+"""Changes whenever the guards do, or what decides their mode: what was found out for all of them
+holds as long as it stays the same."""
 ready_paths: frozenset[str] = frozenset()
 """The ``ready_path`` of each guard: each request's path is looked for here, and this alone."""
 _workplace = Workplace()
@@ -50,7 +53,7 @@ def register(name: str, settings: Settings, make: Callable[[], Guard]) -> Guard:
                 f"poolguard.guard({name!r})"
             )
         made = _guards[name] = make()
-        _list_ready_paths()
+        _changed()
     if known is not None:
         known.close()
     return made
@@ -80,19 +83,22 @@ def worker_class() -> str | None:
 def set_workplace(found: Workplace, worker_class: str | None = None) -> None:
     """Told by the gunicorn hooks, once, in each worker."""
     global _workplace, _worker_class
-    _workplace, _worker_class = found, worker_class
+    with _lock:
+        _workplace, _worker_class = found, worker_class
+        _changed()
 
 
 def forget_all() -> None:
     """Start anew, for tests; open guards are not closed."""
     with _lock:
         _guards.clear()
-        _list_ready_paths()
+        _changed()
     set_workplace(Workplace())
 
 
-def _list_ready_paths() -> None:
-    global ready_paths  # noqa: PLW0603
+def _changed() -> None:
+    global version, ready_paths  # noqa: PLW0603
+    version += 1
     paths = (guard.settings.ready_path for guard in _guards.values())
     ready_paths = frozenset(path for path in paths if path is not None)
 

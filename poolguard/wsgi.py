@@ -16,12 +16,12 @@ from .borrower import CURRENT
 from .guards import Guard
 from .guards import guard as guard_of
 from .readiness import readiness
+from .telemetry.request import Request, ongoing
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
     from .telemetry.http import Attributes
-    from .telemetry.request import Request
 
 __all__ = ["PoolGuardMiddleware"]
 
@@ -40,24 +40,15 @@ class PoolGuardMiddleware:
         self.app = app
         self._guard = guard
         self._opened: set[Guard] = set()
+        self._settled = -1
+        """The version of the registry all of whose guards have been opened."""
 
     def __repr__(self) -> str:
         return f"<PoolGuardMiddleware guard={self._guard!r} app={self.app!r}>"
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        from .telemetry.request import Request, ongoing
-
-        for guard in _guards(self._guard):
-            if guard not in self._opened:
-                # Once each: one that is closed when the process ends is not to be opened again.
-                if not guard.opened:
-                    logger.warning(
-                        "poolguard %r is opened by a request, which may have to wait: poolguard's "
-                        "hooks in gunicorn.conf.py open it before, in each worker",
-                        guard.name,
-                    )
-                    guard.open()
-                self._opened.add(guard)
+        if self._settled != registry.version:
+            self._settle()
         if answer := readiness(environ.get("REQUEST_METHOD", "GET"), environ.get("PATH_INFO", "")):
             start_response(answer.line, answer.headers)
             return [b"" if environ.get("REQUEST_METHOD") == "HEAD" else answer.body]
@@ -85,6 +76,22 @@ class PoolGuardMiddleware:
             visit.end()
             return body
         return _Body(body, visit)
+
+    def _settle(self) -> None:
+        """Open the guards that are not open yet, once each."""
+        version = registry.version  # before they are looked at, in case there is another meanwhile
+        for guard in _guards(self._guard):
+            if guard not in self._opened:
+                # Once each: one that is closed when the process ends is not to be opened again.
+                if not guard.opened:
+                    logger.warning(
+                        "poolguard %r is opened by a request, which may have to wait: poolguard's "
+                        "hooks in gunicorn.conf.py open it before, in each worker",
+                        guard.name,
+                    )
+                    guard.open()
+                self._opened.add(guard)
+        self._settled = version
 
 
 def _guards(given: Guard | None) -> list[Guard]:

@@ -327,6 +327,22 @@ def test_only_the_guard_that_is_given_is_opened(dsn: str, guard: poolguard.Guard
     run(main)
 
 
+def test_a_guard_that_is_made_later_is_opened_by_the_next_request(
+    dsn: str, guard: poolguard.Guard
+) -> None:
+    async def main() -> None:
+        app = PoolGuardMiddleware(answering())
+        for _ in range(2):
+            await app(scope_of(), receive, send)
+        later = poolguard.Guard(dsn, name="later", mode="async", budget=2)
+        await app(scope_of(), receive, send)
+        assert later.opened
+        await later.aclose()
+        await guard.aclose()
+
+    run(main)
+
+
 def test_a_sync_guard_is_left_alone(dsn: str) -> None:
     guard = poolguard.Guard(dsn, mode="sync", budget=2)
     run(lambda: PoolGuardMiddleware(answering())(scope_of(), receive, send))

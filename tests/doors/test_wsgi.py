@@ -301,6 +301,19 @@ def test_only_the_guard_that_is_given_is_opened(dsn: str, inert: poolguard.Guard
     other.close()
 
 
+def test_a_guard_that_is_made_later_is_opened_by_the_next_request(
+    dsn: str, inert: poolguard.Guard
+) -> None:
+    app = PoolGuardMiddleware(lambda environ, start_response: [])
+    for _ in range(2):
+        app(environ_of(), nothing)
+    later = poolguard.Guard(dsn, name="later", mode="sync", budget=2)
+    app(environ_of(), nothing)
+    assert later.opened
+    later.close()
+    inert.close()
+
+
 def test_an_async_guard_is_left_alone(dsn: str) -> None:
     guard = poolguard.Guard(dsn, mode="async", budget=2)
     PoolGuardMiddleware(lambda environ, start_response: [])(environ_of(), nothing)
