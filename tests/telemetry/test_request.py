@@ -253,6 +253,17 @@ def test_no_span_outlives_its_request(exported: InMemorySpanExporter) -> None:
     assert left.get_span_context() is span.get_span_context()
 
 
+def test_what_begins_after_the_request_is_not_its(exported: InMemorySpanExporter) -> None:
+    """As the jobs of a task that it has left behind."""
+    record = request()
+    record.end(200)
+    with server_span() as job:
+        record.began(job)
+        record.note(acquire())
+    assert tags(job) == {}
+    assert not record.has_span
+
+
 def test_a_span_that_is_not_sampled_is_a_span(exported: InMemorySpanExporter) -> None:
     """Nothing is recorded of such a request, neither on it nor beside it."""
     unsampled = NonRecordingSpan(SpanContext(TRACE, PARENT, is_remote=False))

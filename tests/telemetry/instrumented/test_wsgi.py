@@ -63,6 +63,7 @@ STACKS: dict[str, Sequence[Layer]] = {
     "something between, outside": [theirs, busy, ours],
     "an acquire before theirs": [ours, eager, theirs],
     "an acquire between": [ours, theirs, eager],
+    "an acquire between ours": [ours, theirs, eager, ours],
     "ours alone": [ours],
     "ours alone, twice": [ours, ours],
 }
