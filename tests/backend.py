@@ -1,4 +1,4 @@
-"""A tracing backend for tests: it takes OTLP over HTTP and remembers what came."""
+"""A backend for tests: it takes OTLP over HTTP, spans and metrics, and remembers what came."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+    ExportMetricsServiceResponse,
+)
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
@@ -19,11 +23,20 @@ __all__ = ["Backend", "tracing_backend"]
 
 @dataclass
 class Backend:
-    """As Jaeger or Tempo would be."""
+    """As Jaeger or Tempo would be, or Prometheus."""
 
     url: str = ""
     span_ids: set[str] = field(default_factory=set)
     services: set[str] = field(default_factory=set)
+    metrics: dict[tuple[str, str], set[str]] = field(default_factory=dict)
+    """Their names, by the service's name and the id of its instance."""
+
+    def take_metrics(self, request: ExportMetricsServiceRequest) -> None:
+        for of_resource in request.resource_metrics:
+            who = {each.key: each.value.string_value for each in of_resource.resource.attributes}
+            names = {each.name for scope in of_resource.scope_metrics for each in scope.metrics}
+            key = (who["service.name"], who["service.instance.id"])
+            self.metrics.setdefault(key, set()).update(names)
 
     def take(self, request: ExportTraceServiceRequest) -> None:
         for of_resource in request.resource_spans:
@@ -41,12 +54,16 @@ def tracing_backend() -> Iterator[Backend]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            assert self.path == "/v1/traces"
             body = self.rfile.read(int(self.headers["Content-Length"]))
             if self.headers.get("Content-Encoding") == "gzip":
                 body = gzip.decompress(body)
-            taken.take(ExportTraceServiceRequest.FromString(body))
-            answer = ExportTraceServiceResponse().SerializeToString()
+            if self.path == "/v1/metrics":
+                taken.take_metrics(ExportMetricsServiceRequest.FromString(body))
+                answer = ExportMetricsServiceResponse().SerializeToString()
+            else:
+                assert self.path == "/v1/traces"
+                taken.take(ExportTraceServiceRequest.FromString(body))
+                answer = ExportTraceServiceResponse().SerializeToString()
             self.send_response(200)
             self.send_header("Content-Type", "application/x-protobuf")
             self.send_header("Content-Length", str(len(answer)))

@@ -20,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from poolguard.lab.janitor import Janitor
 from poolguard.lab.server import listen
 from poolguard.listener import CreateReason, Outcome
+from poolguard.telemetry.metrics import INSTRUMENTS
 from tests.backend import tracing_backend
 
 from .doors.server import ASGI
@@ -165,6 +166,27 @@ def test_the_metrics_example_tells_each_workers_figures(slow_dsn: str, tmp_path:
     assert states == [sum(created), 0]
     in_use = {told.of("poolguard_budget_in_use", **pool) for told in (one, other)}
     assert in_use == {sum(created)}, "both see the one ledger: the greatest, never the sum"
+
+
+def test_the_metrics_example_pushes_where_a_backend_is_named(dsn: str, tmp_path: Path) -> None:
+    """Each worker as an instance of its own: a backend keeps their series apart."""
+    with (
+        tracing_backend() as backend,
+        serving(
+            "metrics",
+            DATABASE_URL=dsn,
+            POOLGUARD_RUNTIME_DIR=str(tmp_path / "run"),
+            OTEL_EXPORTER_OTLP_METRICS_ENDPOINT=f"{backend.url}/v1/metrics",
+            OTEL_METRIC_EXPORT_INTERVAL="200",
+        ) as port,
+    ):
+        assert get(port, "/")[0] == 200
+        until(lambda: len(backend.metrics) == 2)
+        until(lambda: all("poolguard.acquires" in told for told in backend.metrics.values()))
+    assert {service for service, _ in backend.metrics} == {"reports"}
+    told = {name for names in backend.metrics.values() for name in names}
+    ours = {each.name for each in INSTRUMENTS}
+    assert {name for name in told if name.startswith(("db.client", "poolguard"))} <= ours
 
 
 class Scraped:
