@@ -96,6 +96,13 @@ class SlowProxy:
         """Reset every connection, towards the client and towards the server."""
         self._helper.ask("reset_all")
 
+    def silence_all(self) -> None:
+        """Let nothing more through on any connection there is now; new ones are not touched.
+
+        As a firewall that has forgotten them all: neither side hears a word, for good.
+        """
+        self._helper.ask("silence_all")
+
     def stats(self) -> dict[str, int]:
         """``open``: clients' connections now; ``accepted``: since the start."""
         return self._helper.ask("stats")
@@ -138,6 +145,9 @@ class _Proxy:
             case "reset_all":
                 for link in list(self.links):
                     link.reset()
+            case "silence_all":
+                for link in self.links:
+                    link.silence()
             case "stats":
                 return {"open": len(self.links), "accepted": self.accepted}
             case unknown:
@@ -186,6 +196,7 @@ class _Link:
         self.server = _End(self)
         self.client.other = self.server
         self.server.other = self.client
+        self._silent = False
         self._connecting: asyncio.Task[None] | None = None
 
     def made(self, end: _End) -> None:
@@ -196,6 +207,18 @@ class _Link:
         self.client.regulate()
         self.server.regulate()
         self.client.flush()
+
+    @property
+    def open(self) -> bool:
+        """Whether anything is let through."""
+        return self.proxy.light.is_set() and not self._silent
+
+    def silence(self) -> None:
+        self._silent = True
+        if self._connecting is not None and self.server.transport is None:
+            self._connecting.cancel()
+        for end in (self.client, self.server):
+            end.regulate()
 
     async def _connect(self) -> None:
         await asyncio.sleep(self.proxy.connect_delay)
@@ -278,7 +301,7 @@ class _End(asyncio.Protocol):
         if self.transport is None or self.lost or self._ended:
             return
         if (
-            not self._link.proxy.light.is_set()
+            not self._link.open
             or self.other.transport is None
             or self.other._full
             or self._held_bytes > _HELD_MOST
@@ -302,7 +325,7 @@ class _End(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if target is None or self.other.lost or not self._link.proxy.light.is_set():
+        if target is None or self.other.lost or not self._link.open:
             return
         was_too_much = self._held_bytes > _HELD_MOST
         while self._held:

@@ -252,6 +252,26 @@ def test_reset_all_breaks_every_connection(server: PrivatePostgres, proxy: SlowP
     server.connect(port=proxy.port).close()
 
 
+def test_silence_takes_those_that_are_there_and_no_new_ones(
+    server: PrivatePostgres, proxy: SlowProxy
+) -> None:
+    """Neither side hears a word: not of a query, nor of the other's end."""
+    conninfo = server.conninfo(host=proxy.host, port=proxy.port)
+    with psycopg.connect(conninfo, autocommit=True) as conn, server.connect() as admin:
+        pid = conn.info.backend_pid
+        proxy.silence_all()
+        with psycopg.connect(conninfo) as new:
+            assert new.execute("SELECT 1").fetchone() == (1,)
+        conn.pgconn.send_query(b"SELECT pg_terminate_backend(pg_backend_pid())")
+        proxy.resume()
+        assert select.select([conn.pgconn.socket], [], [], 0.5)[0] == []
+        conn.close()
+        query = "SELECT state FROM pg_stat_activity WHERE pid = %s"
+        assert admin.execute(query, [pid]).fetchone() == ("idle",)
+        proxy.reset_all()
+        until(lambda: admin.execute(query, [pid]).fetchone() is None)
+
+
 def test_refuse_lets_nobody_in_and_keeps_those_inside(
     server: PrivatePostgres, proxy: SlowProxy
 ) -> None:
