@@ -17,7 +17,7 @@ from .story import Arrival
 __all__ = ["GIVE_UP", "drive"]
 
 GIVE_UP = 15.0
-"""Seconds after which a request counts as failed."""
+"""Seconds after which a request counts as failed, unless the caller says otherwise."""
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: demo\r\nConnection: close\r\n\r\n"
 
@@ -28,11 +28,13 @@ async def drive(
     *,
     began: float,
     progress: Callable[[float], None] = lambda _: None,
+    give_up: float = GIVE_UP,
 ) -> tuple[list[Sample], float]:
     """Send the requests of *arrivals* to *address*; returns the samples and the worst own lag.
 
     *began* is the moment, by the monotonic clock, from which the arrivals count. *progress* is
-    called with the seconds passed since then, before each request.
+    called with the seconds passed since then, before each request. Who has no answer *give_up*
+    seconds after the request was sent counts as failed.
     """
     loop = asyncio.get_running_loop()
     pending: list[asyncio.Future[Sample]] = []
@@ -43,16 +45,18 @@ async def drive(
             await asyncio.sleep(ahead)
         lag = max(lag, monotonic() - due)
         progress(arrival.at)
-        pending.append(loop.create_task(_request(address, arrival, due)))
+        pending.append(loop.create_task(_request(address, arrival, due, give_up)))
     samples = await asyncio.gather(*pending)
     return list(samples), lag
 
 
-async def _request(address: tuple[str, int], arrival: Arrival, due: float) -> Sample:
+async def _request(
+    address: tuple[str, int], arrival: Arrival, due: float, give_up: float
+) -> Sample:
     loop = asyncio.get_running_loop()
     exchange = _Exchange(loop)
     try:
-        await asyncio.wait_for(_exchange(exchange, address), GIVE_UP)
+        await asyncio.wait_for(_exchange(exchange, address), give_up)
     except (OSError, asyncio.TimeoutError):
         return Sample(arrival.at, monotonic() - due, 0, arrival.phase)
     finally:
