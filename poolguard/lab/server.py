@@ -1,4 +1,4 @@
-"""A real gunicorn with an application of the lab, listening on loopback, ended with its owner."""
+"""A real gunicorn, or another server of HTTP, listening on loopback, ended with its owner."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http.client import HTTPConnection, HTTPException
+from itertools import chain
 from pathlib import Path
 from time import monotonic, sleep
 from types import TracebackType
+from typing import TypeVar
 
 from ..errors import LabError
 from .janitor import Janitor
 
-__all__ = ["Gunicorn", "listen"]
+__all__ = ["Gunicorn", "WebServer", "listen"]
 
+T = TypeVar("T")
 STOP_TIMEOUT = 10.0
 BOOT_TIMEOUT = 30.0
 """Seconds within which the workers must answer."""
@@ -39,50 +42,39 @@ def listen(port: int = 0) -> socket.socket:
     return listener
 
 
-class Gunicorn:
-    """gunicorn with one application, in a session of its own, its log in *folder*.
+class WebServer:
+    """A program that serves HTTP on *listener*, which it inherits, in a session of its own.
 
-    :param app: as gunicorn takes it, ``module:name``.
-    :param config: the module that is its configuration.
+    What it prints goes to *log*.
     """
+
+    name = "server"
 
     def __init__(
         self,
-        app: str,
-        config: str,
+        command: Sequence[str],
         *,
         listener: socket.socket,
-        folder: Path,
+        log: Path,
         environ: Mapping[str, str],
         janitor: Janitor,
     ) -> None:
-        self._log = folder / f"gunicorn-{app.partition(':')[0].rpartition('.')[2]}.log"
+        self._log = log
         self._janitor = janitor
         self.address: tuple[str, int] = listener.getsockname()
-        command = [
-            sys.executable,
-            "-m",
-            "gunicorn",
-            "--config",
-            f"python:{config}",
-            "--bind",
-            f"fd://{listener.fileno()}",
-            "--log-file",
-            str(self._log),
-            app,
-        ]
         # The environment of the demo is its own: settings of the user's must not bend it.
         inherited = {k: v for k, v in os.environ.items() if not _foreign(k)}
-        self._process = janitor.spawn(
-            command,
-            as_group=True,
-            env={**inherited, **environ},
-            pass_fds=(listener.fileno(),),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        with log.open("ab") as out:
+            self._process = janitor.spawn(
+                command,
+                as_group=True,
+                env={**inherited, **environ},
+                pass_fds=(listener.fileno(),),
+                stdout=out,
+                stderr=out,
+            )
 
-    def __enter__(self) -> Gunicorn:
+    def __enter__(self: T) -> T:
         return self
 
     def __exit__(
@@ -107,7 +99,7 @@ class Gunicorn:
         until = monotonic() + BOOT_TIMEOUT
         while monotonic() < until:
             if self._process.poll() is not None:
-                raise LabError(f"gunicorn ended at start: {self.last_words()}")
+                raise LabError(f"{self.name} ended at start: {self.last_words()}")
             try:
                 # The master listens already: the answer comes when a worker accepts.
                 connection = HTTPConnection(*self.address, timeout=until - monotonic())
@@ -119,7 +111,7 @@ class Gunicorn:
                 continue
             if healthy:
                 return
-        raise LabError(f"gunicorn does not answer after {BOOT_TIMEOUT:g} s: {self.last_words()}")
+        raise LabError(f"{self.name} does not answer after {BOOT_TIMEOUT:g} s: {self.last_words()}")
 
     def stop(self, timeout: float = STOP_TIMEOUT) -> None:
         """End it with SIGTERM, or by force after *timeout* seconds."""
@@ -133,13 +125,42 @@ class Gunicorn:
         self._janitor.forget(self._process.pid)
 
     def log(self) -> str:
-        """What gunicorn has logged."""
+        """What it has logged."""
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 
     def last_words(self) -> str:
         """The last line of the log."""
         lines = self.log().strip().splitlines()
         return lines[-1] if lines else "it has logged nothing"
+
+
+class Gunicorn(WebServer):
+    """gunicorn with one application, its log in *folder*.
+
+    :param app: as gunicorn takes it, ``module:name``.
+    :param config: the module that is its configuration.
+    """
+
+    name = "gunicorn"
+
+    def __init__(
+        self,
+        app: str,
+        config: str,
+        *,
+        listener: socket.socket,
+        folder: Path,
+        environ: Mapping[str, str],
+        janitor: Janitor,
+    ) -> None:
+        options = {"--config": f"python:{config}", "--bind": f"fd://{listener.fileno()}"}
+        super().__init__(
+            [sys.executable, "-m", "gunicorn", *chain.from_iterable(options.items()), app],
+            listener=listener,
+            log=folder / f"gunicorn-{app.partition(':')[0].rpartition('.')[2]}.log",
+            environ=environ,
+            janitor=janitor,
+        )
 
 
 def _foreign(variable: str) -> bool:
