@@ -1,0 +1,23 @@
+"""gunicorn's configuration for every contender: the environment says of which kind it is."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+worker_class = os.environ["CONTEST_CLASS"]
+workers = int(os.environ["CONTEST_WORKERS"])
+threads = int(os.environ["CONTEST_THREADS"])
+loglevel = "warning"
+control_socket_disable = True
+
+if os.environ["CONTEST_GUARDED"] == "1":
+    import poolguard.gunicorn
+
+    def post_fork(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's signature
+        """Set all telemetry up, in the worker: the SDK's threads do not survive a fork."""
+        from .telemetry import set_up
+
+        set_up(os.environ["CONTEST_TELEMETRY"])
+
+    poolguard.gunicorn.install(globals())

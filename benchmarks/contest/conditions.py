@@ -1,0 +1,74 @@
+"""Under which conditions contenders serve, and the environment that tells them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from psycopg.conninfo import conninfo_to_dict
+
+from ..contenders import Contender
+from ..contenders.apps.terms import HOUR, fast
+
+__all__ = ["Conditions"]
+
+CLASSES = {"sync": "gthread", "async": "uvicorn_worker.UvicornWorker"}
+REFRESH_EVERY = 25 * 60.0
+"""poolguard's ``refresh_interval`` in fast motion, as in the demo: that of the project's origin.
+The default of 25 s would be 7 ms where an hour takes a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What all contenders are given alike."""
+
+    query: float = 0.25
+    """Seconds that a request's query takes."""
+    workers: int = 1
+    threads: int = 80
+    hour: float = HOUR
+    """Seconds that stand for an hour: the idle timeouts of all are as much shorter."""
+    poolguard: Mapping[str, str] = field(default_factory=dict)
+    """More settings of poolguard's, by the names of their variables."""
+
+    def environ(self, contender: Contender, dsn: str, budget: int, folder: Path) -> dict[str, str]:
+        """What *contender* is told; *dsn* is its way to the server, *folder* is its own."""
+        share = budget // self.workers
+        environ = {
+            "DATABASE_URL": dsn,
+            "CONTEST_CLASS": CLASSES.get(contender.kind, ""),
+            "CONTEST_WORKERS": str(self.workers),
+            "CONTEST_THREADS": str(self.threads if contender.kind == "sync" else 1),
+            "CONTEST_SIZE": str(share),
+            "CONTEST_SETTING": contender.setting,
+            "CONTEST_QUERY": str(self.query),
+            "CONTEST_HOUR": str(self.hour),
+            "CONTEST_GUARDED": str(int(contender.guarded)),
+        }
+        if contender.kind == "node":
+            environ |= _libpq(dsn)
+        if contender.guarded:
+            environ |= self._guarded(contender, share, folder)
+        return environ
+
+    def _guarded(self, contender: Contender, share: int, folder: Path) -> dict[str, str]:
+        environ = {
+            "CONTEST_TELEMETRY": str(folder),
+            "POOLGUARD_RUNTIME_DIR": str(folder / "run"),
+        }
+        if self.hour != HOUR:
+            environ["POOLGUARD_IDLE_TIMEOUT"] = str(fast(30 * 60, self.hour))
+            environ["POOLGUARD_REFRESH_INTERVAL"] = str(fast(REFRESH_EVERY, self.hour))
+        if contender.setting == "tuned":
+            environ["POOLGUARD_FLOOR"] = str(share)
+        return {**environ, **self.poolguard}
+
+
+def _libpq(dsn: str) -> dict[str, str]:
+    given = conninfo_to_dict(dsn)
+    names = {"dbname": "PGDATABASE"}
+    return {
+        names.get(name, f"PG{name.upper()}"): str(given[name])
+        for name in ("host", "port", "user", "password", "dbname")
+    }

@@ -1,0 +1,99 @@
+"""Contenders in turn, round after round, and the runs that are refused."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from poolguard.errors import LabError
+from poolguard.lab.result import Run
+
+from ..contenders import Contender, missing
+
+__all__ = ["LAG_MOST", "Rounds", "play_rounds"]
+
+LAG_MOST = 0.05
+"""Seconds: a run in which the load's own generator was later than this says nothing."""
+TRIES = 3
+"""How often a run is played until its generator was on time."""
+
+
+@dataclass(slots=True)
+class Rounds:
+    """What the contenders did, round by round."""
+
+    rounds: list[dict[str, Run]] = field(default_factory=list)
+    """Each contender's run, by name; one that was refused to the last is not there."""
+    refused: Counter[str] = field(default_factory=Counter)
+    """How many runs of whom were refused, since the generator lagged."""
+    unmeasured: dict[str, str] = field(default_factory=dict)
+    """Who could not run here at all, and why."""
+
+    def of(self, name: str) -> list[Run]:
+        """All runs of one contender."""
+        return [played[name] for played in self.rounds if name in played]
+
+    def last(self) -> list[Run]:
+        """Of each contender the last run, to be drawn."""
+        return list(dict(pair for played in self.rounds for pair in played.items()).values())
+
+    def pairs(self, name: str, other: str) -> list[tuple[Run, Run]]:
+        """The runs of two in the rounds in which both have one."""
+        return [(p[name], p[other]) for p in self.rounds if name in p and other in p]
+
+    @property
+    def lag(self) -> float:
+        """The worst lag of the runs that count, in seconds."""
+        return max((run.lag for played in self.rounds for run in played.values()), default=0.0)
+
+    def notes(self) -> list[str]:
+        """What a reader must know of how it was measured."""
+        lines = [
+            f"load generator late by at most {self.lag * 1e3:.0f} ms; a run in which it was later "
+            f"than {LAG_MOST * 1e3:.0f} ms is refused and played again"
+        ]
+        lines += [f"{name}: {n} run(s) refused" for name, n in sorted(self.refused.items())]
+        lines += [f"{name}: not measured: {why}" for name, why in self.unmeasured.items()]
+        return lines
+
+
+def play_rounds(
+    contenders: Sequence[Contender],
+    rounds: int,
+    play: Callable[[Contender], Run],
+    say: Callable[[str], None],
+) -> Rounds:
+    """Play all in every round, every other round in reversed order."""
+    done = Rounds(unmeasured=_unmeasured(contenders))
+    for nth in range(rounds):
+        played: dict[str, Run] = {}
+        for contender in contenders[:: -1 if nth % 2 else 1]:
+            if contender.name in done.unmeasured:
+                continue
+            say(f"round {nth + 1} of {rounds}, {contender.name}")
+            try:
+                run = _on_time(contender, play, done.refused)
+            except LabError as error:
+                done.unmeasured[contender.name] = str(error)
+                continue
+            if run is not None:
+                played[contender.name] = run
+        done.rounds.append(played)
+    return done
+
+
+def _on_time(
+    contender: Contender, play: Callable[[Contender], Run], refused: Counter[str]
+) -> Run | None:
+    for _ in range(TRIES):
+        run = play(contender)
+        if run.lag <= LAG_MOST:
+            return run
+        refused[contender.name] += 1
+    return None
+
+
+def _unmeasured(contenders: Sequence[Contender]) -> dict[str, str]:
+    reasons: Mapping[str, str | None] = {c.name: missing(c) for c in contenders}
+    return {name: why for name, why in reasons.items() if why is not None}

@@ -1,0 +1,1 @@
+"""The frame of the contests, their contenders, and what they write."""

@@ -1,0 +1,101 @@
+"""Each contender serves its endpoint over the database, within what it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from http.client import HTTPConnection
+
+import pytest
+
+from benchmarks.contenders import CONTENDERS, Contender, missing
+from benchmarks.contest.conditions import Conditions
+from benchmarks.contest.stage import Event, Stage, stage
+from benchmarks.contest.watching import ROLE
+from poolguard.errors import LabError
+from poolguard.lab.story import Phase, Story
+
+CALM = Story((Phase("day", "steady day", 0.5, 20.0, 20.0),))
+QUICKLY = Conditions(query=0.001)
+
+
+@pytest.fixture(scope="module")
+def on() -> Iterator[Stage]:
+    with stage() as on:
+        yield on
+
+
+def named(name: str) -> Contender:
+    return next(contender for contender in CONTENDERS if contender.name == name)
+
+
+def sessions(on: Stage) -> int:
+    with on.server.connect() as admin:
+        row = admin.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE usename = %s", [ROLE]
+        ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def test_names_are_unique_and_each_at_defaults_has_a_tuned_one() -> None:
+    names = [contender.name for contender in CONTENDERS]
+    assert len(set(names)) == len(names)
+    alone = {"connection per request"}  # it has nothing to tune
+    for contender in CONTENDERS:
+        if contender.setting == "defaults" and contender.name not in alone:
+            assert named(f"{contender.name} tuned").setting == "tuned"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("contender", CONTENDERS, ids=lambda contender: contender.slug)
+def test_it_serves_and_leaves_nothing_on_the_server(on: Stage, contender: Contender) -> None:
+    if (why := missing(contender)) is not None:
+        pytest.skip(why)
+    run = on.play(contender, QUICKLY, CALM)
+    assert [sample.status for sample in run.samples] == [200] * len(CALM.arrivals())
+    assert len(run.opened) > 0
+    assert run.peak <= run.budget
+    if contender.setting != "defaults" and contender.pooler is None:
+        assert run.peak > 1
+    if contender.guarded:
+        tagged = [s for s in run.spans if "poolguard.request.outcome" in s.attributes]
+        assert len(tagged) == len(run.samples)
+    assert sessions(on) == 0
+
+
+def test_the_health_check_needs_no_database(on: Stage) -> None:
+    with on.serve(named("connection per request"), QUICKLY) as serving:
+        asking = HTTPConnection(*serving.server.address, timeout=10)
+        asking.request("GET", "/health")
+        assert asking.getresponse().status == 200
+        asking.close()
+        assert sessions(on) == 0
+
+
+def test_all_are_told_the_same_budget_in_equal_shares(on: Stage) -> None:
+    budget = on.plan(QUICKLY).budget
+    alone, two = Conditions(), Conditions(workers=2)
+    for contender in CONTENDERS:
+        for conditions, share in ((alone, budget), (two, budget // 2)):
+            environ = conditions.environ(contender, on.dsn, budget, on.server.folder)
+            assert environ["CONTEST_SIZE"] == str(share)
+            assert environ.get("POOLGUARD_FLOOR", str(share)) == str(share)
+
+
+def test_an_event_that_fails_is_no_result(on: Stage) -> None:
+    def fail() -> None:
+        raise LabError("the cable is out")
+
+    with pytest.raises(LabError, match=r"an event of the story failed: the cable is out"):
+        on.play(named("psycopg_pool"), QUICKLY, CALM, events=[Event(0.1, fail)])
+
+
+def test_events_happen_while_the_traffic_goes_on(on: Stage) -> None:
+    """Who opens a connection for each request fails while the server lets nobody in."""
+    story = Story((Phase("day", "steady day", 1.5, 20.0, 20.0),))
+    contender = named("connection per request")
+    refusing, resuming = Event(0.5, on.proxy.refuse), Event(1.0, on.proxy.resume)
+    run = on.play(contender, QUICKLY, story, events=[resuming, refusing])
+    failed = [sample.at for sample in run.samples if sample.failed]
+    assert failed
+    assert 0.3 < min(failed) <= max(failed) < 1.2
