@@ -41,6 +41,10 @@ class Row:
         missed = [f"{name} {_number(self.judged(name))}" for name in self.missed]
         return f"MISSED ({', '.join(missed)})" if missed else "met"
 
+    def cell(self, name: str) -> str:
+        """The median, and the lowest and highest where they differ; empty where it has none."""
+        return _cell(self.figures[name]) if name in self.figures else ""
+
     @property
     def goal(self) -> str:
         """The goals in the order of the figures."""
@@ -60,7 +64,7 @@ class Table:
         names = list(dict.fromkeys(name for row in self.rows for name in row.figures))
         lines = [["", *names, "goal", ""]]
         for row in self.rows:
-            cells = [_cell(row.figures[name]) if name in row.figures else "" for name in names]
+            cells = [row.cell(name) for name in names]
             lines.append([row.who, *cells, row.goal, row.verdict])
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         text = [self.title]
