@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from . import ledger, life, overhead, pool
+from . import ledger, life, output, overhead, pool, story
 
-ALL: Mapping[str, Callable[[], object]] = {
+ALL: Mapping[str, Callable[..., object]] = {
     "ledger": ledger.run,
     "pool": pool.run,
     "life": life.run,
     "overhead": overhead.run,
+    "story": story.run,
 }
-PARTS: Mapping[str, Callable[[], object]] = {
+PARTS: Mapping[str, Callable[..., object]] = {
     **{f"pool.{part}": partial(pool.run, part) for part in pool.PARTS},
     **{f"life.{part}": partial(life.run, part) for part in life.PARTS},
     **{f"overhead.{part}": partial(overhead.run, part) for part in overhead.PARTS},
+    **{f"story.{part}": partial(story.run, part) for part in story.PARTS},
 }
 
 
@@ -28,6 +31,16 @@ def main() -> int:
     known = {**ALL, **PARTS}
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of: {', '.join(known)}")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        default=Path("benchmark-results"),
+        help="where results.json, results.md and pictures go (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="show that they work, with figures worth nothing"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
     arguments = parser.parse_args()
     names: list[str] = arguments.names or list(ALL)
@@ -37,7 +50,10 @@ def main() -> int:
             file=sys.stderr,
         )
         return 2
-    measured = {name: known[name]() for name in names}
+    measured = {name: known[name](quick=arguments.quick) for name in names}
+    command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
+    for path in output.write(arguments.out, [command], measured):
+        print(f"written: {path}")
     if arguments.json is not None:
         figures = {name: value for name, value in measured.items() if value is not None}
         arguments.json.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n")

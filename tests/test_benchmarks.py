@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import overhead, pool
+from benchmarks import overhead, pool, story
 from benchmarks.overhead.frame import Probe, Stage
 from poolguard.errors import LabError
 
@@ -32,6 +32,21 @@ def test_every_part_of_the_overheads_benchmark_runs(capsys: pytest.CaptureFixtur
     assert all(f"\n{part}: " in printed for part in overhead.PARTS)
     for door in ("wsgi", "asgi"):
         assert {"no SDK", "sampled", "own span"} <= {row["who"] for row in tables[door]["rows"]}
+
+
+@pytest.mark.long
+@pytest.mark.timeout(400)  # runs that are refused on a busy machine are played up to three times
+def test_both_acts_of_the_story_run(capsys: pytest.CaptureFixture[str]) -> None:
+    measured = story.run(quick=True)
+    tables = measured["parts"]
+    assert isinstance(tables, dict)
+    assert list(tables) == list(story.PARTS)
+    printed = capsys.readouterr().out
+    assert all(f"\n{part}: " in printed for part in story.PARTS)
+    for table in tables.values():  # nobody is silently absent
+        told = [row["who"] for row in table["rows"]]
+        told += [note.partition(":")[0] for note in table["notes"]]
+        assert set(story.QUICK) <= set(told)
 
 
 def test_a_process_that_ends_in_the_middle_of_a_benchmark_is_an_error(tmp_path: Path) -> None:
