@@ -31,7 +31,7 @@ from .guards import Guard
 from .guards import guard as guard_of
 from .leaving import leave_when_told
 from .readiness import Readiness, readiness
-from .telemetry.request import Request, ongoing
+from .telemetry.request import Request, Wire
 
 if TYPE_CHECKING:
     from .telemetry.http import Attributes
@@ -76,18 +76,13 @@ class PoolGuardMiddleware:
         self.app = app
         self._guard = guard
         self._opened: dict[Guard, asyncio.AbstractEventLoop] = {}
-        self._settled: tuple[int, asyncio.AbstractEventLoop] | None = None
-        """The version of the registry all of whose guards have been opened, and on which loop."""
+        self._settled = -1
+        """The version of the registry all of whose guards have been opened …"""
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """… and on which loop."""
 
     def __repr__(self) -> str:
         return f"<PoolGuardMiddleware guard={self._guard!r} app={self.app!r}>"
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
-        if scope["type"] == "lifespan":
-            return await _Lifespan(self.app, self._guard).run(scope, receive, send)
-        if scope["type"] in ("http", "websocket"):
-            return await self._request(scope, receive, send)
-        return await self.app(scope, receive, send)
 
     async def _settle(self, loop: asyncio.AbstractEventLoop) -> None:
         """Open the guards that are not open yet, once each."""
@@ -104,37 +99,40 @@ class PoolGuardMiddleware:
                     )
                 await guard.aopen()
                 self._opened[guard] = loop
-        self._settled = (version, loop)
+        self._settled, self._loop = version, loop
 
-    async def _request(self, scope: Scope, receive: Receive, send: Send) -> Any:
-        loop = asyncio.get_running_loop()
-        if self._settled != (registry.version, loop):
-            await self._settle(loop)
-        if scope["type"] == "http" and (
-            answer := readiness(scope.get("method", "GET"), scope.get("path", ""))
-        ):
-            return await _tell(answer, scope, send)
-        if ongoing():
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
+        kind = scope["type"]
+        if kind == "lifespan":
+            return await _Lifespan(self.app, self._guard).run(scope, receive, send)
+        if kind not in ("http", "websocket"):
             return await self.app(scope, receive, send)
+        loop = asyncio.get_running_loop()
+        if self._settled != registry.version or self._loop is not loop:
+            await self._settle(loop)
         # The handshake of a websocket is a GET.
-        headers = _Headers(scope)
-        request = Request(
-            scope.get("method", "GET"), scope.get("path", ""), headers, headers.described
-        )
+        method, path = scope.get("method", "GET"), scope.get("path", "")
+        if path in registry.ready_paths and kind == "http" and (answer := readiness(method, path)):
+            return await _tell(answer, scope, send)
+        outer = CURRENT.get()
+        if outer is not None and outer.lasts(None):
+            return await self.app(scope, receive, send)
+        request = Request(method, path, scope, _WIRE)
         status: int | None = None
 
-        async def send_and_see(message: Message) -> None:
+        def send_and_see(message: Message) -> Awaitable[None]:
             nonlocal status
-            if message["type"] == "http.response.start":
-                if message.get("status") == 500 and request.retry_after:
+            said = message["type"]
+            if said == "http.response.start":
+                if request.retry_after and message.get("status") == 500:
                     message = _unavailable(message, request.retry_after)
                 status = message.get("status")
                 request.glance()
-            elif message["type"] == "http.response.body":
+            elif said == "http.response.body":
                 request.answered = not message.get("more_body")
-            elif scope["type"] == "websocket":
+            elif kind == "websocket":
                 status = _of_handshake(message, status)
-            await send(message)
+            return send(message)
 
         token = CURRENT.set(request)
         try:
@@ -193,7 +191,6 @@ class _Headers(Mapping[str, str]):
     """A request's headers by name, read when a span of our own asks for the trace it continues."""
 
     def __init__(self, scope: Scope) -> None:
-        self._scope = scope
         self._headers: Iterable[tuple[bytes, bytes]] = scope.get("headers", ())
 
     def __getitem__(self, name: str) -> str:
@@ -209,11 +206,15 @@ class _Headers(Mapping[str, str]):
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
-    def described(self) -> Attributes:
-        """What such a span says of the request."""
-        from .telemetry.http import of_asgi
 
-        return of_asgi(self._scope, self)
+def _described(scope: Scope) -> Attributes:
+    """What such a span says of the request."""
+    from .telemetry.http import of_asgi
+
+    return of_asgi(scope, _Headers(scope))
+
+
+_WIRE = Wire(_Headers, _described)
 
 
 def _guards(given: Guard | None) -> list[Guard]:

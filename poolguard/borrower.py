@@ -41,12 +41,20 @@ class Borrower:
     def acquired(self) -> None:
         """A connection was free for it, and nobody else is told."""
 
+    def lasts(self, source: object) -> bool:  # noqa: ARG002
+        """Whether what enters now, from *source*, is this very request, further in."""
+        return False
+
     def ended(self) -> None:
         """The request is over: what it still has is reported. Only the first call counts."""
         if not self.over:
             self.over = True
-            for loan in [*self.loans]:
-                loan.unreturned()
+            self.report()
+
+    def report(self) -> None:
+        """Have what it still has reported."""
+        for loan in [*self.loans]:
+            loan.unreturned()
 
 
 CURRENT: ContextVar[Borrower | None] = ContextVar("poolguard_borrower", default=None)

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from . import overload, registry
-from .borrower import CURRENT
+from .borrower import CURRENT, Borrower
 from .guards import Guard
 from .guards import guard as guard_of
 from .readiness import readiness
-from .telemetry.request import Request, ongoing
+from .telemetry.request import Request, Wire
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -49,31 +49,29 @@ class PoolGuardMiddleware:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if self._settled != registry.version:
             self._settle()
-        if answer := readiness(environ.get("REQUEST_METHOD", "GET"), environ.get("PATH_INFO", "")):
+        method, path = environ.get("REQUEST_METHOD", "GET"), environ.get("PATH_INFO", "")
+        if path in registry.ready_paths and (answer := readiness(method, path)):
             start_response(answer.line, answer.headers)
-            return [b"" if environ.get("REQUEST_METHOD") == "HEAD" else answer.body]
+            return [b"" if method == "HEAD" else answer.body]
         source = environ.get("wsgi.input")
-        if ongoing(source):
+        outer = CURRENT.get()
+        if outer is not None and outer.lasts(source):
             return self.app(environ, start_response)
-        headers = _Headers(environ)
-        request = Request(
-            environ.get("REQUEST_METHOD", "GET"),
-            environ.get("PATH_INFO", ""),
-            headers,
-            headers.described,
-            source,
-        )
-        visit = _Visit(request, start_response)
+        visit = _Visit(method, path, environ, _WIRE, source)
+        visit.outer = outer
+        visit.server = start_response
+        visit.line = ""
+        CURRENT.set(visit)
         try:
             body = self.app(environ, visit.start_response)
         except BaseException as error:
             refusal = visit.refused(error)
-            visit.end(error)
+            visit.leave(error)
             if refusal is None:
                 raise
             return [refusal]
         if isinstance(body, (list, tuple)) or _is_file(environ, body):
-            visit.end()
+            visit.leave()
             return body
         return _Body(body, visit)
 
@@ -128,40 +126,45 @@ class _Headers(Mapping[str, str]):
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
-    def described(self) -> Attributes:
-        """What such a span says of the request."""
-        from .telemetry.http import of_wsgi
 
-        return of_wsgi(self._environ)
+def _described(environ: WSGIEnvironment) -> Attributes:
+    """What such a span says of the request."""
+    from .telemetry.http import of_wsgi
+
+    return of_wsgi(environ)
 
 
-class _Visit:
+_WIRE = Wire(_Headers, _described)
+
+
+class _Visit(Request):
     """A request being current in this context, from its entry to its end."""
 
-    def __init__(self, request: Request, start_response: StartResponse) -> None:
-        self._request = request
-        self._start_response = start_response
-        self._status: int | None = None
-        self._before = CURRENT.get()  # another middleware of ours, further out
-        CURRENT.set(request)
+    __slots__ = ("line", "outer", "server")
+
+    outer: Borrower | None
+    """What was current before: nobody, or a request whose context this one runs in."""
+    server: StartResponse
+    """The server's own."""
+    line: str
+    """The response's status line, once the server has taken it."""
 
     def start_response(
         self, line: str, headers: list[tuple[str, str]], *rest: Any, **named: Any
     ) -> Callable[[bytes], object]:
         """The server's, with the status noted once the server has taken it."""
-        if self._request.retry_after and str(line).startswith("500"):
+        if self.retry_after and str(line).startswith("500"):
             line = overload.REASON
-            headers = [*headers, ("Retry-After", str(self._request.retry_after))]
-        write = self._start_response(line, headers, *rest, **named)
-        code = str(line)[:3]
-        self._status = int(code) if code.isdecimal() else None
-        self._request.glance()
+            headers = [*headers, ("Retry-After", str(self.retry_after))]
+        write = self.server(line, headers, *rest, **named)
+        self.line = line
+        self.glance()
         return write
 
     def refused(self, error: BaseException) -> bytes | None:
         """Answer an overload in the place of the application, which has raised *error*: returns the
         body; None where the error is to be raised, or was answered already in part."""
-        if not self._request.retry_after or not isinstance(error, Exception):
+        if not self.retry_after or not isinstance(error, Exception):
             return None
         headers = [
             ("Content-Type", "text/plain; charset=utf-8"),
@@ -174,19 +177,18 @@ class _Visit:
             return None
         cause = overload.caused(error)
         if cause is None:
-            logger.error(
-                "%s failed, and was answered with 503", self._request.label, exc_info=error
-            )
+            logger.error("%s failed, and was answered with 503", self.label, exc_info=error)
         else:
-            overload.note(self._request.label, cause)
+            overload.note(self.label, cause)
         return overload.BODY
 
-    def end(self, error: BaseException | None = None) -> None:
+    def leave(self, error: BaseException | None = None) -> None:
         """The response is complete, or the application has failed."""
-        self._request.end(self._status, error)
+        code = str(self.line)[:3]
+        self.end(int(code) if code.isdecimal() else None, error)
         # No token: a server may close the body in another context than the one of the call.
-        if CURRENT.get() is self._request:
-            CURRENT.set(self._before)
+        if CURRENT.get() is self:
+            CURRENT.set(self.outer)
 
 
 class _Body:
@@ -228,5 +230,5 @@ class _Body:
             self._error = self._error or error
             raise
         finally:
-            self._visit.end(self._error)
+            self._visit.leave(self._error)
             self._error = None  # its traceback leads back to here

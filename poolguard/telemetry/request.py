@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from time import time_ns
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import ref
 
 from ..borrower import CURRENT, Borrower
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .api import Api
     from .http import Attributes
 
-__all__ = ["CURRENT", "SERVING", "Request", "fail", "local_span", "ongoing"]
+__all__ = ["CURRENT", "SERVING", "Request", "Wire", "fail", "local_span"]
 
 DEFERRED_AT_MOST = 100
 """Spans of acquires that wait for the span of their request."""
@@ -76,20 +76,6 @@ def _server_of(span: Span) -> Span:
     return server if same else span
 
 
-def ongoing(source: object = None) -> bool:
-    """Whether a middleware of ours further out records this very request.
-
-    Then one further in, of an application that is mounted in the other, has nothing to record: a
-    request's acquires are counted once, for the one span that it has.
-
-    :param source: see :class:`Request`.
-    """
-    outer = CURRENT.get()
-    if not isinstance(outer, Request) or outer.over or outer.answered:
-        return False
-    return outer.source is None or outer.source is source
-
-
 def fail(span: Span) -> None:
     """Mark *span* as failed."""
     from opentelemetry.trace import Status, StatusCode
@@ -97,13 +83,26 @@ def fail(span: Span) -> None:
     span.set_status(Status(StatusCode.ERROR))
 
 
+class Wire(NamedTuple):
+    """How a protocol's own record of a request is read, for a span of our own."""
+
+    headers: Callable[[Any], Mapping[str, str]]
+    """Names in lower case, for the trace that the span continues."""
+    describe: Callable[[Any], Attributes]
+    """Further attributes."""
+
+
+HEADERS_ALONE = Wire(lambda headers: headers, lambda _: {})
+
+
 class Request(Borrower):
-    """What one request acquired. Made by the middlewares at its entry.
+    """What one request acquired. Made by the middlewares at its entry, for each request: it does
+    little, and asks for what only a span of our own needs at the end.
 
     :param method: the HTTP method, for a span of our own.
     :param path: the path, for the same.
-    :param headers: in lower case, for the trace that a span of our own continues.
-    :param describe: gives further attributes for a span of our own.
+    :param record: the protocol's record of the request, for the same.
+    :param wire: reads that.
     :param source: tells this request from others whose server runs them in the same context, as
         WSGI's may; None where the server gives each request a context.
     """
@@ -111,13 +110,12 @@ class Request(Borrower):
     __slots__ = (
         "_began",
         "_deferred",
-        "_describe",
-        "_ended",
-        "_headers",
         "_lock",
         "_method",
         "_path",
+        "_record",
         "_span",
+        "_wire",
         "acquires",
         "answered",
         "created",
@@ -131,22 +129,21 @@ class Request(Borrower):
         self,
         method: str,
         path: str,
-        headers: Mapping[str, str],
-        describe: Callable[[], Attributes] = dict,
+        record: Any,
+        wire: Wire = HEADERS_ALONE,
         source: object = None,
     ) -> None:
         super().__init__()
         self._began = time_ns()
         self._method = method
         self._path = path
-        self._headers = headers
-        self._describe = describe
+        self._record = record
+        self._wire = wire
         self.source = source
         self.answered = False
         """The response is complete: what begins in this context now may be another request, since
         some servers begin the next one of a connection from within this one's last ``send``."""
-        self._ended = False
-        self._deferred: list[Callable[[Span], None]] = []
+        self._deferred: list[Callable[[Span], None]] | None = None
         self._lock = threading.Lock()
         self._span = _span_at_entry()
         self.outcome: Outcome = "acquired"
@@ -170,10 +167,17 @@ class Request(Borrower):
         """It is known which span is to have the tags."""
         return self._span is not None
 
+    def lasts(self, source: object) -> bool:
+        """A middleware of ours further in, of an application that is mounted in another one, has
+        nothing to record: a request's acquires are counted once, for the one span that it has."""
+        if self.over or self.answered:
+            return False
+        return self.source is None or self.source is source
+
     def began(self, span: Span) -> None:
         """A server span has begun within the request. The first has the tags, if none has yet."""
         with self._lock:
-            if self._span is None and not self._ended:
+            if self._span is None and not self.over:
                 self._span = span
                 if self.acquires:  # before the instrumentation's turn, as in a hook of Flask's
                     self._tag(span)
@@ -209,7 +213,7 @@ class Request(Borrower):
 
     def _write(self) -> Span | None:
         """Write the tags through, under the lock."""
-        if self._span is None and self.acquires == 1 and not self._ended:
+        if self._span is None and self.acquires == 1 and not self.over:
             self._span = local_span()  # no server span was seen to begin
         if self._span is not None:
             self._tag(self._span)
@@ -221,8 +225,9 @@ class Request(Borrower):
         Those beyond the first hundred are left out: a request may be a websocket of many hours.
         """
         with self._lock:
-            if not self._ended and len(self._deferred) < DEFERRED_AT_MOST:
-                self._deferred.append(add)
+            deferred = self._deferred = [] if self._deferred is None else self._deferred
+            if not self.over and len(deferred) < DEFERRED_AT_MOST:
+                deferred.append(add)
 
     def _tag(self, span: Span) -> None:
         if span.is_recording():
@@ -239,26 +244,22 @@ class Request(Borrower):
 
     def end(self, status: int | None, error: BaseException | None = None) -> None:
         """The response is complete, or the application has failed. Only the first call counts."""
-        self.ended()
         with self._lock:
-            if self._ended:
+            if self.over:
                 return
-            self._ended = True
-        otel = api()
-        if otel is None:
-            return
-        try:
-            self._finish(otel, status, error)
-        except Exception:  # noqa: BLE001 - a span processor's; logged, and no request's matter
-            _failures.log("end", "a request's span could not be completed; the request goes on")
-        # A task that is left behind keeps this record, but neither the span nor what else the
-        # request was. What it acquires is still a child of the span.
-        if self._span is not None:
-            self._span = otel.trace.NonRecordingSpan(self._span.get_span_context())
-        self._deferred = []
-        self._headers = {}
-        self._describe = dict
-        self.source = None
+            self.over = True
+        if self.loans:
+            self.report()
+        if (otel := api()) is not None:
+            try:
+                self._finish(otel, status, error)
+            except Exception:  # noqa: BLE001 - a span processor's; logged, and no request's matter
+                _failures.log("end", "a request's span could not be completed; the request goes on")
+            # A task that is left behind keeps this, but neither the span nor what else the request
+            # was. What it acquires is still a child of the span.
+            if self._span is not None:
+                self._span = otel.trace.NonRecordingSpan(self._span.get_span_context())
+        self._deferred = self._record = self.source = None
 
     def _finish(self, otel: Api, status: int | None, error: BaseException | None) -> None:
         own = None
@@ -266,7 +267,7 @@ class Request(Borrower):
             self._span = own = self._begin(otel)
         try:
             if self._span is not None:
-                for add in self._deferred:
+                for add in self._deferred or ():
                     add(self._span)
         finally:
             if own is not None:
@@ -282,12 +283,13 @@ class Request(Borrower):
             return None  # there is no SDK, and so nobody who would see it
         from .http import method_of, span_name
 
-        attributes = {**method_of(self._method), "url.path": self._path, **self._describe()}
+        headers, describe = self._wire
+        attributes = {**method_of(self._method), "url.path": self._path, **describe(self._record)}
         token = CURRENT.set(None)  # or our processor would tell a request further out of it
         try:
             span = otel.tracer.start_span(
                 span_name(attributes),
-                context=otel.propagate.extract(self._headers, otel.context.get_current()),
+                context=otel.propagate.extract(headers(self._record), otel.context.get_current()),
                 kind=otel.trace.SpanKind.SERVER,
                 attributes=attributes,
                 start_time=self._began,

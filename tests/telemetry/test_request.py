@@ -20,7 +20,7 @@ from poolguard.borrower import CURRENT
 from poolguard.listener import AcquireEnded, Connected, Outcome, Place
 from poolguard.rarely import Failures
 from poolguard.telemetry import request as request_module
-from poolguard.telemetry.request import Request
+from poolguard.telemetry.request import Request, Wire
 
 from .support import server_span, tags, tracer
 
@@ -198,13 +198,13 @@ def test_a_span_that_cannot_begin_harms_nobody(
 ) -> None:
     """Its server says things that no server says; the response has been sent."""
 
-    def describe() -> dict[str, AttributeValue]:
+    def describe(_: object) -> dict[str, AttributeValue]:
         raise LookupError
 
     monkeypatch.setattr(
         request_module, "_failures", Failures()
     )  # those are logged ever more rarely
-    record = Request("GET", "/orders", {}, describe)
+    record = Request("GET", "/orders", {}, Wire(dict, describe))
     record.note(acquire())
     record.end(200)
     assert exported.get_finished_spans() == ()
@@ -237,7 +237,7 @@ def test_a_span_that_has_ended_is_not_the_requests(exported: InMemorySpanExporte
 
 def test_no_span_outlives_its_request(exported: InMemorySpanExporter) -> None:
     """A task that is left behind has the record in its context, maybe for days."""
-    record = Request("GET", "/", {}, lambda: {"kept": True}, source := io.BytesIO())
+    record = Request("GET", "/", headers := {"a": "b"}, source=(source := io.BytesIO()))
     token = CURRENT.set(record)
     with server_span() as span:
         record.note(acquire())
@@ -248,7 +248,7 @@ def test_no_span_outlives_its_request(exported: InMemorySpanExporter) -> None:
         record.note(acquire())
     assert tags(job) == {}
     kept = gc.get_referents(record)
-    assert not [each for each in kept if each is source or isinstance(each, Span)]
+    assert not [each for each in kept if each in (source, headers) or isinstance(each, Span)]
     [left] = [each for each in kept if isinstance(each, NonRecordingSpan)]
     assert left.get_span_context() is span.get_span_context()
 
