@@ -36,6 +36,7 @@ one, this is the file to mend, and ``tests/pool/test_seams.py`` says which.
 ``_min_size _max_size``          the bounds, which ``resize()`` moves
 ``_stats _CONNECTIONS_LOST``     a connection the watch found dead is counted as lost
 ``_REQUESTS_NUM``                an acquire that has found a free connection is counted
+``_USAGE_MS``                    what the connections of ``connection()`` were used for is added up
 ``_drained_at conn._created_at`` a connection that was being verified when the pool was drained
                                  is one of those to be renewed
 ``_closed``                      a pool that a fork has carried into a child is closed there
@@ -107,6 +108,7 @@ class Reader:
     _stats: Any
     _CONNECTIONS_LOST: str
     _REQUESTS_NUM: str
+    _USAGE_MS: str
     _closed: bool
     _open_implicit: bool
     _check: Any
@@ -259,6 +261,10 @@ class Reader:
         self._taken_free += 1
         conn._pool = self
         return conn
+
+    def _used_for(self, seconds: float) -> None:
+        """A connection was lent for so long."""
+        self._stats[self._USAGE_MS] += int(1000.0 * seconds)
 
     def _fewer_idle(self) -> None:
         """One of the idle ones is gone for good."""

@@ -29,6 +29,7 @@ from ..listener import Listener
 from ._seams import AsyncSeams, seat_of, silence
 from .arrival import ARRIVING, arrive, place_of
 from .books import Books, Opening, log_callback_failed
+from .lent import AsyncLent
 from .seat import Seat, Watch
 from .shell import Shell, remember_open
 from .upkeep import Pace
@@ -110,6 +111,11 @@ class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
         self._books.named(self.name)
 
     # -- what users call -----------------------------------------------------------------------
+
+    def connection(self, timeout: float | None = None) -> AsyncLent[ACT]:  # type: ignore[override]
+        """A connection for an ``async with`` block, as
+        :meth:`psycopg_pool.AsyncConnectionPool.connection`."""
+        return AsyncLent(self, timeout)
 
     async def getconn(self, timeout: float | None = None) -> ACT:
         """Obtain a connection, as :meth:`psycopg_pool.AsyncConnectionPool.getconn` does.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import random
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -106,6 +107,8 @@ class Books:
         """Seconds the warm-up took; None while it is under way."""
 
         self._news: deque[Callable[[], None]] = deque()
+        self.telling: list[int] = []
+        """The threads that tell of it just now."""
         self.leaving = False
         """The process will end: what is idle is closed, nothing is kept warm."""
         self._opened_at = 0.0
@@ -143,12 +146,16 @@ class Books:
 
     def tell(self) -> None:
         """Tell the listeners what happened since the last call. Not to be called under a lock."""
-        while self._news:
-            try:
-                news = self._news.popleft()
-            except IndexError:
-                return  # another thread tells the rest
-            news()
+        self.telling.append(threading.get_ident())
+        try:
+            while self._news:
+                try:
+                    news = self._news.popleft()
+                except IndexError:
+                    return  # another thread tells the rest
+                news()
+        finally:
+            self.telling.pop()
 
     # -- decisions -----------------------------------------------------------------------------
 

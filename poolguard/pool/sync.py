@@ -21,6 +21,7 @@ from ..listener import Listener
 from ._seams import SyncSeams, seat_of, silence
 from .arrival import ARRIVING, arrive, place_of
 from .books import Books, Opening, log_callback_failed
+from .lent import Lent
 from .seat import Seat, Watch
 from .shell import Shell, remember_open
 from .upkeep import Pace
@@ -123,6 +124,10 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
         self._books.named(self.name)
 
     # -- what users call -----------------------------------------------------------------------
+
+    def connection(self, timeout: float | None = None) -> Lent[CT]:  # type: ignore[override]
+        """A connection for a ``with`` block, as :meth:`psycopg_pool.ConnectionPool.connection`."""
+        return Lent(self, timeout)
 
     def getconn(self, timeout: float | None = None) -> CT:
         """Obtain a connection, as :meth:`psycopg_pool.ConnectionPool.getconn` does.

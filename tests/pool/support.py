@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from itertools import count
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, Literal, ParamSpec, TypeAlias
 
 import psycopg
@@ -151,7 +151,7 @@ class Face:
 
     def __init__(self, kind: Kind, conninfo: Any, **arguments: Any) -> None:
         self.kind = kind
-        self.recorder = Recorder()
+        self._recorder = Recorder()
         self.name = f"test-{os.getpid()}-{next(_numbers)}"
         cls = GuardedPool if kind == "sync" else AsyncGuardedPool
         kwargs = {"application_name": self.name}
@@ -160,12 +160,22 @@ class Face:
             **{
                 "name": self.name,
                 "kwargs": kwargs,
-                "listener": self.recorder,
+                "listener": self._recorder,
                 "open": False,
                 "timeout": 10.0,
                 **arguments,
             },
         )
+
+    @property
+    def recorder(self) -> Recorder:
+        """All that has happened. A sync pool tells of it in threads of its own, which have a second
+        to do so: some listeners here block."""
+        until = monotonic() + 1.0
+        books = self.pool._books
+        while self.kind == "sync" and (books.has_news or books.telling) and monotonic() < until:
+            sleep(0.001)
+        return self._recorder
 
     async def call(self, name: str, *args: Any, **kwargs: Any) -> Any:
         method = getattr(self.pool, name)

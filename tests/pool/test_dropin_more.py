@@ -413,7 +413,7 @@ async def test_an_acquires_own_timeout_overrides_the_pools(kind: Kind, dsn: str)
         lent = await pool.get()
         patient = asyncio.create_task(pool.get(timeout=10))
         await eventually(lambda: pool.status()["waiting"] == 1)
-        with pytest.raises(psycopg_pool.PoolTimeout, match=r"after 0\.05 sec"):
+        with pytest.raises(psycopg_pool.PoolTimeout, match=r"after 0\.\d\d sec"):
             await pool.get()
         with pytest.raises(psycopg_pool.PoolTimeout, match=r"after 0\.00 sec"):
             await pool.get(timeout=0)

@@ -184,6 +184,10 @@ CONTRACT: dict[str, list[Callable[[type[Any]], None]]] = {
         attribute("_REQUESTS_NUM", str),
         calls("getconn", "self._stats[self._REQUESTS_NUM] += 1"),
     ],
+    "_USAGE_MS": [
+        attribute("_USAGE_MS", str),
+        calls("connection", "self._stats[self._USAGE_MS] += int(1000.0 * (t1 - t0))"),
+    ],
     "_drained_at": [
         attribute("_drained_at", float),
         calls("drain", "self._drained_at = monotonic()"),
