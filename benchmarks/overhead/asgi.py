@@ -70,21 +70,38 @@ async def _servers(state: State, tracing: Tracing) -> AsyncGenerator[dict[str, S
         ) as pool:
             await pool.wait()
             ours = _application(poolguard.aconnection)
-            yield {
+            acts = {
                 "bare": _served(_application(pool.connection), tracing.bare, state),
                 "pool": _served(ours, tracing.bare, state),
                 "ours": _served(PoolGuardMiddleware(ours), tracing.ours, state),
             }
+            if tracing.recorded is not None:
+                bare = _application(pool.connection, tracing.child)
+                acts |= {
+                    "unspanned": _served(_application(pool.connection), tracing.recorded, state),
+                    "spanned": _served(bare, tracing.recorded, state),
+                }
+            yield acts
 
 
-def _application(connection: Callable[[], AbstractAsyncContextManager[Any]]) -> App:
+def _application(
+    connection: Callable[[], AbstractAsyncContextManager[Any]], child: Entry | None = None
+) -> App:
     async def app(_: Scope, __: Receive, send: Send) -> None:
         async with connection():
             pass
         await send(START)
         await send(BODY)
 
-    return app
+    async def app_with_child(_: Scope, __: Receive, send: Send) -> None:
+        assert child is not None
+        with child():
+            async with connection():
+                pass
+        await send(START)
+        await send(BODY)
+
+    return app if child is None else app_with_child
 
 
 def _served(app: App, entry: Entry, state: State) -> Serve:

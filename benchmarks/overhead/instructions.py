@@ -14,7 +14,7 @@ import shutil
 from pathlib import Path
 
 from ..table import Row, Table
-from .frame import WHO, Door, Stage, probes, states
+from .frame import UNIT, WHO, Door, Stage, probes, states
 
 __all__ = ["run"]
 
@@ -40,8 +40,10 @@ def run(stage: Stage) -> Table:
                         "bare": [of["bare"]],
                         "pool adds": [of["pool"] - of["bare"]],
                         "all adds": [of["ours"] - of["bare"]],
-                        "a span": [of["unit"]],
-                        "of a span": [(of["ours"] - of["bare"]) / of["unit"]],
+                        "a span": [of["spanned"] - of["unspanned"]],
+                        "of a span": [
+                            (of["ours"] - of["bare"]) / (of["spanned"] - of["unspanned"])
+                        ],
                     },
                 )
             )
@@ -55,7 +57,7 @@ def _counted(stage: Stage, valgrind: str, door: Door, state: str) -> dict[str, f
     played: dict[str, tuple[int, int]] = {}
     turns: dict[int, int] = {}
     with probes(stage, door, state, under=(valgrind, "-q", "--tool=callgrind", *options)) as by:
-        for who in (*WHO, "unit", *WHO, "unit"):
+        for who in (*WHO, *UNIT) * 2:
             probe = by[who]
             turns[probe.pid] = turns.get(probe.pid, 0) + 1
             played[who] = probe.pid, turns[probe.pid]

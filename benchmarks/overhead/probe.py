@@ -39,8 +39,6 @@ def main(door: str, name: str) -> None:
     tracing = prepare(state)
     collector = Collector()
     with DOORS[door](state, tracing) as acts:
-        if tracing.unit is not None:
-            acts["unit"] = tracing.unit
         for act in acts.values():
             act(1)
         _check(state)

@@ -1,4 +1,5 @@
-"""OpenTelemetry as a state has it, in the process that is measured; and the unit of all goals.
+"""OpenTelemetry as a state has it, in the process that is measured; and the unit of all goals: what
+a recording child span with six attributes adds to the very same request.
 
 Spans are dropped as they end. A batch processor would queue them, about a microsecond each, and
 have a thread export them in turns of whoever is measured just then: the unit would come out larger,
@@ -7,8 +8,9 @@ and the goals easier. Nothing of OpenTelemetry is imported where the state has n
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -27,30 +29,33 @@ class Tracing(NamedTuple):
     """Around a request without poolguard. It has a provider of its own: whatever poolguard does to
     the global one is a cost of poolguard."""
     ours: Entry
-    unit: Callable[[int], None] | None
-    """So many recording child spans with six attributes each; None where there is no SDK."""
+    recorded: Entry | None
+    """Around a request of the unit: a server span that records; None where there is no SDK."""
+    child: Entry
+    """A recording child span with six attributes, as an instrumentation makes it."""
 
 
 def prepare(state: State) -> Tracing:
     """Set this process up."""
     if state.has == "nothing":
-        return Tracing(nullcontext, nullcontext, None)
+        return Tracing(nullcontext, nullcontext, None, nullcontext)
     if state.has == "api":
         import_module("opentelemetry.trace")
-        return Tracing(nullcontext, nullcontext, None)
+        return Tracing(nullcontext, nullcontext, None, nullcontext)
     from opentelemetry import trace
 
     trace.set_tracer_provider(_provider(state))
     if state.metrics:
         _set_metrics_up()
-    unit = _unit(_provider(State(None)).get_tracer("benchmarks"))
+    tracer = _provider(State(None)).get_tracer("benchmarks")
+    unit = _instrumentation(tracer, State(None)), partial(_child, tracer)
     if not state.server_span:
-        return Tracing(nullcontext, nullcontext, unit)
+        return Tracing(nullcontext, nullcontext, *unit)
     bare, ours = (
         _instrumentation(provider.get_tracer("benchmarks"), state)
         for provider in (_provider(state), trace.get_tracer_provider())
     )
-    return Tracing(bare, ours, unit)
+    return Tracing(bare, ours, *unit)
 
 
 def _provider(state: State) -> Any:
@@ -91,19 +96,13 @@ def _instrumentation(tracer: Any, state: State) -> Entry:
     return entry
 
 
-def _unit(tracer: Any) -> Callable[[int], None]:
-    from opentelemetry.trace import SpanKind
-
-    def spans(n: int) -> None:
-        with tracer.start_as_current_span("GET", kind=SpanKind.SERVER):
-            for _ in range(n):
-                span = tracer.start_span("pool.acquire")
-                span.set_attribute("db.client.connection.pool.name", "default")
-                span.set_attribute("poolguard.acquire.outcome", "waited")
-                span.set_attribute("poolguard.acquire.wait_time", 0.012)
-                span.set_attribute("poolguard.connection.age", 12.5)
-                span.set_attribute("server.port", 5432)
-                span.set_attribute("db.namespace", "app")
-                span.end()
-
-    return spans
+@contextmanager
+def _child(tracer: Any) -> Iterator[None]:
+    with tracer.start_as_current_span("pool.acquire") as span:
+        span.set_attribute("db.client.connection.pool.name", "default")
+        span.set_attribute("poolguard.acquire.outcome", "waited")
+        span.set_attribute("poolguard.acquire.wait_time", 0.012)
+        span.set_attribute("poolguard.connection.age", 12.5)
+        span.set_attribute("server.port", 5432)
+        span.set_attribute("db.namespace", "app")
+        yield

@@ -47,21 +47,37 @@ def contenders(state: State, tracing: Tracing) -> Iterator[dict[str, Callable[[i
         with ConnectionPool(os.environ["DATABASE_URL"], min_size=floor, open=False) as pool:
             pool.wait()
             ours = _application(poolguard.connection)
-            yield {
+            acts = {
                 "bare": _served(_application(pool.connection), tracing.bare, state),
                 "pool": _served(ours, tracing.bare, state),
                 "ours": _served(PoolGuardMiddleware(ours), tracing.ours, state),
             }
+            if tracing.recorded is not None:
+                bare = _application(pool.connection, tracing.child)
+                acts |= {
+                    "unspanned": _served(_application(pool.connection), tracing.recorded, state),
+                    "spanned": _served(bare, tracing.recorded, state),
+                }
+            yield acts
 
 
-def _application(connection: Callable[[], AbstractContextManager[Any]]) -> WSGIApplication:
+def _application(
+    connection: Callable[[], AbstractContextManager[Any]], child: Entry | None = None
+) -> WSGIApplication:
     def app(_: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         with connection():
             pass
         start_response("200 OK", HEADERS)
         return BODY
 
-    return app
+    def app_with_child(_: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        assert child is not None
+        with child(), connection():
+            pass
+        start_response("200 OK", HEADERS)
+        return BODY
+
+    return app if child is None else app_with_child
 
 
 def _served(app: WSGIApplication, entry: Entry, state: State) -> Callable[[int], None]:

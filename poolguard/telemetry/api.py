@@ -1,13 +1,14 @@
-"""OpenTelemetry's API, where the process has imported it: without it nobody sees a span.
+"""OpenTelemetry's API, once somebody has set a provider: without one, nobody sees a span.
 
-Whoever sets an SDK up imports the API before. A worker that has neither is spared the import, which
-takes as long as a good part of its boot, and each request the calls.
+A worker that has none is spared the import, which takes as long as a good part of its boot, and
+each request the calls.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
+from time import monotonic
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -39,21 +40,36 @@ class Api:
 
 logger = logging.getLogger("poolguard")
 
+LOOK_AGAIN = 0.1
+"""Seconds between two looks at whether somebody has set a provider. Where nobody has, the API looks
+into the environment for one each time, which takes longer than all else that a request costs."""
+
 _known: Api | None = None
 _is_unusable = False
+_looked_at = -LOOK_AGAIN
 
 
 def api() -> Api | None:
-    """The API; None until somebody has imported it, and where it is set up so that it fails."""
+    """The API; None until somebody has set a provider of spans, and where it is set up so that it
+    fails."""
     return _known or _look()
 
 
 def _look() -> Api | None:
-    global _known, _is_unusable  # noqa: PLW0603
-    if "opentelemetry.trace" in sys.modules and not _is_unusable:
-        try:
-            _known = Api()  # imports again, and so waits for another thread that is importing it
-        except Exception:  # OTEL_PROPAGATORS may name what is not installed
-            _is_unusable = True
-            logger.exception("OpenTelemetry cannot be used, so no span says what was acquired")
+    global _known, _is_unusable, _looked_at  # noqa: PLW0603
+    if "opentelemetry.trace" not in sys.modules or _is_unusable:
+        return None
+    now = monotonic()
+    if now - _looked_at < LOOK_AGAIN:
+        return None
+    _looked_at = now
+    try:
+        # imports again, and so waits for another thread that is importing it
+        from opentelemetry.trace import ProxyTracerProvider, get_tracer_provider
+
+        if not isinstance(get_tracer_provider(), ProxyTracerProvider):
+            _known = Api()
+    except Exception:  # OTEL_PROPAGATORS may name what is not installed
+        _is_unusable = True
+        logger.exception("OpenTelemetry cannot be used, so no span says what was acquired")
     return _known

@@ -273,14 +273,12 @@ class Request(Borrower):
             if own is not None:
                 _end(own, status, error)
 
-    def _begin(self, otel: Api) -> Span | None:
+    def _begin(self, otel: Api) -> Span:
         """The span of a request for which nobody has begun one, with its tags.
 
         Not before the request ends: an instrumentation further in than the first acquire is may
         yet begin the server span, as an internal one if it found another.
         """
-        if isinstance(otel.trace.get_tracer_provider(), otel.trace.ProxyTracerProvider):
-            return None  # there is no SDK, and so nobody who would see it
         from .http import method_of, span_name
 
         headers, describe = self._wire

@@ -55,3 +55,24 @@ def test_it_counts_and_tells_nobody(imported: str, dsn: str) -> None:
     said = [line for line in ran.stderr.splitlines() if not line.startswith("  ")]
     assert all(line.startswith("poolguard: GET / acquires a connection") for line in said)
     assert ran.stdout.startswith("<Request GET / timeout acquires=5 ")
+
+
+LATER = """
+import sys
+import opentelemetry.trace as trace
+from poolguard.telemetry import api as module
+
+assert module.api() is None
+from opentelemetry.sdk.trace import TracerProvider
+trace.set_tracer_provider(TracerProvider())
+assert module.api() is None  # asked a moment ago: it is not asked at each request
+module._looked_at -= module.LOOK_AGAIN
+assert module.api() is not None
+"""
+
+
+def test_a_provider_that_is_set_later_is_found_soon() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", LATER], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
