@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from psycopg.conninfo import conninfo_to_dict
 
@@ -29,6 +30,8 @@ class Conditions:
     threads: int = 80
     hour: float = HOUR
     """Seconds that stand for an hour: the idle timeouts of all are as much shorter."""
+    budget: int | Literal["auto"] = "auto"
+    """poolguard's ``budget``: what it works out of it is what all may open."""
     poolguard: Mapping[str, str] = field(default_factory=dict)
     """More settings of poolguard's, by the names of their variables."""
 
@@ -56,6 +59,7 @@ class Conditions:
         environ = {
             "CONTEST_TELEMETRY": str(folder),
             "POOLGUARD_RUNTIME_DIR": str(folder / "run"),
+            "POOLGUARD_BUDGET": str(self.budget),
         }
         if self.hour != HOUR:
             environ["POOLGUARD_IDLE_TIMEOUT"] = str(fast(30 * 60, self.hour))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import statistics
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +25,7 @@ from poolguard.lab.load import GIVE_UP, drive
 from poolguard.lab.pgbouncer import PgBouncer
 from poolguard.lab.postgres import PrivatePostgres
 from poolguard.lab.proxy import SlowProxy
-from poolguard.lab.result import Run
+from poolguard.lab.result import Run, Sample
 from poolguard.lab.server import Gunicorn, WebServer, listen
 from poolguard.lab.story import Story
 from poolguard.settings import Settings
@@ -36,7 +37,7 @@ from ..server import trust
 from .conditions import Conditions
 from .watching import ROLE, Sampler, opened, spans
 
-__all__ = ["CONNECT_DELAY", "Event", "Serving", "Stage", "stage"]
+__all__ = ["CONNECT_DELAY", "Event", "Load", "Serving", "Stage", "stage"]
 
 CONNECT_DELAY = 0.1
 """Seconds each connect takes longer: what TCP, TLS and SCRAM cost over a network."""
@@ -46,21 +47,34 @@ CLEARED_WITHIN = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
-    """What happens to the database while the traffic goes on."""
-
-    at: float
-    """Seconds since the traffic began."""
-    act: Callable[[], None]
-
-
-@dataclass(frozen=True, slots=True)
 class Serving:
     """A contender that serves, with a folder of its own, in which its telemetry is."""
 
-    server: WebServer
+    servers: list[WebServer]
+    """The eldest first: one gunicorn, or of Node as many as there are workers."""
     folder: Path
+    start: Callable[[], WebServer]
+    """Starts one more of them, at the same listener, and does not wait for it."""
     pooler: PgBouncer | None = None
+
+    @property
+    def server(self) -> WebServer:
+        """The eldest."""
+        return self.servers[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What happens to the database, or to those who serve, while the traffic goes on."""
+
+    at: float
+    """Seconds since the traffic began."""
+    act: Callable[[Serving], object]
+
+
+Load = Callable[[Serving], tuple[list[Sample], float, float]]
+"""Plays some other traffic: the samples, the generator's own lag, and by the monotonic clock when
+it began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +97,16 @@ class Stage:
     def plan(self, conditions: Conditions) -> Plan:
         """What poolguard works out of the server's capacity, and all others are told."""
         workplace = Workplace(workers=conditions.workers, at_once=conditions.threads)
-        return make_plan(self.capacity, Settings(), workplace)
+        return make_plan(self.capacity, Settings(budget=conditions.budget), workplace)
+
+    def one_connect(self) -> float:
+        """Seconds that a connect takes while nothing else happens."""
+        took = []
+        for _ in range(5):
+            began = monotonic()
+            psycopg.connect(self.dsn).close()
+            took.append(monotonic() - began)
+        return statistics.median(took)
 
     @contextmanager
     def serve(self, contender: Contender, conditions: Conditions) -> Iterator[Serving]:
@@ -97,9 +120,16 @@ class Stage:
             if pooler is not None:
                 dsn = stack.enter_context(pooler).conninfo()
             environ = conditions.environ(contender, dsn, budget, folder)
-            server = stack.enter_context(self._web_server(contender, environ, folder))
-            server.wait_healthy()
-            yield Serving(server, folder, pooler)
+
+            def start() -> WebServer:
+                return stack.enter_context(self._web_server(contender, environ, folder))
+
+            servers = [
+                start() for _ in range(conditions.workers if contender.kind == "node" else 1)
+            ]
+            for server in servers:
+                server.wait_healthy()
+            yield Serving(servers, folder, start, pooler)
 
     def play(
         self,
@@ -110,24 +140,26 @@ class Stage:
         events: Sequence[Event] = (),
         give_up: float = GIVE_UP,
         progress: Callable[[float], None] = lambda _: None,
+        load: Load | None = None,
     ) -> Run:
-        """*contender* under a whole story, in which *events* happen.
+        """*contender* under a whole story, in which *events* happen, or under another *load*.
 
         Raises :class:`LabError` where it does not come up, or an event fails.
         """
+
+        def tell(serving: Serving) -> tuple[list[Sample], float, float]:
+            began = monotonic()
+            address, arrivals = serving.server.address, story.arrivals()
+            with _happening(events, serving, began):
+                samples, lag = asyncio.run(
+                    drive(address, arrivals, began=began, progress=progress, give_up=give_up)
+                )
+            return samples, lag, began
+
         log_from = len(self.server.read_log())
         with self.serve(contender, conditions) as serving, Sampler(self.server) as sampler:
-            began, began_at = monotonic(), time()
-            with _happening(events, began):
-                samples, lag = asyncio.run(
-                    drive(
-                        serving.server.address,
-                        story.arrivals(),
-                        began=began,
-                        progress=progress,
-                        give_up=give_up,
-                    )
-                )
+            samples, lag, began = (load or tell)(serving)
+            began_at = time() - (monotonic() - began)
         return Run(
             contender.name,
             tuple(samples),
@@ -215,7 +247,7 @@ def stage() -> Iterator[Stage]:
 
 
 @contextmanager
-def _happening(events: Sequence[Event], began: float) -> Iterator[None]:
+def _happening(events: Sequence[Event], serving: Serving, began: float) -> Iterator[None]:
     """Events happen in a thread, so that the load goes on meanwhile."""
     ended = threading.Event()
     failures: list[Exception] = []
@@ -225,7 +257,7 @@ def _happening(events: Sequence[Event], began: float) -> Iterator[None]:
             if ended.wait(max(began + event.at - monotonic(), 0.0)):
                 return
             try:
-                event.act()
+                event.act(serving)
             except (LabError, OSError, subprocess.SubprocessError) as error:
                 failures.append(error)
                 return

@@ -83,8 +83,8 @@ def outage_conditions(*, real_time: bool) -> Conditions:
 def events(stage: Stage) -> list[Event]:
     """What happens in the second act."""
     return [
-        Event(moment(RESTART), stage.server.restart),
-        Event(moment(DROP), stage.proxy.silence_all),
+        Event(moment(RESTART), lambda _: stage.server.restart()),
+        Event(moment(DROP), lambda _: stage.proxy.silence_all()),
     ]
 
 

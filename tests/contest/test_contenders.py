@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.contenders import CONTENDERS, Contender, missing
 from benchmarks.contest.conditions import Conditions
-from benchmarks.contest.stage import Event, Stage, stage
+from benchmarks.contest.stage import Event, Serving, Stage, stage
 from benchmarks.contest.watching import ROLE
 from poolguard.errors import LabError
 from poolguard.lab.story import Phase, Story
@@ -83,7 +83,7 @@ def test_all_are_told_the_same_budget_in_equal_shares(on: Stage) -> None:
 
 
 def test_an_event_that_fails_is_no_result(on: Stage) -> None:
-    def fail() -> None:
+    def fail(_: Serving) -> None:
         raise LabError("the cable is out")
 
     with pytest.raises(LabError, match=r"an event of the story failed: the cable is out"):
@@ -94,7 +94,8 @@ def test_events_happen_while_the_traffic_goes_on(on: Stage) -> None:
     """Who opens a connection for each request fails while the server lets nobody in."""
     story = Story((Phase("day", "steady day", 1.5, 20.0, 20.0),))
     contender = named("connection per request")
-    refusing, resuming = Event(0.5, on.proxy.refuse), Event(1.0, on.proxy.resume)
+    refusing = Event(0.5, lambda _: on.proxy.refuse())
+    resuming = Event(1.0, lambda _: on.proxy.resume())
     run = on.play(contender, QUICKLY, story, events=[resuming, refusing])
     failed = [sample.at for sample in run.samples if sample.failed]
     assert failed
