@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from . import ledger, life, output, overhead, pool, story
+from . import burst, ledger, life, output, overhead, pool, story
 
 ALL: Mapping[str, Callable[..., object]] = {
     "ledger": ledger.run,
@@ -18,12 +18,14 @@ ALL: Mapping[str, Callable[..., object]] = {
     "life": life.run,
     "overhead": overhead.run,
     "story": story.run,
+    "burst": burst.run,
 }
 PARTS: Mapping[str, Callable[..., object]] = {
     **{f"pool.{part}": partial(pool.run, part) for part in pool.PARTS},
     **{f"life.{part}": partial(life.run, part) for part in life.PARTS},
     **{f"overhead.{part}": partial(overhead.run, part) for part in overhead.PARTS},
     **{f"story.{part}": partial(story.run, part) for part in story.PARTS},
+    **{f"burst.{part}": partial(burst.run, part) for part in burst.PARTS},
 }
 
 
