@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from . import burst, ledger, life, output, overhead, pool, story
+from . import burst, ledger, life, output, overhead, pool, reload, story
 
 ALL: Mapping[str, Callable[..., object]] = {
     "ledger": ledger.run,
@@ -19,6 +19,7 @@ ALL: Mapping[str, Callable[..., object]] = {
     "overhead": overhead.run,
     "story": story.run,
     "burst": burst.run,
+    "reload": reload.run,
 }
 PARTS: Mapping[str, Callable[..., object]] = {
     **{f"pool.{part}": partial(pool.run, part) for part in pool.PARTS},
@@ -26,6 +27,7 @@ PARTS: Mapping[str, Callable[..., object]] = {
     **{f"overhead.{part}": partial(overhead.run, part) for part in overhead.PARTS},
     **{f"story.{part}": partial(story.run, part) for part in story.PARTS},
     **{f"burst.{part}": partial(burst.run, part) for part in burst.PARTS},
+    **{f"reload.{part}": partial(reload.run, part) for part in reload.PARTS},
 }
 
 
