@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from . import burst, ledger, life, output, overhead, pool, reload, story
+from . import burst, ledger, life, output, overhead, pool, reload, skew, story
 
 ALL: Mapping[str, Callable[..., object]] = {
     "ledger": ledger.run,
@@ -20,6 +20,7 @@ ALL: Mapping[str, Callable[..., object]] = {
     "story": story.run,
     "burst": burst.run,
     "reload": reload.run,
+    "skew": skew.run,
 }
 PARTS: Mapping[str, Callable[..., object]] = {
     **{f"pool.{part}": partial(pool.run, part) for part in pool.PARTS},

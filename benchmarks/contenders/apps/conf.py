@@ -8,6 +8,7 @@ from typing import Any
 worker_class = os.environ["CONTEST_CLASS"]
 workers = int(os.environ["CONTEST_WORKERS"])
 threads = int(os.environ["CONTEST_THREADS"])
+keepalive = 30  # behind a proxy, which keeps its connections; only the skew's load does so here
 loglevel = "warning"
 control_socket_disable = True
 

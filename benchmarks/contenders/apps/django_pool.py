@@ -14,6 +14,7 @@ from django.db import connection
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
 
+from .endpoint import WORKER
 from .terms import TERMS
 
 pool: dict[str, Any] = {"max_size": TERMS.size, "max_idle": TERMS.fast(600)}
@@ -46,11 +47,11 @@ settings.configure(
 def index(_: HttpRequest) -> HttpResponse:
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_sleep(%s)", [TERMS.query])
-    return HttpResponse("ok\n")
+    return health(_)
 
 
 def health(_: HttpRequest) -> HttpResponse:
-    return HttpResponse("ok\n")
+    return HttpResponse("ok\n", headers={"Content-Length": "3", "X-Worker": WORKER})
 
 
 urlpatterns = [path("", index), path("health", health)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
 
 __all__ = ["asgi", "wsgi"]
 
+WORKER = str(os.getpid())
+"""Whose answer it is: a connection that is kept open stays with its worker."""
+
 
 def wsgi(query: Callable[[], object]) -> WSGIApplication:
     """The application in threads; *query* does all that a request does with its database."""
@@ -18,7 +22,7 @@ def wsgi(query: Callable[[], object]) -> WSGIApplication:
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if environ["PATH_INFO"] != "/health":
             query()
-        start_response("200 OK", [("Content-Length", "3")])
+        start_response("200 OK", [("Content-Length", "3"), ("X-Worker", WORKER)])
         return [b"ok\n"]
 
     return app
@@ -46,7 +50,7 @@ def asgi(
             return await lifespan(receive, send)
         if scope["path"] != "/health":
             await query()
-        headers = [(b"content-length", b"3")]
+        headers = [(b"content-length", b"3"), (b"x-worker", WORKER.encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": b"ok\n"})
         return None
