@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from benchmarks import overhead, pool, story
+from benchmarks import burst, overhead, pool, reload, skew, story
+from benchmarks.contenders import CONTENDERS, Contender
 from benchmarks.overhead.frame import Probe, Stage
 from poolguard.errors import LabError
 
@@ -47,6 +50,50 @@ def test_both_acts_of_the_story_run(capsys: pytest.CaptureFixture[str]) -> None:
         told = [row["who"] for row in table["rows"]]
         told += [note.partition(":")[0] for note in table["notes"]]
         assert set(story.QUICK) <= set(told)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(400)  # runs that are refused on a busy machine are played up to three times
+@pytest.mark.parametrize(
+    ("run", "parts", "wanted"),
+    [
+        (partial(burst.run, "20ms"), ["20ms"], burst.QUICK),
+        (reload.run, list(reload.PARTS), reload.QUICK),
+        (skew.run, ["skew"], skew.QUICK),
+    ],
+    ids=["burst", "reload", "skew"],
+)
+def test_every_part_that_contenders_play_runs(
+    run: Callable[..., dict[str, object]],
+    parts: Sequence[str],
+    wanted: Sequence[str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tables = run(quick=True)["parts"]
+    assert isinstance(tables, dict)
+    assert list(tables) == list(parts)
+    printed = capsys.readouterr().out
+    assert all(f"\n{part}: " in printed for part in parts)
+    for table in tables.values():
+        told = [row["who"] for row in table["rows"]]
+        told += [note.partition(":")[0] for note in table["notes"]]
+        assert set(wanted) <= set(told)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [burst.field, *(partial(reload.field, part) for part in reload.PARTS.values()), skew.field],
+    ids=["burst", *(f"reload-{part}" for part in reload.PARTS), "skew"],
+)
+def test_no_contender_is_silently_absent(
+    field: Callable[[], tuple[list[Contender], list[str]]],
+) -> None:
+    contenders, absent = field()
+    told = {contender.name for contender in contenders}
+    reasons = dict(note.split(": not measured: ") for note in absent)
+    assert {contender.name for contender in CONTENDERS} <= told | set(reasons)
+    assert not told & set(reasons)
+    assert all(reasons.values())
 
 
 def test_a_process_that_ends_in_the_middle_of_a_benchmark_is_an_error(tmp_path: Path) -> None:
