@@ -160,6 +160,8 @@ class Stage:
         with self.serve(contender, conditions) as serving, Sampler(self.server) as sampler:
             samples, lag, began = (load or tell)(serving)
             began_at = time() - (monotonic() - began)
+            if any(sample.status == 0 for sample in samples):
+                self.proxy.reset_all()  # who still waits for an answer would keep it from ending
         return Run(
             contender.name,
             tuple(samples),

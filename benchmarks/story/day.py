@@ -21,7 +21,8 @@ NONE = ("failed", "needless", "created")
 NOTES = (
     "slowest: counted from when the request was meant to start. of limit: ÷ that of the same load "
     "over connections that are always open, in the same round; calm: the same without the burst",
-    "of best defaults, of best tuned: ÷ the fastest of the others so set, in the same round",
+    "of best defaults, of best tuned: ÷ the fastest of the others so set, in the same round; "
+    "nobody can have less than the limit has",
     "opened: connections that reached the server outside the burst while there was traffic. "
     "needless: those of them for which there were no more requests than open connections. created: "
     "poolguard's requests whose spans say that theirs was created, by the same two rules",
@@ -59,7 +60,7 @@ def _row(
         "of limit": ratios(rounds, name, limit),
         "calm": ratios(rounds, name, limit, judge.slowest_outside),
     }
-    if contender.guarded:
+    if contender.guarded or contender.setting == "limit":
         for setting in ("defaults", "tuned"):
             rivals = [c.name for c in contenders if c.setting == setting and not c.guarded]
             figures[f"of best {setting}"] = of_best(rounds, name, rivals)

@@ -33,8 +33,11 @@ NOTES = (
 
 
 def run(on: Stage, contenders: Sequence[Contender], progress: Progress, quick: bool) -> Act:
-    """Play it."""
-    contenders = [*contenders, *(_in_real_time(c) for c in contenders if c.name == POOLGUARD)]
+    """Play it, without the limit, which is one of the day's load only."""
+    contenders = [
+        *(c for c in contenders if c.setting != "limit"),
+        *(_in_real_time(c) for c in contenders if c.name == POOLGUARD),
+    ]
 
     def play(contender: Contender) -> Run:
         return on.play(

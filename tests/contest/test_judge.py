@@ -5,8 +5,13 @@ from __future__ import annotations
 from benchmarks.contest.rounds import Rounds
 from benchmarks.story import judge
 from benchmarks.story.act import of_best, ratios
-from poolguard.lab.result import Run
+from poolguard.lab.result import Run, Span
 from tests.contest.sample import STORY, make_run
+
+
+def tagged(start: float, outcome: str) -> Span:
+    attributes = {"poolguard.request.outcome": outcome}
+    return Span("GET", "SERVER", "", "", None, start, start + 0.1, attributes)
 
 
 def test_the_burst_is_left_out_of_what_is_opened_meanwhile() -> None:
@@ -25,6 +30,15 @@ def test_a_connection_was_needed_where_there_were_more_requests_than_connections
 def test_a_connection_was_needed_though_requests_ended_while_it_was_opened() -> None:
     brief = [(5.0, 0.05), (5.0, 0.05), (5.0, 0.05)]
     assert judge.needless(make_run(brief, opened=[5.15]), STORY) == 0
+
+
+def test_spans_tell_of_requests_for_which_a_connection_was_created_needlessly() -> None:
+    """Their clock is another: they count from the first of them, which is the first request's."""
+    requests = [(1.0, 0.1), (3.0, 0.4), (12.0, 0.4), (15.0, 0.1), (15.0, 0.1), (15.0, 0.1)]
+    outcomes = ["acquired", "created", "created", "created", "acquired", "acquired"]
+    spans = [tagged(1e9 + at, outcome) for (at, _), outcome in zip(requests, outcomes, strict=True)]
+    assert judge.created(make_run(requests, spans=spans), STORY) == 1
+    assert judge.created(make_run(requests), STORY) == 0
 
 
 def test_the_slowest_outside_the_burst_is_not_that_of_the_burst() -> None:
