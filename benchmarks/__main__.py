@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from . import burst, ledger, life, output, overhead, pool, reload, skew, story
+from . import burst, ledger, life, memory, output, overhead, pool, reload, scale, skew, story
 
 ALL: Mapping[str, Callable[..., object]] = {
     "ledger": ledger.run,
@@ -21,6 +21,8 @@ ALL: Mapping[str, Callable[..., object]] = {
     "burst": burst.run,
     "reload": reload.run,
     "skew": skew.run,
+    "scale": scale.run,
+    "memory": memory.run,
 }
 PARTS: Mapping[str, Callable[..., object]] = {
     **{f"pool.{part}": partial(pool.run, part) for part in pool.PARTS},
@@ -29,6 +31,8 @@ PARTS: Mapping[str, Callable[..., object]] = {
     **{f"story.{part}": partial(story.run, part) for part in story.PARTS},
     **{f"burst.{part}": partial(burst.run, part) for part in burst.PARTS},
     **{f"reload.{part}": partial(reload.run, part) for part in reload.PARTS},
+    **{f"scale.{part}": partial(scale.run, part) for part in scale.PARTS},
+    **{f"memory.{part}": partial(memory.run, part) for part in memory.PARTS},
 }
 
 

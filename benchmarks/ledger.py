@@ -12,14 +12,14 @@ import statistics
 import tempfile
 from multiprocessing.connection import Connection
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 from poolguard.budget.host import HostLedger
 from poolguard.budget.ledger import Terms
 from poolguard.rundir import RuntimeDir
 
-__all__ = ["run"]
+__all__ = ["joined", "leased", "run"]
 
 SLOTS = (1, 20, 100, 500)
 OTHERS = 8
@@ -41,10 +41,10 @@ def run(*, quick: bool = False) -> None:
 def _measured(slots: int, part: float, holes: bool, rounds: int) -> str:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run"
-        ledger = _joined(path, slots)
+        ledger = joined(path, slots)
         held = ledger.lease(1)  # of the floor: what is leased from here on is searched for
         others = _fill(path, slots, round((slots - 1) * part), holes)
-        times = sorted(_microseconds(ledger) for _ in range(rounds))
+        times = sorted(leased(ledger, LEASES)[0] for _ in range(rounds))
         for process, pipe in others:
             pipe.send(None)
             process.join()
@@ -54,15 +54,20 @@ def _measured(slots: int, part: float, holes: bool, rounds: int) -> str:
     return f"{statistics.median(times):.1f} ({times[0]:.1f}–{times[-1]:.1f})"
 
 
-def _microseconds(ledger: HostLedger) -> float:
-    began = perf_counter()
-    for _ in range(LEASES):
+def leased(ledger: HostLedger, leases: int) -> tuple[float, float, float]:
+    """Wall time and processor time of a lease and its release, in µs; percent that got no slot."""
+    slots = 0
+    began, ran = perf_counter(), process_time()
+    for _ in range(leases):
         for slot in ledger.lease(1):
             ledger.release(slot)
-    return (perf_counter() - began) / LEASES * 1e6
+            slots += 1
+    wall, processor = perf_counter() - began, process_time() - ran
+    return wall / leases * 1e6, processor / leases * 1e6, (1 - slots / leases) * 100
 
 
-def _joined(path: Path, slots: int) -> HostLedger:
+def joined(path: Path, slots: int) -> HostLedger:
+    """One process' part in a ledger of so many slots."""
     ledger = HostLedger(RuntimeDir(path), "bench", workers=1)
     ledger.agree(Terms(None, slots, 1, 1))
     return ledger
@@ -85,7 +90,7 @@ def _fill(path: Path, slots: int, taken: int, holes: bool) -> list[Other]:
 
 
 def _hold(path: Path, slots: int, n: int, holes: bool, pipe: Connection[Any, Any]) -> None:
-    ledger = _joined(path, slots)
+    ledger = joined(path, slots)
     leased = ledger.lease(n)
     if holes:
         random.Random(n).shuffle(leased)

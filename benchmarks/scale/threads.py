@@ -1,0 +1,74 @@
+"""What a request's borrowing costs with 1 to 64 threads: plain psycopg_pool beside poolguard."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from poolguard.errors import LabError
+
+from ..crew import Stage
+from ..table import Row, Table, ratios
+
+__all__ = ["run"]
+
+THREADS = (1, 8, 64)
+SHARERS = 4
+"""Threads to a connection where they contend."""
+ROUNDS = 15
+BORROWINGS = 6400
+"""Of all threads together in a turn."""
+
+
+def run(stage: Stage) -> Table:
+    """Measure in a fresh process for each number of threads: what it imports is all it has."""
+    rows = []
+    for threads in THREADS:
+        rows += _rows(stage, threads, threads)
+        if threads > 1:
+            rows += _rows(stage, threads, threads // SHARERS)
+    return Table(
+        "threads: one `with connection()`, all threads together, in µs of wall time",
+        rows,
+        [
+            "they contend: four threads to a connection, and each lets the others go on while it "
+            "holds one; otherwise each finds one free, and gives it back at once",
+            f"a turn has {BORROWINGS} borrowings; ratio: of two neighbouring turns",
+        ],
+    )
+
+
+def _rows(stage: Stage, threads: int, size: int) -> list[Row]:
+    stage.say(f"{threads} threads, {size} connections")
+    rounds, borrowings = (1, 128) if stage.quick else (ROUNDS, BORROWINGS)
+    plain, ours = _measured(stage, threads, size, rounds, borrowings)
+    name = f"{threads} thread(s), {size} connection(s)"
+    return [
+        Row(f"{name}: psycopg_pool", {"µs": plain["wall"], "processor, µs": plain["processor"]}),
+        Row(
+            f"{name}: poolguard",
+            {
+                "µs": ours["wall"],
+                "processor, µs": ours["processor"],
+                "ratio": ratios(ours["wall"], plain["wall"]),
+            },
+        ),
+    ]
+
+
+def _measured(stage: Stage, *numbers: int) -> Sequence[dict[str, list[float]]]:
+    folder = stage.janitor.folder()
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.apps.borrowing", stage.dsn, folder, *map(str, numbers)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    if done.returncode != 0:
+        raise LabError(f"the process that was to borrow has ended: {done.stderr.strip()}")
+    measured: Any = json.loads(done.stdout)
+    return [measured["plain"], measured["ours"]]

@@ -1,0 +1,84 @@
+"""``scale`` and ``memory`` run, and what they read of a process is what the process does."""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import ExitStack
+from time import thread_time
+
+import pytest
+
+from benchmarks import memory, scale
+from benchmarks.crew import Crew, stage
+from benchmarks.processes import processor, taken
+from benchmarks.table import Progress
+from poolguard.errors import LabError
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)  # it starts some thirty gunicorns
+def test_every_part_of_scale_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    tables = scale.run(quick=True)["parts"]
+    assert isinstance(tables, dict)
+    assert list(tables) == list(scale.PARTS)
+    printed = capsys.readouterr().out
+    assert all(f"\n{part}: " in printed for part in scale.PARTS)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+def test_memory_tells_of_everybody_in_every_worker_class() -> None:
+    tables = memory.run(quick=True)["parts"]
+    assert isinstance(tables, dict)
+    assert list(tables) == ["sync", "gthread", "asgi"]
+    for worker_class, table in tables.items():
+        figures = {row["who"]: row["figures"] for row in table["rows"]}
+        open_by = {
+            (who, size): figures[f"{worker_class}, {size}: {who}"]["descriptors"][0]
+            for who in ("psycopg_pool", "poolguard")
+            for size in (1, 60)
+        }
+        # Every connection is really open: one descriptor each, and with poolguard its watch. That
+        # of the last request may still be open, too.
+        more = {who: open_by[who, 60] - open_by[who, 1] for who in ("psycopg_pool", "poolguard")}
+        assert more == pytest.approx({"psycopg_pool": 59, "poolguard": 2 * 59}, abs=2)
+        assert f"{worker_class}, 10: poolguard, SDK" in figures
+
+
+def test_a_process_is_seen_with_its_memory_threads_and_descriptors() -> None:
+    over = threading.Event()
+    thread = threading.Thread(target=over.wait)
+    before = taken(os.getpid())
+    with ExitStack() as stack:
+        stack.callback(thread.join)
+        stack.callback(over.set)
+        thread.start()
+        for _ in range(3):
+            stack.callback(os.close, os.dup(0))
+        touched = bytearray(os.urandom(16 << 20))
+        after = taken(os.getpid())
+    assert after.threads - before.threads == 1
+    assert after.descriptors - before.descriptors == 3
+    more = len(touched) / 1024
+    for kind in ("rss", "pss", "private"):
+        assert 0.8 * more < getattr(after, kind) - getattr(before, kind) < 2.5 * more
+
+
+def test_the_processor_time_of_each_thread_is_seen() -> None:
+    me = threading.get_native_id()
+    before, began = processor(os.getpid())[me], thread_time()
+    while thread_time() - began < 0.1:
+        pass
+    ran = (thread_time() - began) * 1e3
+    # The kernel brings the thread's own figure up to date at its ticks.
+    assert 0.7 * ran < processor(os.getpid())[me] - before < 1.3 * ran
+
+
+def test_workers_that_cannot_boot_are_an_error_at_once() -> None:
+    with (
+        stage(Progress(), quick=True) as on,
+        pytest.raises(LabError, match=r"0 of 2 workers .*gunicorn ended: .*"),
+        on.running(Crew("nothing", "no such class", workers=2)),
+    ):
+        pass
