@@ -39,6 +39,10 @@ def test_one_worker_gets_its_share_and_the_other_its_own(on: Stage, name: str) -
     assert {sample.phase for sample in samples} == {"warm", "skew"}
     # Ten in a row on one connection; spread evenly over both workers it would be six.
     assert max(sample.latency for sample in samples) > 10 * QUERY - 0.5
+    # By then the busy one has four before it, and the quiet one has none.
+    together = [sample.latency for sample in samples if sample.at == STORY[0].seconds]
+    assert len(together) == 2
+    assert min(together) < 3 * QUERY
 
 
 def test_fewer_workers_than_shares_is_no_result(on: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
