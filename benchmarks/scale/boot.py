@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import statistics
+from statistics import mean, median
 from time import perf_counter
 
 import psycopg
 
 from ..crew import Crew, Stage, Who
+from ..processes import processor
 from ..table import Row, Table
 
 __all__ = ["run"]
@@ -32,14 +33,16 @@ def run(stage: Stage) -> Table:
     ]
     connect = _one_connect(stage.far)
     took: dict[Crew, list[float]] = {crew: [] for crew in crews}
+    ran: dict[Crew, list[float]] = {crew: [] for crew in crews}
     for nth in range(rounds):
         for crew in crews[:: -1 if nth % 2 else 1]:
             stage.say(f"round {nth + 1} of {rounds}, {crew.workers} of {crew}")
             with stage.running(crew, dsn=stage.far) as running:
                 took[crew].append(running.seconds)
+                ran[crew].append(mean(processor(pid) for pid in running.pids))
     rows = []
     for crew in crews:
-        figures = {"all ready, s": took[crew]}
+        figures = {"all ready, s": took[crew], "a worker's processor, ms": ran[crew]}
         if crew.who == "poolguard":
             peer = Crew("psycopg_pool tuned", crew.worker_class, crew.workers, SIZE)
             figures["longer, connects"] = [
@@ -53,6 +56,7 @@ def run(stage: Stage) -> Table:
     notes = [
         "longer: than psycopg_pool tuned; it waits for its connections too, and opens as many at "
         "once as it wants, where psycopg_pool opens three",
+        "a worker's processor: from the fork until it is ready",
     ]
     return Table(f"{title}{connect * 1e3:.0f} ms", rows, notes)
 
@@ -63,4 +67,4 @@ def _one_connect(dsn: str) -> float:
         began = perf_counter()
         psycopg.connect(dsn).close()
         took.append(perf_counter() - began)
-    return statistics.median(took)
+    return median(took)

@@ -65,16 +65,9 @@ def _crews(classes: Sequence[str]) -> list[Crew]:
 
 def _idle(running: Mapping[Crew, Running], seconds: float) -> dict[Crew, float]:
     """Milliseconds of the processor that each one's worker has used, as of a minute."""
-    before = {crew: _threads(each) for crew, each in running.items()}
+    before = {crew: processor(each.pids[0]) for crew, each in running.items()}
     began = perf_counter()
     sleep(seconds)  # what is measured is that nothing happens
-    after = {crew: _threads(each) for crew, each in running.items()}
+    after = {crew: processor(each.pids[0]) for crew, each in running.items()}
     minutes = (perf_counter() - began) / 60
-    return {
-        crew: sum(ms - before[crew].get(thread, 0.0) for thread, ms in threads.items()) / minutes
-        for crew, threads in after.items()
-    }
-
-
-def _threads(running: Running) -> dict[int, float]:
-    return processor(running.pids[0])
+    return {crew: (after[crew] - before[crew]) / minutes for crew in running}
