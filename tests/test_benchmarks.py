@@ -24,7 +24,7 @@ def test_every_part_of_the_pools_benchmark_runs(capsys: pytest.CaptureFixture[st
     assert all(f"\n{part}: " in printed for part in pool.PARTS)
 
 
-@pytest.mark.long
+@pytest.mark.benchmark
 @pytest.mark.timeout(300)  # it starts twenty processes, two of them under callgrind
 def test_every_part_of_the_overheads_benchmark_runs(capsys: pytest.CaptureFixture[str]) -> None:
     measured = overhead.run(quick=True)
@@ -37,7 +37,7 @@ def test_every_part_of_the_overheads_benchmark_runs(capsys: pytest.CaptureFixtur
         assert {"no SDK", "sampled", "own span"} <= {row["who"] for row in tables[door]["rows"]}
 
 
-@pytest.mark.long
+@pytest.mark.benchmark
 @pytest.mark.timeout(400)  # runs that are refused on a busy machine are played up to three times
 def test_both_acts_of_the_story_run(capsys: pytest.CaptureFixture[str]) -> None:
     measured = story.run(quick=True)
@@ -52,7 +52,7 @@ def test_both_acts_of_the_story_run(capsys: pytest.CaptureFixture[str]) -> None:
         assert set(story.QUICK) <= set(told)
 
 
-@pytest.mark.long
+@pytest.mark.benchmark
 @pytest.mark.timeout(400)  # runs that are refused on a busy machine are played up to three times
 @pytest.mark.parametrize(
     ("run", "parts", "wanted"),

@@ -16,7 +16,7 @@ from benchmarks.table import Progress
 from poolguard.errors import LabError
 
 
-@pytest.mark.long
+@pytest.mark.benchmark
 @pytest.mark.timeout(300)  # it starts some thirty gunicorns
 def test_every_part_of_scale_runs(capsys: pytest.CaptureFixture[str]) -> None:
     tables = scale.run(quick=True)["parts"]
@@ -26,7 +26,7 @@ def test_every_part_of_scale_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(f"\n{part}: " in printed for part in scale.PARTS)
 
 
-@pytest.mark.long
+@pytest.mark.benchmark
 @pytest.mark.timeout(300)
 def test_memory_tells_of_everybody_in_every_worker_class() -> None:
     tables = memory.run(quick=True)["parts"]
