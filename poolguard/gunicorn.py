@@ -63,7 +63,7 @@ LONGEST_LIFESPAN = 25.0
 """Seconds. gunicorn's own asgi worker gives the lifespan 30 (asgi/lifespan.py), the application's
 startup included, and then serves without, and so without its pools."""
 POLL = 0.002
-"""Seconds between two looks at whether the pool is warm, or the worker was told to stop."""
+"""Seconds between two looks at whether the pool is warm, or the worker is to stop, at first."""
 BOOT_INTERVAL = 0.0002
 """Seconds after which, during the boot, a thread gives the interpreter's lock to one that waits."""
 INTERRUPTS = (signal.SIGINT, signal.SIGQUIT)
@@ -330,7 +330,9 @@ def _warm(worker: Any, each: Guard, began: float) -> None:
             return
         if monotonic() >= until:
             break
-        time.sleep(POLL)  # gevent has put its own into the module by now
+        # Many workers that wait for long would take the processors from each other, so it becomes
+        # rarer: never more than a fiftieth too late. gevent has put its own sleep there by now.
+        time.sleep(max(POLL, (monotonic() - began) / 50))
     else:
         status = each.status()
         worker.log.info(
