@@ -11,6 +11,7 @@ import pytest
 from poolguard import registry, rundir
 from poolguard.lab.postgres import PrivatePostgres
 from poolguard.lab.proxy import SlowProxy
+from poolguard.telemetry import api
 
 CONNECT_DELAY = 0.1
 
@@ -73,3 +74,9 @@ def _own_runtime_dir(
     in every repr.)"""
     path = tmp_path_factory.mktemp("run") / "poolguard"
     monkeypatch.setattr(rundir, "default_path", lambda: path)
+
+
+@pytest.fixture(autouse=True)
+def _provider_is_found_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test just before, in the same process, may have asked for one in vain."""
+    monkeypatch.setattr(api, "LOOK_AGAIN", 0.0)

@@ -172,7 +172,7 @@ def test_a_listener_that_fails_costs_no_connection(
         raise RuntimeError("no exporter")
 
     monkeypatch.setattr(SpanListener, "acquire_ended", fail)
-    guard = Guard(dsn, budget=1, floor=1)
+    guard = Guard(dsn, budget=1, floor=1, spans="all")  # else nobody is told of a free one
     guard.open(wait=10)
     for _ in range(3):
         with guard.connection(timeout=1) as conn:

@@ -62,12 +62,13 @@ def _look() -> Api | None:
     now = monotonic()
     if now - _looked_at < LOOK_AGAIN:
         return None
-    _looked_at = now
     try:
         # imports again, and so waits for another thread that is importing it
         from opentelemetry.trace import ProxyTracerProvider, get_tracer_provider
 
-        if not isinstance(get_tracer_provider(), ProxyTracerProvider):
+        if isinstance(get_tracer_provider(), ProxyTracerProvider):
+            _looked_at = now
+        else:  # other first requests may be here just now: each looks for itself
             _known = Api()
     except Exception:  # OTEL_PROPAGATORS may name what is not installed
         _is_unusable = True

@@ -51,7 +51,7 @@ def test_names_are_unique_and_each_at_defaults_has_a_tuned_one() -> None:
             assert named(f"{contender.name} tuned").setting == "tuned"
 
 
-@pytest.mark.long
+@pytest.mark.benchmark
 @pytest.mark.parametrize("contender", CONTENDERS, ids=lambda contender: contender.slug)
 def test_it_serves_and_leaves_nothing_on_the_server(on: Stage, contender: Contender) -> None:
     if (why := missing(contender)) is not None:

@@ -223,12 +223,12 @@ class Face:
         query = "SELECT pid FROM pg_stat_activity WHERE application_name = %s"
         return {pid for (pid,) in admin.execute(query, [self.name])}
 
-    def kill(self, admin: psycopg.Connection[Any]) -> None:
-        """Have the server end all of this pool's sessions."""
-        admin.execute(
+    def kill(self, admin: psycopg.Connection[Any]) -> int:
+        """Have the server end all of this pool's sessions; returns how many there were."""
+        return admin.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s",
             [self.name],
-        )
+        ).rowcount
 
 
 @asynccontextmanager

@@ -77,3 +77,33 @@ def test_a_provider_that_is_set_later_is_found_soon() -> None:
         [sys.executable, "-c", LATER], capture_output=True, text=True, timeout=60, check=False
     )
     assert ran.returncode == 0, ran.stderr
+
+
+AT_ONCE = """
+import threading
+import opentelemetry.trace as trace
+from opentelemetry.sdk.trace import TracerProvider
+from poolguard.telemetry.api import api
+
+trace.set_tracer_provider(TracerProvider())
+together, found = threading.Barrier(8), []
+
+def first() -> None:
+    together.wait()
+    found.append(api())
+
+threads = [threading.Thread(target=first) for _ in range(8)]
+for each in threads:
+    each.start()
+for each in threads:
+    each.join()
+assert None not in found, found
+"""
+
+
+def test_all_of_several_first_requests_find_the_provider() -> None:
+    """Right after the boot they come at once, and looking takes a while."""
+    ran = subprocess.run(
+        [sys.executable, "-c", AT_ONCE], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
