@@ -107,16 +107,22 @@ def on_starting(server: Any) -> None:
 
 
 def pre_fork(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's signature
-    """In the master, before each fork: a guard that is open here would be useless in the child."""
+    """In the master, before each fork: close the guards that are open here, by mistake.
+
+    Their connections would serve no request, and their threads are a danger to the child: it has
+    for ever what one of them holds at the fork, a module half imported or a lock of libpq's.
+    """
     for each in registry.guards():
-        if each.opened and each.name not in _warned:
+        if not each.opened:
+            continue
+        with suppress(PoolguardError):
+            _ = each.pool  # waits for the thread that imports psycopg
+        each.close()
+        if each.name not in _warned:
             _warned.add(each.name)
-            # A fork while its thread still imports psycopg would leave the child half a module.
-            with suppress(PoolguardError):
-                _ = each.pool
             server.log.warning(
-                "poolguard %r was opened in the gunicorn master: its connections serve no request. "
-                "Make the guard where you like, but leave opening it to the hooks",
+                "poolguard %r was opened in the gunicorn master, where it serves no request, and "
+                "is closed there. Make the guard where you like, but leave opening it to the hooks",
                 each.name,
             )
 

@@ -185,7 +185,11 @@ class Master:
             held = [each["idle"] + each["used"] for each in found if each["ready"]]
             return len(held) == n and min(held) >= floor
 
-        until(warm, within=WITHIN)
+        try:
+            until(warm, within=WITHIN)
+        except AssertionError as error:
+            found = f"{self.workers()} published {self.statuses()}"
+            raise AssertionError(f"{error}: {found}\n{self.server.said()}") from None
 
     @contextmanager
     def successor(self) -> Iterator[Master]:
