@@ -123,7 +123,8 @@ class _Proxy:
         self.light.set()
         self.links: set[_Link] = set()
         self.accepted = 0
-        self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
+        self._beginning: set[asyncio.Task[Any]] = set()
         self._address = ("", 0)
 
     async def obey(self, command: Mapping[str, Any]) -> Mapping[str, object]:
@@ -132,14 +133,14 @@ class _Proxy:
                 self._set(command)
             case "open":
                 self.target = tuple(command["target"])
-                return {"port": await self._open(command["host"], command["port"])}
+                return {"port": self._open(command["host"], command["port"])}
             case "blackhole":
                 self.light.clear()
                 self._regulate()
             case "refuse":
                 self._refuse()
             case "resume":
-                await self._listen(*self._address)
+                self._listen(*self._address)
                 self.light.set()
                 self._regulate()
             case "reset_all":
@@ -160,26 +161,40 @@ class _Proxy:
         if command["latency"] is not None:
             self.latency = command["latency"]
 
-    async def _open(self, host: str, port: int) -> int:
+    def _open(self, host: str, port: int) -> int:
         tries = 1 if port else 100
-        while self._server is None:
+        while self._listener is None:
             tries -= 1
             self._address = (host, port or random.choice(PORTS))
             with contextlib.suppress(OSError) if tries else contextlib.nullcontext():
-                await self._listen(*self._address)
+                self._listen(*self._address)
         return self._address[1]
 
-    async def _listen(self, host: str, port: int) -> None:
-        if self._server is None:
-            loop = asyncio.get_running_loop()
-            self._server = await loop.create_server(
-                lambda: _Link(self).client, host, port, backlog=1024, reuse_address=True
-            )
+    def _listen(self, host: str, port: int) -> None:
+        # Not a server of asyncio's: one that is closed between an accept and the task which goes on
+        # with it leaves that client a socket that nobody will ever read.
+        if self._listener is None:
+            self._listener = socket.create_server((host, port), backlog=1024)
+            self._listener.setblocking(False)
+            asyncio.get_running_loop().add_reader(self._listener, self._accept, self._listener)
+
+    def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
+            while True:
+                sock, _ = listener.accept()
+                sock.setblocking(False)
+                task = loop.create_task(
+                    loop.connect_accepted_socket(lambda: _Link(self).client, sock)
+                )
+                self._beginning.add(task)
+                task.add_done_callback(self._beginning.discard)
 
     def _refuse(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        if self._listener is not None:
+            asyncio.get_running_loop().remove_reader(self._listener)
+            self._listener.close()
+            self._listener = None
 
     def _regulate(self) -> None:
         for link in self.links:
