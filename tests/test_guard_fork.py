@@ -16,7 +16,7 @@ import pytest
 BEGINNING = """
 import os, signal, sys, threading
 import psycopg_pool  # a fork in the middle of an import is Python's problem, not ours
-import poolguard.pool.sync
+import poolguard.pool.sync, poolguard.telemetry.durations, poolguard.telemetry.figures
 from poolguard import ForkError, Guard, guard, opening, registry
 
 dsn = sys.argv[1]

@@ -940,6 +940,7 @@ async def test_of_many_that_were_held_for_too_long_one_is_closed_at_a_time(
             expire(conn._poolguard_seat, now() - 1)
         await pool.put(*conns)
         await eventually(lambda: pool.status()["idle"] == 4 and len(pool.recorder.created) == 5)
+        await eventually(lambda: pool.recorder.closes)  # told by another thread, maybe later
         assert pool.recorder.closes == ["lifetime"]
         assert add_up(pool)
 
