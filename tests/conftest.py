@@ -13,6 +13,8 @@ from poolguard.lab.postgres import PrivatePostgres
 from poolguard.lab.proxy import SlowProxy
 from poolguard.telemetry import api
 
+pytest_plugins = ["tests.life.table"]
+
 CONNECT_DELAY = 0.1
 
 

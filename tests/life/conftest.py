@@ -1,4 +1,4 @@
-"""Plays the selected cells of the matrix several at a time, and prints them all as one table.
+"""Plays the selected cells of the matrix several at a time.
 
 A cell spends most of its time waiting, for a boot or for a graceful end: one after the other they
 would take a quarter of an hour. Each test waits for its own.
@@ -16,14 +16,12 @@ import pytest
 from poolguard.lab.janitor import Janitor
 from poolguard.lab.postgres import PrivatePostgres
 
-from ..doors.server import DOORS
 from .stage import Cell, Stage
+from .table import seen
 
 pytest.register_assert_rewrite("tests.life.boot", "tests.life.ending", "tests.life.signals")
 
 AT_ONCE = 5
-
-_seen: dict[tuple[str, str], str] = {}
 
 
 @pytest.fixture(scope="session")
@@ -66,22 +64,7 @@ def outcome(playing: dict[Cell, Future[str]]) -> Callable[[Cell], None]:
 
     def outcome(cell: Cell) -> None:
         key = (cell.name, str(cell.door))
-        _seen[key] = "FAILED"
-        _seen[key] = playing[cell].result()
+        seen[key] = "FAILED"
+        seen[key] = playing[cell].result()
 
     return outcome
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """The table: a row an event, a column a worker class."""
-    if not _seen:
-        return
-    doors = [str(door) for door in DOORS]
-    events = dict.fromkeys(name for name, _ in _seen)
-    rows = [[event, *(_seen.get((event, door), "") for door in doors)] for event in events]
-    rows.insert(0, ["", *doors])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    terminalreporter.section("a worker's life")
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        terminalreporter.line("  ".join(cells).rstrip())
