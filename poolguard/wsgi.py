@@ -150,13 +150,16 @@ class _Visit(Request):
     """The response's status line, once the server has taken it."""
 
     def start_response(
-        self, line: str, headers: list[tuple[str, str]], *rest: Any, **named: Any
+        self, line: str, headers: list[tuple[str, str]], exc_info: Any = None
     ) -> Callable[[bytes], object]:
         """The server's, with the status noted once the server has taken it."""
         if self.retry_after and str(line).startswith("500"):
             line = overload.REASON
             headers = [*headers, ("Retry-After", str(self.retry_after))]
-        write = self.server(line, headers, *rest, **named)
+        if exc_info is None:
+            write = self.server(line, headers)
+        else:
+            write = self.server(line, headers, exc_info)
         self.line = line
         self.glance()
         return write
@@ -184,8 +187,7 @@ class _Visit(Request):
 
     def leave(self, error: BaseException | None = None) -> None:
         """The response is complete, or the application has failed."""
-        code = str(self.line)[:3]
-        self.end(int(code) if code.isdecimal() else None, error)
+        self.end(self.line, error)
         # No token: a server may close the body in another context than the one of the call.
         if CURRENT.get() is self:
             CURRENT.set(self.outer)

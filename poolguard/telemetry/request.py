@@ -51,10 +51,7 @@ def local_span() -> Span | None:
     return span if known.is_valid and not known.is_remote else None
 
 
-def _span_at_entry() -> Span | None:
-    otel = api()
-    if otel is None:
-        return None
+def _span_at_entry(otel: Api) -> Span | None:
     watch(otel)
     span = local_span()
     if span is None:
@@ -133,7 +130,9 @@ class Request(Borrower):
         wire: Wire = HEADERS_ALONE,
         source: object = None,
     ) -> None:
-        super().__init__()
+        self.loans = {}  # what Borrower's own __init__ does, without a call: this is each request's
+        self.retry_after = 0
+        self.over = False
         self._began = time_ns()
         self._method = method
         self._path = path
@@ -145,7 +144,7 @@ class Request(Borrower):
         some servers begin the next one of a connection from within this one's last ``send``."""
         self._deferred: list[Callable[[Span], None]] | None = None
         self._lock = threading.Lock()
-        self._span = _span_at_entry()
+        self._span = None if (otel := api()) is None else _span_at_entry(otel)
         self.outcome: Outcome = "acquired"
         self.acquires = 0
         self.waited = 0
@@ -188,8 +187,10 @@ class Request(Borrower):
         No processor is told of such a span, and it may be over when a body is iterated that
         acquires: a span of our own would then be of a request that nobody wants recorded.
         """
-        if self._span is None and (span := local_span()) is not None and not span.is_recording():
-            self._span = span
+        if self._span is None and api() is not None:
+            span = local_span()
+            if span is not None and not span.is_recording():
+                self._span = span
 
     def acquired(self) -> None:
         """Count an acquire that was immediate."""
@@ -242,8 +243,11 @@ class Request(Borrower):
                 tags["poolguard.request.created_count"] = self.created
             span.set_attributes(tags)
 
-    def end(self, status: int | None, error: BaseException | None = None) -> None:
-        """The response is complete, or the application has failed. Only the first call counts."""
+    def end(self, status: int | str | None, error: BaseException | None = None) -> None:
+        """The response is complete, or the application has failed. Only the first call counts.
+
+        *status* is the response's, or a line that begins with it; read for a span of our own only.
+        """
         with self._lock:
             if self.over:
                 return
@@ -261,7 +265,7 @@ class Request(Borrower):
                 self._span = otel.trace.NonRecordingSpan(self._span.get_span_context())
         self._deferred = self._record = self.source = None
 
-    def _finish(self, otel: Api, status: int | None, error: BaseException | None) -> None:
+    def _finish(self, otel: Api, status: int | str | None, error: BaseException | None) -> None:
         own = None
         if self._span is None and self.acquires:
             self._span = own = self._begin(otel)
@@ -271,7 +275,7 @@ class Request(Borrower):
                     add(self._span)
         finally:
             if own is not None:
-                _end(own, status, error)
+                _end(own, _code(status), error)
 
     def _begin(self, otel: Api) -> Span:
         """The span of a request for which nobody has begun one, with its tags.
@@ -296,6 +300,12 @@ class Request(Borrower):
             CURRENT.reset(token)
         self._tag(span)
         return span
+
+
+def _code(status: int | str | None) -> int | None:
+    if isinstance(status, str):
+        return int(status[:3]) if status[:3].isdecimal() else None
+    return status
 
 
 def _end(span: Span, status: int | None, error: BaseException | None) -> None:
