@@ -65,7 +65,9 @@ class Conditions:
             environ["POOLGUARD_IDLE_TIMEOUT"] = str(fast(30 * 60, self.hour))
             environ["POOLGUARD_REFRESH_INTERVAL"] = str(fast(REFRESH_EVERY, self.hour))
         if contender.setting == "tuned":
-            environ["POOLGUARD_FLOOR"] = str(share)
+            # The other half is for the workers that a reload adds, and for what a dead network
+            # still counts: a floor of all leaves them nothing.
+            environ["POOLGUARD_FLOOR"] = str(max(1, share // 2))
         return {**environ, **self.poolguard}
 
 

@@ -1,6 +1,13 @@
 """gunicorn whose workers tell their pools' metrics, pushed or pulled: see README.md."""
 
 import os
+from uuid import uuid4
+
+# Imported here, the SDK is there in each worker; in post_fork each would spend its boot on it.
+# (Under gevent import it in post_fork after all: the worker is to be patched before.)
+from opentelemetry import metrics
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.resources import Resource
 
 import poolguard.gunicorn
 
@@ -13,12 +20,6 @@ PORTS = range(FIRST_PORT, FIRST_PORT + 16)  # room for the old and the new worke
 
 def post_fork(server, worker):
     """Set metrics up in each worker: what is begun before the fork would count for all of them."""
-    from uuid import uuid4
-
-    from opentelemetry import metrics
-    from opentelemetry.sdk.metrics import MeterProvider
-    from opentelemetry.sdk.resources import Resource
-
     # Workers must not write into each other's series, and pids come again: an id for each.
     who = {"service.name": "reports", "service.instance.id": str(uuid4())}
     reader = pushing() if os.environ.get("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT") else pulled(server)

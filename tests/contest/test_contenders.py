@@ -93,7 +93,7 @@ def test_all_are_told_the_same_budget_in_equal_shares(on: Stage) -> None:
         for conditions, share in ((alone, budget), (two, budget // 2)):
             environ = conditions.environ(contender, on.dsn, budget, on.server.folder)
             assert environ["CONTEST_SIZE"] == str(share)
-            assert environ.get("POOLGUARD_FLOOR", str(share)) == str(share)
+            assert environ.get("POOLGUARD_FLOOR", str(share // 2)) == str(share // 2)
 
 
 def test_an_event_that_fails_is_no_result(on: Stage) -> None:

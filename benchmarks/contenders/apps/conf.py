@@ -15,10 +15,11 @@ control_socket_disable = True
 if os.environ["CONTEST_GUARDED"] == "1":
     import poolguard.gunicorn
 
+    # In the master, as README.md has it: else each new worker would spend its boot on the SDK.
+    from .telemetry import set_up
+
     def post_fork(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's signature
         """Set all telemetry up, in the worker: the SDK's threads do not survive a fork."""
-        from .telemetry import set_up
-
         set_up(os.environ["CONTEST_TELEMETRY"])
 
     poolguard.gunicorn.install(globals())

@@ -1,4 +1,4 @@
-"""poolguard in threads. Tuned: it keeps warm all that it may open."""
+"""poolguard in threads. Tuned: it keeps half of its share warm, which is also its default there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""poolguard in an event loop. Tuned: it keeps warm all that it may open; by default up to 10."""
+"""poolguard in an event loop. Tuned: it keeps half of its share warm; by default up to 10."""
 
 from __future__ import annotations
 
