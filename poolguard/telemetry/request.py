@@ -187,10 +187,8 @@ class Request(Borrower):
         No processor is told of such a span, and it may be over when a body is iterated that
         acquires: a span of our own would then be of a request that nobody wants recorded.
         """
-        if self._span is None and api() is not None:
-            span = local_span()
-            if span is not None and not span.is_recording():
-                self._span = span
+        if self._span is None and (span := local_span()) is not None and not span.is_recording():
+            self._span = span
 
     def acquired(self) -> None:
         """Count an acquire that was immediate."""
