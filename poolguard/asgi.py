@@ -25,6 +25,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from . import overload, registry
+from ._uvicorn import tell_when_read
 from .borrower import CURRENT
 from .errors import PoolguardError
 from .guards import Guard
@@ -267,7 +268,7 @@ class _Opened:
             if stop_server is not None and isinstance(error, Exception):
                 await stop_server(error)
             raise
-        self._stop_listening = leave_when_told()
+        self._stop_listening = leave_when_told(tell_when_read(asyncio.get_running_loop()))
         return self
 
     async def close(self) -> None:

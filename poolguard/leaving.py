@@ -19,8 +19,17 @@ __all__ = ["leave_when_told"]
 logger = logging.getLogger("poolguard")
 
 
-def leave_when_told() -> Callable[[], None]:
+def _at_once(leave: Callable[[], Any], handler: Any) -> None:  # noqa: ARG001 - as others do it
+    leave()
+
+
+def leave_when_told(
+    tell: Callable[[Callable[[], Any], Any], None] = _at_once,
+) -> Callable[[], None]:
     """From now on, have SIGTERM make this process' guards leave, before the handler found acts.
+
+    :param tell: is given a function that does both, and the handler found, and calls that function:
+        at once, or when the server will accept no more requests, which need connections.
 
     Returns a function that takes this back, where nobody has set another handler since.
     """
@@ -33,12 +42,15 @@ def leave_when_told() -> Callable[[], None]:
         return lambda: None
 
     def leave(number: int, frame: Any) -> None:
-        try:
-            for guard in registry.guards():
-                guard.leave()
-        except Exception:  # whatever happens, the server has to be told
-            logger.exception("a guard could not be told that the process will end")
-        before(number, frame)
+        def leave_and_pass_on() -> None:
+            try:
+                for guard in registry.guards():
+                    guard.leave()
+            except Exception:  # whatever happens, the server has to be told
+                logger.exception("a guard could not be told that the process will end")
+            before(number, frame)
+
+        tell(leave_and_pass_on, before)
 
     leave.leaves = True  # type: ignore[attr-defined]
     signal.signal(signal.SIGTERM, leave)

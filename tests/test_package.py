@@ -23,6 +23,7 @@ ROOMS = [
         "overload",
         "green",
         "leaving",
+        "_uvicorn",
         "guards",
         "opening",
         "asking",
