@@ -13,7 +13,7 @@ import pytest
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from poolguard import Guard
+from poolguard import Guard, _uvicorn
 from poolguard._uvicorn import GOES_ON, PASS, PASSES, tell_when_read
 from poolguard.asgi import PoolGuardMiddleware
 from poolguard.lab.server import listen
@@ -108,10 +108,22 @@ def test_by_itself_uvicorn_closes_it_unread(at_the_end: list[int]) -> None:
     assert asyncio.run(serve(answer, Late, reset)) == b""
 
 
-def test_who_comes_later_is_left_to_the_next_worker(dsn: str, at_the_end: list[int]) -> None:
+def test_who_comes_later_is_left_to_the_next_worker(
+    dsn: str, at_the_end: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is not accepted: the listener, which workers share, still has it."""
 
+    stopped = asyncio.Event()
+    stop = _uvicorn._accept_no_more
+
+    def stop_and_tell(*given: Any) -> None:
+        stop(*given)
+        stopped.set()
+
+    monkeypatch.setattr(_uvicorn, "_accept_no_more", stop_and_tell)
+
     def next_worker(listener: socket.socket) -> None:
+        listener.settimeout(10)
         conn, _ = listener.accept()
         with conn:
             assert conn.recv(1024) == REQUEST
@@ -119,7 +131,7 @@ def test_who_comes_later_is_left_to_the_next_worker(dsn: str, at_the_end: list[i
 
     async def late(listener: socket.socket) -> bytes:
         signal.raise_signal(signal.SIGTERM)
-        await asyncio.sleep(GOES_ON + PASS)
+        await asyncio.wait_for(stopped.wait(), 10)
         said, _ = await asyncio.gather(get(listener), asyncio.to_thread(next_worker, listener))
         return said
 
