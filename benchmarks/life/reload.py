@@ -1,10 +1,13 @@
-"""A reload (HUP) under load: what requests it fails, and how long it makes one wait."""
+"""Reloads (HUP) under load: what requests they fail, and how long they make one wait."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from time import monotonic
 
 from poolguard.lab.janitor import Janitor
@@ -14,63 +17,114 @@ from poolguard.lab.story import Arrival
 from ..table import Progress, Row, Table
 from .frame import CLASSES, Site, floor_of, gunicorn, one_connect
 
-__all__ = ["run"]
+__all__ = ["in_a_row", "once"]
 
-ROUNDS = 5
-RATE = 40
-SECONDS = 4.0
-RELOADED_AT = 1.0
+WORKERS = 2
+SETTLED = 1.0
+"""Seconds of load before the first reload."""
+OVER = 3.0
+"""Seconds of load after the last one began, by which its old workers are gone."""
 
 
-def run(dsn: str, janitor: Janitor, progress: Progress, *, quick: bool) -> Table:
-    """Measure. Without poolguard there is a psycopg_pool of the same size in each worker."""
-    rounds = 1 if quick else ROUNDS
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What the gunicorns go through."""
+
+    classes: Sequence[str]
+    rounds: int
+    rate: int
+    """Requests per second."""
+    reloads: int = 1
+    apart: float = 0.0
+    """Seconds from one reload to the next."""
+
+    @property
+    def due(self) -> list[float]:
+        return [SETTLED + nth * self.apart for nth in range(self.reloads)]
+
+    @property
+    def requests(self) -> int:
+        return round(self.rate * (self.due[-1] + OVER))
+
+
+ONCE = Trial(CLASSES, rounds=5, rate=40)
+IN_A_ROW = Trial(CLASSES[-2:], rounds=2, rate=300, reloads=20, apart=2.0)
+"""More load than a boot leaves room for: a race of the server's shows only then, and not each time.
+"""
+
+
+def once(dsn: str, janitor: Janitor, progress: Progress, *, quick: bool) -> Table:
+    """One reload of each gunicorn, of every class. Without poolguard there is a psycopg_pool of the
+    same size in each worker."""
+    return _table(replace(ONCE, rounds=1) if quick else ONCE, dsn, janitor, progress)
+
+
+def in_a_row(dsn: str, janitor: Janitor, progress: Progress, *, quick: bool) -> Table:
+    """Many reloads of one gunicorn, one after the other, of the classes that serve by asyncio."""
+    trial = replace(IN_A_ROW, rounds=1, reloads=2) if quick else IN_A_ROW
+    return _table(trial, dsn, janitor, progress)
+
+
+def _table(trial: Trial, dsn: str, janitor: Janitor, progress: Progress) -> Table:
     connect = one_connect(dsn)
     sites = [
-        Site(name, guarded, floor_of(name), 2) for name in CLASSES for guarded in (False, True)
+        Site(name, guarded, floor_of(name), WORKERS)
+        for name in trial.classes
+        for guarded in (False, True)
     ]
-    stall: dict[Site, list[float]] = {site: [] for site in sites}
+    slowest: dict[Site, list[float]] = {site: [] for site in sites}
     failed: dict[Site, list[float]] = {site: [] for site in sites}
-    for nth in range(rounds):
+    for nth in range(trial.rounds):
         for site in sites[:: -1 if nth % 2 else 1]:
-            progress(f"round {nth + 1} of {rounds}, {site.worker_class}")
-            slowest, failures = _reload(site, dsn, janitor)
-            stall[site].append(slowest)
+            progress(f"round {nth + 1} of {trial.rounds}, {site.worker_class}")
+            each, failures = _reloads(trial, site, dsn, janitor)
+            slowest[site].append(statistics.median(each))
             failed[site].append(failures)
     rows = []
-    for name in CLASSES:
-        without, behind = (Site(name, guarded, floor_of(name), 2) for guarded in (False, True))
-        longer = [(b - w) / connect for w, b in zip(stall[without], stall[behind], strict=True)]
+    for name in trial.classes:
+        without, behind = (
+            Site(name, guarded, floor_of(name), WORKERS) for guarded in (False, True)
+        )
+        pairs = zip(slowest[without], slowest[behind], strict=True)
         figures = {
             "failed, without": failed[without],
             "failed": failed[behind],
-            "slowest, without, s": stall[without],
-            "slowest, s": stall[behind],
-            "longer, connects": longer,
+            "slowest, without, s": slowest[without],
+            "slowest, s": slowest[behind],
+            "longer, connects": [(b - w) / connect for w, b in pairs],
         }
         goals = {"failed": 0.0, "longer, connects": 1.0}
         rows.append(Row(name.rpartition(".")[2], figures, goals))
+    times = "" if trial.reloads == 1 else f" {trial.reloads} times, {trial.apart:g} s apart,"
     title = (
-        f"reload: HUP of 2 workers at {RATE} requests/s, a connect takes "
-        f"{connect * 1e3:.0f} ms; of {round(RATE * SECONDS)} requests"
+        f"reload: HUP of {WORKERS} workers{times} at {trial.rate} requests/s, a connect takes "
+        f"{connect * 1e3:.0f} ms; of {trial.requests} requests"
     )
-    return Table(title, rows, [])
+    notes = [] if trial.reloads == 1 else ["slowest: of the requests around one reload, the median"]
+    return Table(title, rows, notes)
 
 
-def _reload(site: Site, dsn: str, janitor: Janitor) -> tuple[float, int]:
-    """The slowest request's seconds, from when it was meant to start, and how many failed."""
-    arrivals = [Arrival(nth / RATE, "reload") for nth in range(round(RATE * SECONDS))]
+def _reloads(trial: Trial, site: Site, dsn: str, janitor: Janitor) -> tuple[list[float], int]:
+    """The slowest request around each reload, in seconds from when it was meant to start, and how
+    many requests failed."""
+    arrivals = [Arrival(nth / trial.rate, "reload") for nth in range(trial.requests)]
+    due = trial.due
     with gunicorn(site, dsn, janitor) as running:
         running.wait_healthy()
-        due = [RELOADED_AT]
 
         def reload(at: float) -> None:
             if due and at >= due[0]:
-                due.clear()
+                del due[0]
                 os.kill(running.pid, signal.SIGHUP)
 
         samples, _ = asyncio.run(
             drive(running.address, arrivals, began=monotonic() + 0.2, progress=reload)
         )
     failures = sum(sample.failed for sample in samples)
-    return max(sample.latency for sample in samples), failures
+    ends = [*trial.due[1:], float("inf")]  # the first one's time is from the start of the load
+    begins = [0.0, *trial.due[1:]]
+    slowest = [
+        max(sample.latency for sample in samples if begin <= sample.at < end)
+        for begin, end in zip(begins, ends, strict=True)
+    ]
+    return slowest, failures
