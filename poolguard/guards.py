@@ -327,8 +327,9 @@ class Guard:
     # -- ending --------------------------------------------------------------------------------
 
     def leave(self) -> None:
-        """The process will end soon: close what is idle now, give up the floor, and close the rest
-        as it is returned. Requests under way are served. Safe in a signal's handler."""
+        """The process will end soon: give up the floor, leave what is idle to siblings that need
+        it, and close what is without use for a second. Requests are served. Safe in a signal's
+        handler."""
         opening = self._own()
         if opening is not None and opening.alive and opening.pool is not None:
             opening.pool.leave()

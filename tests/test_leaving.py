@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +140,7 @@ def test_a_worker_gives_up_its_idle_connections_while_it_answers(
     with Janitor() as janitor:
         server = Server(
             door,
-            {"POOLGUARD_BUDGET": "8", "POOLGUARD_FLOOR": "4"},
+            {"POOLGUARD_BUDGET": "8", "POOLGUARD_FLOOR": "4", "TEST_SLEEP": "3"},
             janitor=janitor,
             folder=tmp_path,
             dsn=make_conninfo(dsn, application_name=name),
@@ -150,7 +151,7 @@ def test_a_worker_gives_up_its_idle_connections_while_it_answers(
             with server.getting("/sleep") as answer:
                 until(lambda: sleeping(admin, name))
                 server.process.send_signal(signal.SIGTERM)
-                until(lambda: backends(admin, name) == 1, within=0.7)
+                until(lambda: backends(admin, name) == 1, within=2.5)
                 assert sleeping(admin, name)
                 assert answer().status == 200
             assert server.wait() == 0
@@ -166,3 +167,26 @@ def sleeping(admin: psycopg.Connection, name: str) -> bool:
         "AND query LIKE '%%pg_sleep%%'"
     )
     return admin.execute(query, [name]).fetchone() is not None
+
+
+def test_what_a_worker_accepts_after_the_signal_opens_nothing(dsn: str, tmp_path: Path) -> None:
+    """gunicorn's own looks once a second whether it is to end, and accepts until then."""
+    with Janitor() as janitor:
+        server = Server(
+            ASGI,
+            {"POOLGUARD_BUDGET": "8", "POOLGUARD_FLOOR": "2"},
+            janitor=janitor,
+            folder=tmp_path,
+            dsn=dsn,
+        )
+        try:
+            assert server.get("/query").status == 200
+            server.process.send_signal(signal.SIGTERM)
+            with suppress(AssertionError):  # at last there is no answer
+                while True:
+                    server.get("/query")
+            assert server.wait() == 0
+            outcomes = [span.tags["outcome"] for span in server.server_spans("/query")]
+            assert set(outcomes) == {"acquired"}
+        finally:
+            server.close()

@@ -110,7 +110,7 @@ class Books:
         self.telling: list[int] = []
         """The threads that tell of it just now."""
         self.leaving = False
-        """The process will end: what is idle is closed, nothing is kept warm."""
+        """The process will end: it has no floor any more."""
         self._opened_at = 0.0
         self._created: dict[CreateReason, int] = {}
         self._closed: dict[CloseReason, int] = {}
@@ -199,7 +199,7 @@ class Books:
             wake = again if wake is None else min(wake, again)
         overdue = self.holds.overdue(now)
         wake = min((at for at in (wake, overdue) if at is not None), default=None)
-        self.alert = self.leaving or self.lessee.returned_owed > 0 or self.lessee.asks
+        self.alert = self.lessee.returned_owed > 0 or self.lessee.asks
         return openings, [a for a in actions if not isinstance(a, Open)], wake
 
     def _begin(self, action: Open) -> list[Opening]:
@@ -245,7 +245,8 @@ class Books:
             idle_low=counts.idle_low,
             idle_low_since=self._idle_low_since,
             reason="warmup" if self.warm_after is None else "replace",
-            owed=len(idle) if self.leaving else owed.idle,
+            owed=owed.idle,
+            leaving=self.leaving,
         )
 
     def _lent(self, counts: Counts) -> int:
@@ -260,7 +261,7 @@ class Books:
 
     def shrunk(self, n: int, size: int, now: float) -> None:
         """*n* connections that nobody has needed are closed, and *size* stay."""
-        if n:
+        if n and not self.leaving:
             self._log(
                 logging.INFO,
                 "shrinking pool %r to %s because %s unused connections in the last %s sec",
@@ -393,12 +394,9 @@ class Books:
         """What a connection at hand is to ask the server now, about slots of the dead."""
         return [] if self._verifying else self.lessee.orphans(now, fresh=fresh)
 
-    def comes_back_for_others(self, seat: Seat, waiting: int) -> bool:
-        """Whether a connection that was returned is to be closed: others want its slot, or nobody
-        here does any more. Then it has been booked as such."""
-        if self.leaving and not waiting:
-            seat.reason = "shutdown"
-            return True
+    def comes_back_for_others(self, seat: Seat) -> bool:
+        """Whether a connection that was returned is to be closed since others want its slot. Then
+        it has been booked as such."""
         # What was owed at the last look may have been found elsewhere, without a word to us.
         if self.lessee.returned_owed > 0 and self.lessee.owed().returned > 0:
             self.lessee.returned_owed -= 1

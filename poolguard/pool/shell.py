@@ -95,14 +95,14 @@ class Shell(Reader):
         done.openings, actions, done.wake = self._books.look(now, self.counts(), self._idle_seats())
         self._resized_by(len(done.openings))
         for action in actions:
-            if isinstance(action, Shed) and action.reason == "idle":
-                self._books.shrunk(action.n, self.counts().size - action.n, now)
-                for _ in range(action.n):
-                    self._let_go(self._take_longest_idle(), "idle", done)
-                self._new_idle_period()
-            elif isinstance(action, Shed):
+            if isinstance(action, Shed) and action.reason == "yielded":
                 for _ in range(action.n):
                     self._yield_one(self._take_longest_idle(), done)
+            elif isinstance(action, Shed):
+                self._books.shrunk(action.n, self.counts().size - action.n, now)
+                for _ in range(action.n):
+                    self._let_go(self._take_longest_idle(), action.reason, done)
+                self._new_idle_period()
             elif isinstance(action, Retire):
                 conn = action.seat.conn
                 if self._take_idle(conn):
@@ -147,12 +147,9 @@ class Shell(Reader):
 
     def _yield_one(self, conn: Any, done: Round) -> None:
         seat = seat_of(conn)
-        if self._books.leaving:
-            self._let_go(conn, "shutdown", done)
-        else:
-            if seat is not None:
-                self._books.yields(seat)
-            self._let_go(conn, "yielded", done)
+        if seat is not None:
+            self._books.yields(seat)
+        self._let_go(conn, "yielded", done)
 
     def _ask(self, now: float, done: Round) -> None:
         """Have an idle connection ask for the dead's slots, where that is of use to anybody."""
@@ -266,10 +263,9 @@ class Shell(Reader):
         if seat.gone or seat.severed:  # the watch will tell, and has not yet
             seat.plain_until = 0.0
             return "gone"
-        counts = self.counts()
         if not fresh and (
-            self._books.comes_back_for_others(seat, counts.waiting)
-            or self._books.has_expired(seat, now, counts.size)
+            self._books.comes_back_for_others(seat)
+            or self._books.has_expired(seat, now, self.counts().size)
         ):
             return "leaves"
         if orphans := self._books.asks(now, fresh=fresh):
@@ -315,11 +311,11 @@ class Shell(Reader):
         return self._books.leaving
 
     def leave(self) -> None:
-        """The process will end: close what is idle now, and the rest as it comes back.
+        """The process will end: close what nobody uses any more, siblings' needs first.
 
         Whoever still asks is served. Safe in a signal's handler: it takes no lock.
         """
-        self._books.leaving = self._books.alert = True
+        self._books.leaving = True
         self._ring()
 
     def _cut(self, conn: Any) -> None:

@@ -34,6 +34,10 @@ SPREAD = 0.20
 """Part of max_lifetime over which retirements are spread."""
 HEADROOM = 0.10
 """Part of max_lifetime left between the last retirement and its end: a replacement needs time."""
+LINGER = 1.0
+"""Seconds without use after which a pool closes a connection once its process is to end: gunicorn's
+own asgi worker goes on accepting for as long, and whoever it accepts is not to wait for a connect.
+"""
 EXPIRY = 0.95
 """Part of max_lifetime after which a connection that comes back is not lent again."""
 
@@ -74,6 +78,8 @@ class Snapshot(NamedTuple):
     """No connection is to be retired before: the last one was so just now."""
     owed: int = 0
     """Idle connections that the siblings want, as far as they are above the floor."""
+    leaving: bool = False
+    """The process will end: what its last requests do not use is closed."""
 
 
 class Open(NamedTuple):
@@ -109,7 +115,7 @@ class Shed(NamedTuple):
     slots are wanted elsewhere."""
 
     n: int
-    reason: Literal["idle", "yielded"]
+    reason: Literal["idle", "shutdown", "yielded"]
 
 
 Action = Open | Verify | Abandon | Retire | Shed
@@ -176,10 +182,11 @@ def _fewer(
         return [Shed(yielded, "yielded")], None
     if d.size <= d.floor:
         return [], None
-    period_ends = s.idle_low_since + pace.idle_timeout
-    if period_ends > now:
-        return [], period_ends
-    return [Shed(max(0, min(s.idle_low, spare, above)), "idle")], now + pace.idle_timeout
+    period = min(pace.idle_timeout, LINGER) if s.leaving else pace.idle_timeout
+    if s.idle_low_since + period > now:
+        return [], s.idle_low_since + period
+    unused = max(0, min(s.idle_low, spare, above))
+    return [Shed(unused, "shutdown" if s.leaving else "idle")], now + period
 
 
 def _verifications_asked_for(s: Snapshot) -> Iterator[Verify]:

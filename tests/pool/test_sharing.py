@@ -25,6 +25,7 @@ from poolguard.budget.host import HostLedger
 from poolguard.budget.ledger import Orphan, Slot, Terms
 from poolguard.lab.proxy import SlowProxy
 from poolguard.listener import Connected
+from poolguard.pool import upkeep
 from poolguard.pool.lessee import ASK_EVERY
 from poolguard.rundir import RuntimeDir
 from tests.pool.support import Face, Kind, descriptors, eventually, in_loop
@@ -294,6 +295,41 @@ async def test_who_leaves_gives_up_what_is_idle_and_serves_who_still_asks(
         heir, _ = await host.join()  # its floor is free for the next one
         assert heir.size == 2
         await new.put(*await asyncio.wait_for(new.get_all(4), SOON))
+
+
+@in_loop
+async def test_the_last_requests_of_who_leaves_open_nothing(
+    kind: Kind, dsn: str, tmp_path: Path
+) -> None:
+    async with shared(kind, dsn, tmp_path, floor=3) as host:
+        old, _ = await host.join()
+        old.pool.leave()
+        while old.size > 1:  # until a second has shown that one is enough
+            await old.put(await old.get())
+            await asyncio.sleep(0)
+        assert old.status()["created"] == {"warmup": 3}
+        await eventually(lambda: old.status()["closed"] == {"shutdown": 2})
+        await eventually(lambda: old.size == 0)
+
+
+@in_loop
+async def test_a_sibling_does_not_wait_for_what_who_leaves_has_idle(
+    kind: Kind, dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "LINGER", 600.0)
+    async with shared(kind, dsn, tmp_path, limit=6, floor=2) as host:
+        old, _ = await host.join()
+        new, _ = await host.join()
+        lent = await old.get()
+        await borrow(old, 3)
+        old.pool.leave()
+        taken = await asyncio.wait_for(new.get_all(4), SOON)
+        heir, _ = await host.join(warm=False)  # it has the floor that is no longer the old one's
+        await old.put(lent)
+        assert await heir.call("wait_warm", SOON)
+        assert old.size == 0
+        assert set(old.recorder.closes) == {"yielded"}
+        await new.put(*taken)
 
 
 # -- slots of which nobody knows whether their backends are gone

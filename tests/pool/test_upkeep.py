@@ -11,6 +11,7 @@ from poolguard.pool.growth import Demand
 from poolguard.pool.seat import Seat
 from poolguard.pool.upkeep import (
     HEADROOM,
+    LINGER,
     SPREAD,
     Abandon,
     Action,
@@ -255,6 +256,18 @@ def test_those_that_nobody_needed_are_closed_down_to_the_floor(
     seats = [seat() for _ in range(idle)]
     shrunk = idle_for_long(*seats, idle_low=idle_low, floor=floor, lent=lent, opening=opening)
     assert now(shrunk) == [Shed(closed, "idle")]
+
+
+def test_when_the_process_will_end_a_moment_without_use_is_enough() -> None:
+    ending = pool(seat(), seat(), seat(), lent=1, idle_low=2, floor=0, leaving=True)
+    assert now(ending) == []
+    assert wake(ending) == pytest.approx(LINGER)
+    unused = ending._replace(idle_low_since=NOW - LINGER)
+    assert decide(NOW, unused, PACE) == ([Shed(2, "shutdown")], NOW + LINGER)
+    assert now(unused._replace(owed=3)) == [Shed(3, "yielded")]
+    hasty = PACE._replace(idle_timeout=LINGER / 2)
+    half = unused._replace(idle_low_since=NOW - LINGER / 2)
+    assert decide(NOW, half, hasty) == ([Shed(2, "shutdown")], NOW + LINGER / 2)
 
 
 def test_one_that_is_taken_for_verification_is_not_closed_as_well() -> None:
