@@ -13,9 +13,8 @@ from typing import Any, Protocol, cast
 __all__ = ["tell_when_read"]
 
 GOES_ON = 0.1
-"""Seconds for which it goes on accepting, with its connections: the longest that it may by itself,
-for its main loop looks ten times a second whether it is to end. At a reload the next worker is not
-there sooner, and whoever is not accepted waits for that one."""
+"""Seconds for which it goes on accepting: the longest that it may by itself, since its main loop
+looks ten times a second whether it is to end."""
 PASSES = 5
 """How often the event loop goes round between the last accept and the word: from an accept to the
 request's first byte it takes four passes of asyncio's."""

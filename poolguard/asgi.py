@@ -60,6 +60,15 @@ stop_server: Callable[[Exception], Awaitable[None]] | None = None
 """Ends a server that would go on serving after ``lifespan.startup.failed``: the gunicorn hooks know
 whether theirs does."""
 
+
+def _nobody_asks() -> None: ...
+
+
+serves: Callable[[], None] = _nobody_asks
+"""Called when the server accepts requests, or will in a moment: set by the gunicorn hooks."""
+in_use = False
+"""There is a middleware, which will call that."""
+
 told_to_stop: Callable[[], bool] | None = None
 """Whether the server has been told to stop, maybe before the lifespan began: set by the gunicorn
 hooks, which know."""
@@ -74,6 +83,8 @@ class PoolGuardMiddleware:
     """
 
     def __init__(self, app: App, guard: Guard | None = None) -> None:
+        global in_use  # noqa: PLW0603 - the hooks ask for it
+        in_use = True
         self.app = app
         self._guard = guard
         self._opened: dict[Guard, asyncio.AbstractEventLoop] = {}
@@ -101,6 +112,7 @@ class PoolGuardMiddleware:
                 await guard.aopen()
                 self._opened[guard] = loop
         self._settled, self._loop = version, loop
+        serves()  # where there was no lifespan to tell
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
         kind = scope["type"]
@@ -370,6 +382,8 @@ class _Lifespan:
                 self._ended = True
                 await self._close()
             await send(message)
+            if message["type"] == "lifespan.startup.complete":
+                serves()
 
         returned = None
         try:
@@ -392,6 +406,7 @@ class _Lifespan:
             logger.debug("the application has no lifespan of its own", exc_info=True)
         if not self._started:
             await send({"type": "lifespan.startup.complete"})
+            serves()
         if not self._ended:
             try:
                 if not self._stopping:

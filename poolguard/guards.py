@@ -192,10 +192,19 @@ class Guard:
         """Open, warmed up as far as there is anything left to open, and a connection stands."""
         opening = self._own()
         pool = opening.pool if opening is not None and opening.alive else None
-        if pool is None or pool.closed or pool.leaving or not (pool.warm or pool.starved):
+        if pool is None or pool.closed or not (pool.warm or pool.starved):
+            return False
+        if pool.leaving and not registry.stays:
             return False
         status = pool.status()
         return bool(status["idle"] + status["used"] > 0)
+
+    @property
+    def owes(self) -> bool:
+        """Other processes need connections that this one has no right to."""
+        opening = self._own()
+        pool = opening.pool if opening is not None and opening.alive else None
+        return pool is not None and pool.owes
 
     def connection(self, timeout: float | None = None) -> AbstractContextManager[Any]:
         """A connection of the sync pool, as a context manager: ``with guard.connection() as conn``.

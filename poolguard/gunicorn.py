@@ -33,12 +33,12 @@ from importlib import import_module
 from time import monotonic
 from typing import Any, NoReturn
 
-from . import asgi, green, registry
+from . import asgi, green, leaving, registry
 from .budget.plan import Workplace, known_budget, make_plan
 from .errors import PoolguardError
 from .guards import Guard, guard
-from .leaving import leave_when_told
 from .settings import Settings
+from .succession import Succession
 
 HOOKS = {
     "on_starting": 1,
@@ -73,6 +73,8 @@ logger = logging.getLogger("poolguard")
 
 _first_workers: int | None = None
 """How many workers gunicorn started with: those are the first generation."""
+_succession: Succession | None = None
+"""Which workers still boot; None before the first is forked."""
 _usual_interval: float | None = None
 """The switch interval before the boot; None where it was left as it is."""
 _warned: set[str] = set()
@@ -106,12 +108,16 @@ def on_starting(server: Any) -> None:
         _give_up(server.log, error, 1)
 
 
-def pre_fork(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's signature
-    """In the master, before each fork: close the guards that are open here, by mistake.
+def pre_fork(server: Any, worker: Any) -> None:
+    """In the master, before each fork: expect the worker, and close the guards that are open here,
+    by mistake.
 
     Their connections would serve no request, and their threads are a danger to the child: it has
     for ever what one of them holds at the fork, a module half imported or a lock of libpq's.
     """
+    global _succession  # noqa: PLW0603 - the workers inherit it
+    _succession = _succession or Succession()
+    _succession.expect(worker.age)
     for each in registry.guards():
         if not each.opened:
             continue
@@ -130,6 +136,7 @@ def pre_fork(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's sig
 def post_fork(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's signature
     """In the worker, first of all: begin to connect while the application is being imported."""
     _borrow_log(worker)
+    _succeed(worker)
     registry.set_workplace(_workplace(worker.cfg), worker.cfg.worker_class_str)
     asgi.may_exit = _is_first_generation(worker)
     asgi.stop_server = partial(_stop, worker.log) if _ignores_failure(worker.cfg) else None
@@ -162,9 +169,31 @@ def post_worker_init(worker: Any) -> None:
         for each in _sync_guards():
             _warm(worker, each, began)
         _hurry_no_more()
-        leave_when_told()
+        _leave_when_told(worker)
     except PoolguardError as error:
         _give_up(worker.log, error, BOOT_ERROR)
+
+
+def _succeed(worker: Any) -> None:
+    """Tell those that this worker may replace that it boots, and learn who may replace this one."""
+    if _succession is None:
+        return
+    _succession.boot(worker.age)
+    asgi.serves = partial(_succession.serve, worker.age)
+    leaving.successors_boot = partial(_succession.boots_after, worker.age)
+    leaving.longest_stay = worker.cfg.graceful_timeout / 2  # the other half is for its requests
+
+
+def _leave_when_told(worker: Any) -> None:
+    """Have SIGTERM heard, and say that the worker serves where its lifespan will not."""
+    if _limits_lifespan(worker.cfg) and hasattr(worker, "handle_exit_signal"):
+        # Its loop would call this whatever other handler there is: the loop hears of signals by a
+        # file descriptor.
+        worker.loop.remove_signal_handler(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, lambda *_: worker.handle_exit_signal())
+    leaving.leave_when_told()
+    if not (asgi.in_use and registry.workplace().mode == "async"):
+        asgi.serves()
 
 
 def worker_int(worker: Any) -> None:

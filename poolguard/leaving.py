@@ -1,58 +1,68 @@
-"""Notices SIGTERM: a worker gives up its floor when it begins to drain, not when it is done.
+"""Notices SIGTERM: a worker gives up its floor at once, and ends when others serve in its place.
 
-Servers call no hook between the signal and the end of the last request. The handler found is
-called as before; nothing is done in its place.
+Servers call no hook between the signal and the end of the last request. The handler found is called
+as before, though not always at once. gunicorn's reload tells the old workers to end while the new
+ones boot, and nobody would accept meanwhile.
 """
 
 from __future__ import annotations
 
+import _thread
 import logging
+import os
 import signal
 import threading
+import time
 from collections.abc import Callable
+from functools import partial
+from time import monotonic
 from typing import Any
 
 from . import registry
 
 __all__ = ["leave_when_told"]
 
+POLL = 0.01
+"""Seconds between two looks at whether the successors serve."""
+STARVES = 0.1
+"""Seconds for which siblings may lack what this process holds, before it stays no longer."""
+
+
+def _nobody() -> bool:
+    return False
+
+
+successors_boot: Callable[[], bool] = _nobody
+"""Whether workers that are to replace this one do not serve yet: the gunicorn hooks know."""
+longest_stay = 15.0
+"""Seconds that a worker stays for them at most: set by the gunicorn hooks."""
+
 logger = logging.getLogger("poolguard")
 
 
-def _at_once(leave: Callable[[], Any], handler: Any) -> None:  # noqa: ARG001 - as others do it
-    leave()
+def _at_once(end: Callable[[], Any], handler: Any) -> None:  # noqa: ARG001 - as others do it
+    end()
 
 
 def leave_when_told(
     tell: Callable[[Callable[[], Any], Any], None] = _at_once,
 ) -> Callable[[], None]:
-    """From now on, have SIGTERM make this process' guards leave, before the handler found acts.
+    """From now on, have SIGTERM make this process' guards leave, and the handler found act when
+    the successors serve.
 
-    :param tell: is given a function that does both, and the handler found, and calls that function:
-        at once, or when the server will accept no more requests, which need connections.
+    :param tell: is given a function that calls the handler found, and that handler, and calls the
+        function: at once, or when the server has read what it accepted.
 
     Returns a function that takes this back, where nobody has set another handler since.
     """
     before = signal.getsignal(signal.SIGTERM)
     if (
         not callable(before)  # the default ends the process at once
-        or getattr(before, "leaves", False)
+        or isinstance(before, _Leave)
         or threading.current_thread() is not threading.main_thread()
     ):
         return lambda: None
-
-    def leave(number: int, frame: Any) -> None:
-        def leave_and_pass_on() -> None:
-            try:
-                for guard in registry.guards():
-                    guard.leave()
-            except Exception:  # whatever happens, the server has to be told
-                logger.exception("a guard could not be told that the process will end")
-            before(number, frame)
-
-        tell(leave_and_pass_on, before)
-
-    leave.leaves = True  # type: ignore[attr-defined]
+    leave = _Leave(before, tell)
     signal.signal(signal.SIGTERM, leave)
     # As servers have it: requests under way are not to see interrupted system calls.
     signal.siginterrupt(signal.SIGTERM, False)
@@ -62,3 +72,58 @@ def leave_when_told(
             signal.signal(signal.SIGTERM, before)
 
     return undo
+
+
+class _Leave:
+    """The handler of SIGTERM. gunicorn repeats the signal every second, so it counts once."""
+
+    def __init__(
+        self,
+        before: Callable[[int, Any], Any],
+        tell: Callable[[Callable[[], Any], Any], None],
+    ) -> None:
+        self._before = before
+        self._tell = tell
+        self._stays: bool | None = None
+        """For the successors; None before the first signal."""
+        self._told = False
+        """The handler found has the word, or will be given it by ``tell``."""
+
+    def __call__(self, number: int, frame: Any) -> None:
+        if self._told:
+            self._before(number, frame)
+            return
+        if self._stays is None:
+            self._leave()
+        if not self._stays:
+            self._told = True
+            registry.stays = False
+            self._tell(partial(self._before, number, frame), self._before)
+
+    def _leave(self) -> None:
+        self._stays = False
+        try:
+            for guard in registry.guards():
+                guard.leave()
+            if successors_boot():
+                self._stays = registry.stays = True
+                # Not threading's: what this has interrupted may hold its locks.
+                _thread.start_new_thread(self._wait, ())
+        except Exception:  # whatever happens, the server has to be told
+            self._stays = False
+            logger.exception("a guard could not be told that the process will end")
+
+    def _wait(self) -> None:
+        try:
+            now = monotonic()
+            until, fed = now + longest_stay, now
+            while successors_boot() and now < until and now - fed < STARVES:
+                time.sleep(POLL)
+                now = monotonic()
+                if not any(guard.owes for guard in registry.guards()):
+                    fed = now
+        except Exception:
+            logger.exception("it cannot be told whether other workers serve: this one ends now")
+        finally:
+            self._stays = False
+            os.kill(os.getpid(), signal.SIGTERM)  # handlers are the main thread's business

@@ -32,6 +32,8 @@ version = 0
 holds as long as it stays the same."""
 ready_paths: frozenset[str] = frozenset()
 """The ``ready_path`` of each guard: each request's path is looked for here, and this alone."""
+stays = False
+"""This process was told to end, and accepts requests until the workers that come next do."""
 _workplace = Workplace()
 _worker_class: str | None = None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,12 +14,12 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from poolguard import Guard
+from poolguard import Guard, leaving, registry
 from poolguard.lab.janitor import Janitor
-from poolguard.leaving import leave_when_told
+from poolguard.leaving import STARVES, leave_when_told
 
-from .doors.server import ASGI, GTHREAD, UVICORN, Door, Server
-from .support import until
+from .doors.server import ASGI, DOORS, GTHREAD, UVICORN, Door, Server
+from .support import alive, until
 from .test_guard import SMALL, backends, named
 
 
@@ -119,6 +120,82 @@ def test_the_server_is_told_whatever_a_guard_does(
     assert "could not be told" in caplog.text
 
 
+# -- staying for those that come next ----------------------------------------------------------
+
+
+@pytest.fixture
+def booting(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """While it is set, successors boot."""
+    booting = threading.Event()
+    booting.set()
+    monkeypatch.setattr(leaving, "successors_boot", booting.is_set)
+    return booting
+
+
+def test_while_its_successors_boot_it_serves_and_is_ready(
+    dsn: str, handled: list[int], booting: threading.Event
+) -> None:
+    guard = Guard(dsn, **SMALL)
+    assert guard.open(wait=10)
+    leave_when_told()
+    signal.raise_signal(signal.SIGTERM)
+    signal.raise_signal(signal.SIGTERM)  # gunicorn says it again each second
+    assert handled == []
+    assert guard.status()["leaving"]
+    with guard.connection() as conn:
+        assert conn.execute("SELECT 1").fetchone() == (1,)
+        assert guard.ready
+        booting.clear()
+        until(lambda: handled == [signal.SIGTERM])
+        assert not guard.ready
+    signal.raise_signal(signal.SIGTERM)
+    assert handled == [signal.SIGTERM] * 2
+
+
+def test_it_does_not_wait_for_ever(
+    dsn: str, handled: list[int], booting: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leaving, "longest_stay", 0.2)
+    leave_when_told()
+    signal.raise_signal(signal.SIGTERM)
+    assert registry.stays
+    until(lambda: handled == [signal.SIGTERM])
+    assert not registry.stays
+
+
+def test_siblings_that_lack_what_it_holds_do_not_wait_for_its_successors(
+    dsn: str, handled: list[int], booting: threading.Event
+) -> None:
+    """A successor that waits for a slot would boot for as long as this one stays."""
+    few: dict[str, Any] = {"budget": 2, "floor": 1}
+    guard = Guard(dsn, **few)
+    assert guard.open(wait=10)
+    leave_when_told()
+    with guard.connection(), guard.connection():
+        signal.raise_signal(signal.SIGTERM)
+        time.sleep(2 * STARVES)  # nobody lacks anything yet
+        assert handled == []
+        sibling = Guard(dsn, name="sibling", **few)
+        assert not sibling.open(wait=0)
+        until(lambda: handled == [signal.SIGTERM])
+    until(lambda: sibling.ready)
+
+
+@pytest.mark.parametrize("asked", ["at the signal", "later"])
+def test_where_it_cannot_be_told_who_boots_it_ends(
+    handled: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    asked: str,
+) -> None:
+    answers = [True] if asked == "later" else []
+    monkeypatch.setattr(leaving, "successors_boot", answers.pop)
+    leave_when_told()
+    signal.raise_signal(signal.SIGTERM)
+    until(lambda: handled == [signal.SIGTERM])
+    assert "pop from empty list" in caplog.text
+
+
 def test_a_guard_that_is_not_open_has_nothing_to_leave(dsn: str) -> None:
     guard = Guard(dsn, **SMALL)
     guard.leave()
@@ -188,5 +265,47 @@ def test_what_a_worker_accepts_after_the_signal_opens_nothing(dsn: str, tmp_path
             assert server.wait() == 0
             outcomes = [span.tags["outcome"] for span in server.server_spans("/query")]
             assert set(outcomes) == {"acquired"}
+        finally:
+            server.close()
+
+
+LIFESPANS = [*((door, "auto") for door in DOORS), (ASGI, "off")]
+"""Without lifespan the first request tells that a worker serves."""
+
+
+@pytest.mark.parametrize(("door", "lifespan"), LIFESPANS, ids=str)
+def test_at_a_reload_the_old_worker_serves_until_the_new_one_does(
+    door: Door, lifespan: str, dsn: str, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    gate.touch()
+    with Janitor() as janitor:
+        server = Server(
+            door,
+            {
+                "POOLGUARD_BUDGET": "8",
+                "POOLGUARD_FLOOR": "2",
+                "TEST_GATE": str(gate),
+                "TEST_GRACEFUL_TIMEOUT": "60",
+                "TEST_LIFESPAN": lifespan,
+            },
+            janitor=janitor,
+            folder=tmp_path,
+            dsn=dsn,
+        )
+        try:
+            old = server.status()["pid"]
+            gate.unlink()
+            server.process.send_signal(signal.SIGHUP)
+            until(lambda: server.status()["leaving"])
+            told_at = time.monotonic()
+            while time.monotonic() < told_at + 1.5:  # as long as some would go on by themselves
+                status = server.status()
+                assert (status["pid"], status["ready"]) == (old, True)
+            gate.touch()
+            until(lambda: server.status()["pid"] != old)
+            until(lambda: not alive(old))
+            assert not server.status()["leaving"]
+            assert server.lines("Traceback") == []
         finally:
             server.close()

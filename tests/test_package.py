@@ -23,6 +23,7 @@ ROOMS = [
         "overload",
         "green",
         "leaving",
+        "succession",
         "_uvicorn",
         "guards",
         "opening",

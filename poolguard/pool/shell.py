@@ -306,6 +306,11 @@ class Shell(Reader):
         return self._books.lessee.starved
 
     @property
+    def owes(self) -> bool:
+        """Siblings lack slots that this pool has no right to."""
+        return any(self._books.lessee.owed())
+
+    @property
     def leaving(self) -> bool:
         """Nothing is kept warm any more: the process will end."""
         return self._books.leaving

@@ -14,6 +14,8 @@ from typing import Any
 
 import poolguard.gunicorn
 
+from ..support import until
+
 if "TEST_PATCHES" in os.environ:
     from gevent import monkey
 
@@ -82,6 +84,12 @@ def post_fork(server: Any, worker: Any) -> None:
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(ConsoleSpanExporter(out=out, formatter=line)))
     trace.set_tracer_provider(provider)
+
+
+def post_worker_init(worker: Any) -> None:
+    """Boot no further before the gate is there."""
+    if "TEST_GATE" in os.environ:
+        until(Path(os.environ["TEST_GATE"]).exists, within=60)
 
 
 def worker_exit(server: Any, worker: Any) -> None:
