@@ -144,7 +144,7 @@ def test_while_its_successors_boot_it_serves_and_is_ready(
     assert guard.status()["leaving"]
     with guard.connection() as conn:
         assert conn.execute("SELECT 1").fetchone() == (1,)
-        assert guard.ready
+        assert guard.status()["ready"]
         booting.clear()
         until(lambda: handled == [signal.SIGTERM])
         assert not guard.ready

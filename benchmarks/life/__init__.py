@@ -21,11 +21,7 @@ from .frame import CONNECT_DELAY
 
 __all__ = ["PARTS", "run"]
 
-PARTS: Mapping[str, Callable[..., Table]] = {
-    "boot": boot.run,
-    "reload": reload.once,
-    "reloads": reload.in_a_row,
-}
+PARTS: Mapping[str, Callable[..., Table]] = {"boot": boot.run, "reload": reload.run}
 
 
 def run(*parts: str, quick: bool = False) -> dict[str, object]:
