@@ -80,6 +80,13 @@ def counted() -> dict[Series, float]:
     }
 
 
+def whatever_closed(total: dict[Series, float]) -> dict[Series, float]:
+    """At a reload the old workers' connections may be wanted by the new ones before they end."""
+    closed = "poolguard.connections.closed"
+    ended = sum(total.pop((closed, reason), 0) for reason in ("shutdown", "yielded"))
+    return {**total, (closed, "shutdown"): ended}
+
+
 def is_warm(export: Export) -> bool:
     return export.numbers.get((f"{DB}count", "idle")) == FLOOR
 
@@ -171,9 +178,9 @@ def test_a_reload_loses_no_count_and_begins_anew(
     until(lambda: len(receiver.exports) == 2 * WORKERS, within=40)
     new = [who for who in receiver.exports if who not in old]
     until(lambda: all(map(is_warm, receiver.last(*new))), within=20)
-    assert receiver.total(*old) == counted()
+    assert whatever_closed(receiver.total(*old)) == counted()
     load(server)
     assert server.stop()[0] == 0
     assert receiver.total(*new) == counted()
-    assert receiver.total(*old) == counted()
+    assert whatever_closed(receiver.total(*old)) == counted()
     assert len(receiver.exports) == 2 * WORKERS
