@@ -18,8 +18,10 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from poolguard import Guard, rundir
+from poolguard.budget import host
 from poolguard.conninfo import ledger_name
 from poolguard.lab.postgres import PrivatePostgres
+from poolguard.lab.proxy import SlowProxy
 from poolguard.pool.errors import PoolTimeout
 
 from .support import until
@@ -412,3 +414,32 @@ def test_the_smaller_share_rules_as_long_as_it_is_there(
             assert len(said()) == 1
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_what_the_network_forgets_comes_back(
+    postgres: PrivatePostgres, admin: psycopg.Connection, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server counts the forgotten sessions as before, and the budget is all there is."""
+    monkeypatch.setattr(host, "OVERDUE", 0.5)
+    with SlowProxy(("127.0.0.1", postgres.port)) as proxy:
+        dsn = named(postgres.conninfo(host=proxy.host, port=proxy.port), f"forgotten-{kind}")
+        guard = Guard(dsn, mode=kind, budget=3, floor=3, refresh_interval=1, check_timeout=0.2)
+
+        def is_back() -> bool:
+            status = guard.status()
+            return (status["closed"], status["idle"]) == ({"lost": 3}, 3)
+
+        async def run() -> None:
+            assert await guard.aopen(10)
+            proxy.silence_all()
+            await eventually(is_back)
+
+        if kind == "async":
+            asyncio.run(run())
+        else:
+            assert guard.open(wait=10)
+            proxy.silence_all()
+            until(is_back)
+        assert backends(admin, f"forgotten-{kind}") == 3
+        guard.close()

@@ -148,7 +148,7 @@ def test_the_slots_of_a_killed_owner_are_free_at_once(start: Start) -> None:
     victim.communicate()
     began = monotonic()
     assert guard.wait_warm(10)
-    assert monotonic() - began < 1.5  # host.UNSEATED_GRACE and ASK_AFTER are longer
+    assert monotonic() - began < 1.5  # host.UNSEATED_GRACE and OVERDUE are longer
 
 
 def test_the_budget_counts_its_clients(start: Start) -> None:

@@ -35,9 +35,10 @@ UNSEATED_GRACE = 2.0
 """Seconds that the slot of an owner stays taken who died while it connected, and so before it knew
 its backend. The kernel closes the socket at once; a backend that has no query to run ends when it
 next reads from it."""
-ASK_AFTER = 3.0
-"""Seconds after which, where nobody has a connection left to ask with, one slot of the dead is
-taken over to ask: three times the client_connection_check_interval that connections are given."""
+OVERDUE = 3.0
+"""Seconds after which the backend of a dead owner ought to have noticed, three times the
+client_connection_check_interval that connections are given: it is ended where it has not, and where
+nobody has a connection left to do so, one slot of the dead is taken over for it."""
 
 CONNECTING = Backend(0, 0.0)
 
@@ -347,7 +348,7 @@ class HostLedger:
             if self._closed:
                 return []
             taken_over = [
-                Orphan(slot.number, slot.predecessor)
+                Orphan(slot.number, slot.predecessor, overdue=True)
                 for slot in self._held.values()
                 if slot.predecessor is not None and slot.backend is not None
             ]
@@ -368,7 +369,7 @@ class HostLedger:
                 self._slots.abandon(number)
             else:
                 self._asking.add(number)
-                yield Orphan(number, backend)
+                yield Orphan(number, backend, overdue=now - dead_since > OVERDUE)
 
     def settle(self, orphans: Collection[Orphan], gone: Collection[Orphan]) -> None:
         with self._lock:
@@ -407,11 +408,10 @@ class HostLedger:
             asker.free(0)
         if not asker.take_this(0):
             return
-        now = monotonic()
         chosen: Orphan | None = None
         for orphan in [*self._orphans()]:
             self._asking.discard(orphan.number)
-            if chosen is None and now - self._file.slot(orphan.number)[1] > ASK_AFTER:
+            if chosen is None and orphan.overdue:
                 chosen = orphan
             else:
                 self._slots.abandon(orphan.number)

@@ -72,6 +72,8 @@ class Orphan(NamedTuple):
 
     number: int
     backend: Backend
+    overdue: bool = False
+    """The backend has had the time to notice that its client is gone, and may be told so."""
 
 
 class Ledger(Protocol):

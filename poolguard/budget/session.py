@@ -17,13 +17,16 @@ from .ledger import POOLED, Backend, Orphan
 __all__ = [
     "ASK_ALIVE",
     "CHECK_INTERVAL",
+    "END",
     "GREETING",
     "KEEPALIVES",
     "PLAIN_GREETING",
     "UNSUPPORTED",
+    "Row",
     "backend_of",
     "gone_among",
     "pids_of",
+    "to_be_ended",
 ]
 
 CHECK_INTERVAL = 1000
@@ -67,10 +70,25 @@ SELECT {_BACKEND},
 """Asks the same, and sets what lets the server notice that the client is gone."""
 
 ASK_ALIVE = """
-SELECT pid, coalesce(extract(epoch FROM backend_start), 0)::float8 AS started
+SELECT pid, coalesce(extract(epoch FROM backend_start), 0)::float8 AS started,
+       usename = current_user AND (
+         SELECT bool_and(has_function_privilege(oid, 'execute')) FROM pg_proc
+          WHERE proname = 'pg_terminate_backend' AND pronamespace = 'pg_catalog'::regnamespace
+       ) AS ours
   FROM pg_stat_activity WHERE pid = ANY(%(pids)s)
 """
-"""Asks which of these backends still exist."""
+"""Asks which of these backends still exist, and which of them this role may end."""
+
+END = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+ WHERE pid = ANY(%(pids)s) AND usename = current_user
+"""
+"""Ends these backends: :func:`to_be_ended`. A query whose client has died ends within a second by
+what a session is told when it is greeted. But where the network forgot its connection, the server
+counts an idle session for a minute more, and for hours where it was told nothing."""
+
+Row = tuple[int, float, bool]
+"""A backend as the server answers: its pid, since when, and whether it is ours to end."""
 
 
 def backend_of(row: Mapping[str, Any], login_pid: int) -> Backend:
@@ -85,13 +103,13 @@ def pids_of(orphans: Iterable[Orphan]) -> list[int]:
     return [orphan.backend.pid for orphan in orphans]
 
 
-def gone_among(orphans: Iterable[Orphan], rows: Sequence[tuple[int, float]]) -> list[Orphan]:
-    """Those whose backends the server does not have any more, by its answer: a pid, and since when.
+def gone_among(orphans: Iterable[Orphan], rows: Sequence[Row]) -> list[Orphan]:
+    """Those whose backends the server does not have any more, by its answer.
 
     A pid that was given to another session since then tells of a backend that is gone. The start
     of another role's session is not shown to everybody: it may be the one that is asked about.
     """
-    living = dict(rows)
+    living = {pid: started for pid, started, _ in rows}
 
     def lives(backend: Backend) -> bool:
         started = living.get(backend.pid)
@@ -100,3 +118,9 @@ def gone_among(orphans: Iterable[Orphan], rows: Sequence[tuple[int, float]]) -> 
         )
 
     return [orphan for orphan in orphans if not lives(orphan.backend)]
+
+
+def to_be_ended(orphans: Iterable[Orphan], rows: Sequence[Row]) -> list[int]:
+    """The pids of those that ought to be gone, and are beyond doubt the sessions that we held."""
+    ours = {(pid, started) for pid, started, ours in rows if ours and started}
+    return [orphan.backend.pid for orphan in orphans if orphan.overdue and orphan.backend in ours]

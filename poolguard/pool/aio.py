@@ -23,7 +23,7 @@ from psycopg_pool.abc import (
 
 from ..borrower import CURRENT
 from ..budget.ledger import Ledger, Orphan
-from ..budget.session import ASK_ALIVE, gone_among, pids_of
+from ..budget.session import ASK_ALIVE, END, gone_among, pids_of, to_be_ended
 from ..clock import now as clock
 from ..listener import Listener
 from ._seams import AsyncSeams, seat_of, silence
@@ -409,10 +409,13 @@ class _Clock:
 
 
 async def _gone(conn: AsyncConnection[Any], orphans: Sequence[Orphan]) -> list[Orphan]:
-    """Which of the backends do not exist any more."""
+    """Which of the backends do not exist any more. Those that ought not to are ended."""
     async with AsyncCursor(conn, row_factory=tuple_row) as cursor:
         await cursor.execute(ASK_ALIVE, {"pids": pids_of(orphans)}, prepare=False)
         rows = await cursor.fetchall()
+        if overdue := to_be_ended(orphans, rows):
+            await cursor.execute(END, {"pids": overdue}, prepare=False)
+            logger.info("ended %s sessions whose clients are gone", len(overdue))
     if not conn.autocommit:
         await conn.rollback()
     return gone_among(orphans, rows)

@@ -15,7 +15,7 @@ from psycopg_pool.abc import CT, ConnectFailedCB, ConnectionCB, ConninfoParam, K
 
 from ..borrower import CURRENT
 from ..budget.ledger import Ledger, Orphan
-from ..budget.session import ASK_ALIVE, gone_among, pids_of
+from ..budget.session import ASK_ALIVE, END, gone_among, pids_of, to_be_ended
 from ..clock import now as clock
 from ..listener import Listener
 from ._seams import SyncSeams, seat_of, silence
@@ -412,10 +412,13 @@ def _keep_up(pool: ReferenceType[GuardedPool[Any]], watch: Watch, books: Books) 
 
 
 def _gone(conn: Connection[Any], orphans: Sequence[Orphan]) -> list[Orphan]:
-    """Which of the backends do not exist any more."""
+    """Which of the backends do not exist any more. Those that ought not to are ended."""
     with Cursor(conn, row_factory=tuple_row) as cursor:
         cursor.execute(ASK_ALIVE, {"pids": pids_of(orphans)}, prepare=False)
         rows = cursor.fetchall()
+        if overdue := to_be_ended(orphans, rows):
+            cursor.execute(END, {"pids": overdue}, prepare=False)
+            logger.info("ended %s sessions whose clients are gone", len(overdue))
     if not conn.autocommit:
         conn.rollback()
     return gone_among(orphans, rows)

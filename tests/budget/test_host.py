@@ -377,7 +377,7 @@ def test_with_nobody_left_to_ask_one_slot_is_taken_over(
     one, other = join(), join()
     assert one.in_use == 12
     assert one.lease(1) == []  # the backends are given time to notice
-    monkeypatch.setattr(host, "ASK_AFTER", 0.0)
+    monkeypatch.setattr(host, "OVERDUE", 0.0)
     leased = leased_in_time(one, 1)
     assert other.lease(1) == []
     assert one.in_use == 12

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import signal
 import subprocess
@@ -22,11 +23,14 @@ from poolguard.budget import session
 from poolguard.budget.ledger import POOLED, Backend, Orphan
 from poolguard.budget.session import (
     ASK_ALIVE,
+    END,
     GREETING,
     PLAIN_GREETING,
+    Row,
     backend_of,
     gone_among,
     pids_of,
+    to_be_ended,
 )
 from poolguard.lab.binaries import find_all
 from poolguard.lab.postgres import PrivatePostgres
@@ -145,7 +149,7 @@ def test_it_tells_the_backend_as_pg_stat_activity_does(server: PrivatePostgres) 
         assert plain == backend
         for asker in (admin, conn):
             rows = asker.execute(ASK_ALIVE, {"pids": [backend.pid]}).fetchall()
-            assert rows == [backend]
+            assert [row[:2] for row in rows] == [backend]
 
 
 def test_over_a_unix_socket(server: PrivatePostgres) -> None:
@@ -194,21 +198,68 @@ ONE, TWO = Orphan(1, Backend(100, 5.5)), Orphan(2, Backend(200, 6.5))
 @pytest.mark.parametrize(
     ("rows", "gone"),
     [
-        ([(100, 5.5), (200, 6.5)], []),
-        ([(200, 6.5)], [ONE]),
+        ([(100, 5.5, True), (200, 6.5, True)], []),
+        ([(200, 6.5, True)], [ONE]),
         ([], [ONE, TWO]),
-        ([(100, 7.25), (200, 6.5)], [ONE]),  # its pid was given to another session
-        ([(100, 0.0), (200, 6.5)], []),  # another role's, whose start we are not shown
+        ([(100, 7.25, True), (200, 6.5, True)], [ONE]),  # its pid was given to another session
+        ([(100, 0.0, False), (200, 6.5, True)], []),  # another role's, whose start we are not shown
     ],
 )
-def test_who_is_gone(rows: list[tuple[int, float]], gone: list[Orphan]) -> None:
+def test_who_is_gone(rows: list[Row], gone: list[Orphan]) -> None:
     assert gone_among([ONE, TWO], rows) == gone
+
+
+@pytest.mark.parametrize(
+    ("row", "ended"),
+    [
+        ((100, 5.5, True), [100]),
+        ((100, 7.25, True), []),  # its pid was given to another session
+        ((100, 5.5, False), []),
+        ((100, 0.0, True), []),
+    ],
+)
+def test_who_is_to_be_ended(row: Row, ended: list[int]) -> None:
+    late = ONE._replace(overdue=True)
+    assert to_be_ended([late, TWO._replace(overdue=True)], [row]) == ended
+    assert to_be_ended([ONE, TWO], [row]) == []
+    unknown = Orphan(1, Backend(100, 0.0), overdue=True)
+    assert to_be_ended([unknown], [row]) == []
+
+
+def test_a_session_of_our_role_is_ours_to_end(server: PrivatePostgres) -> None:
+    mine, theirs = server.create_role("mine"), server.create_role("theirs")
+    connect = functools.partial(psycopg.connect, autocommit=True)
+    with connect(mine) as one, connect(mine) as asker, connect(theirs) as other:
+        orphans = [
+            Orphan(nth, backend_of(greet(conn), conn.info.backend_pid), overdue=True)
+            for nth, conn in enumerate((one, other))
+        ]
+        rows = asker.execute(ASK_ALIVE, {"pids": pids_of(orphans)}).fetchall()
+        ended = to_be_ended(orphans, rows)
+        assert ended == [one.info.backend_pid]
+        # Whatever is given, another role's session is not touched, which would be an error.
+        assert asker.execute(END, {"pids": pids_of(orphans)}).fetchall() == [(True,)]
+        with pytest.raises(psycopg.OperationalError, match="terminating connection"):
+            one.execute("SELECT 1")
+        other.execute("SELECT 1")
+
+
+def test_where_ending_sessions_is_forbidden_none_is_ours(server: PrivatePostgres) -> None:
+    """An operator may do so, database by database: the question has to be answered all the same."""
+    role = server.create_role("forbidden")
+    with server.connect() as admin:
+        admin.execute("CREATE DATABASE forbidden")
+    with server.connect(dbname="forbidden") as admin:
+        admin.execute("REVOKE EXECUTE ON FUNCTION pg_terminate_backend FROM PUBLIC")
+    with psycopg.connect(make_conninfo(role, dbname="forbidden")) as conn:
+        rows = conn.execute(ASK_ALIVE, {"pids": [conn.info.backend_pid]}).fetchall()
+        assert [row[2] for row in rows] == [False]
 
 
 def test_one_whose_start_was_not_known_when_it_began() -> None:
     """It died before it was greeted: as long as its pid is there, so may it be."""
     orphan = Orphan(3, Backend(300, 0.0))
-    assert gone_among([orphan], [(300, 8.0)]) == []
+    assert gone_among([orphan], [(300, 8.0, True)]) == []
     assert gone_among([orphan], []) == [orphan]
     assert pids_of([ONE, orphan]) == [100, 300]
 

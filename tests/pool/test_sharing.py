@@ -446,7 +446,7 @@ async def test_with_no_connection_left_one_slot_is_taken_over_to_ask(
     backends: str,
 ) -> None:
     """The new connection asks before a request has it, who might keep it for long."""
-    monkeypatch.setattr(module, "ASK_AFTER", 0.5)
+    monkeypatch.setattr(module, "OVERDUE", 0.5)
     async with shared(kind, dsn, tmp_path, limit=3) as host:
         with holding(host) as first, holding(host) as second:
             assert (first, second) == (2, 1)
