@@ -66,8 +66,6 @@ def _nobody_asks() -> None: ...
 
 serves: Callable[[], None] = _nobody_asks
 """Called when the server accepts requests, or will in a moment: set by the gunicorn hooks."""
-in_use = False
-"""There is a middleware, which will call that."""
 
 told_to_stop: Callable[[], bool] | None = None
 """Whether the server has been told to stop, maybe before the lifespan began: set by the gunicorn
@@ -83,8 +81,6 @@ class PoolGuardMiddleware:
     """
 
     def __init__(self, app: App, guard: Guard | None = None) -> None:
-        global in_use  # noqa: PLW0603 - the hooks ask for it
-        in_use = True
         self.app = app
         self._guard = guard
         self._opened: dict[Guard, asyncio.AbstractEventLoop] = {}
@@ -251,6 +247,7 @@ async def lifespan(app: object = None, /, *, guard: Guard | None = None) -> Asyn
         is registered, or the default one from the environment where none is.
     """
     opened = await _Opened.open(app if isinstance(app, Guard) else guard)
+    serves()
     try:
         yield
     finally:

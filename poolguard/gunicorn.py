@@ -192,8 +192,8 @@ def _leave_when_told(worker: Any) -> None:
         worker.loop.remove_signal_handler(signal.SIGTERM)
         signal.signal(signal.SIGTERM, lambda *_: worker.handle_exit_signal())
     leaving.leave_when_told()
-    if not (asgi.in_use and registry.workplace().mode == "async"):
-        asgi.serves()
+    if not _has_async_guard():
+        asgi.serves()  # in the others the lifespan says it, or the first request
 
 
 def worker_int(worker: Any) -> None:
@@ -307,6 +307,14 @@ def _drops_privileges(cfg: Any) -> bool:
 def _is_first_generation(worker: Any) -> bool:
     first = worker.cfg.workers if _first_workers is None else _first_workers
     return bool(worker.age <= first)
+
+
+def _has_async_guard() -> bool:
+    """A middleware or lifespan has something to open, be it the guard that it makes itself."""
+    guards = registry.guards()
+    if not guards and Settings.has_dsn():
+        return registry.workplace().mode == "async"
+    return any(each.mode == "async" for each in guards)
 
 
 def _sync_guards() -> list[Guard]:

@@ -269,13 +269,20 @@ def test_what_a_worker_accepts_after_the_signal_opens_nothing(dsn: str, tmp_path
             server.close()
 
 
-LIFESPANS = [*((door, "auto") for door in DOORS), (ASGI, "off")]
-"""Without lifespan the first request tells that a worker serves."""
+BOOTS: list[tuple[Door, dict[str, str]]] = [
+    *((door, {"TEST_GATE": "gate"}) for door in DOORS),
+    (ASGI, {"TEST_LIFESPAN_GATE": "gate"}),
+    (UVICORN, {"TEST_LIFESPAN_GATE": "gate"}),
+    (UVICORN, {"TEST_LIFESPAN_GATE": "gate", "TEST_DOOR": "starlette"}),
+    (UVICORN, {"TEST_LIFESPAN_GATE": "gate", "TEST_DOOR": "lifespan"}),
+    (ASGI, {"TEST_GATE": "gate", "TEST_LIFESPAN": "off"}),  # the first request tells that it serves
+]
+"""Where the new worker is held up, and who is to say that it serves."""
 
 
-@pytest.mark.parametrize(("door", "lifespan"), LIFESPANS, ids=str)
+@pytest.mark.parametrize(("door", "boot"), BOOTS, ids=str)
 def test_at_a_reload_the_old_worker_serves_until_the_new_one_does(
-    door: Door, lifespan: str, dsn: str, tmp_path: Path
+    door: Door, boot: dict[str, str], dsn: str, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
     gate.touch()
@@ -285,9 +292,8 @@ def test_at_a_reload_the_old_worker_serves_until_the_new_one_does(
             {
                 "POOLGUARD_BUDGET": "8",
                 "POOLGUARD_FLOOR": "2",
-                "TEST_GATE": str(gate),
                 "TEST_GRACEFUL_TIMEOUT": "60",
-                "TEST_LIFESPAN": lifespan,
+                **{name: str(gate) if value == "gate" else value for name, value in boot.items()},
             },
             janitor=janitor,
             folder=tmp_path,

@@ -8,10 +8,15 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import Context
+from pathlib import Path
 from typing import Any
 
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import Mount
+
 import poolguard
-from poolguard.asgi import PoolGuardMiddleware, Receive, Scope, Send
+from poolguard.asgi import App, PoolGuardMiddleware, Receive, Scope, Send
 
 SLEEP = float(os.environ.get("TEST_SLEEP", "1"))
 
@@ -106,11 +111,20 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": content})
 
 
-guarded = PoolGuardMiddleware(application)
+guarded: App = PoolGuardMiddleware(application)
+if os.environ.get("TEST_DOOR") == "starlette":  # which makes its middleware when it is first called
+    guarded = Starlette(
+        routes=[Mount("/", application)], middleware=[Middleware(PoolGuardMiddleware)]
+    )
+elif os.environ.get("TEST_DOOR") == "lifespan":
+    guarded = Starlette(routes=[Mount("/", application)], lifespan=poolguard.asgi.lifespan)
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
     """Say, at the end of the lifespan, what the middleware has left."""
+    if scope["type"] == "lifespan" and "TEST_LIFESPAN_GATE" in os.environ:
+        while not Path(os.environ["TEST_LIFESPAN_GATE"]).exists():
+            await asyncio.sleep(0.01)
     await guarded(scope, receive, send)
     if scope["type"] == "lifespan":
         print("the pool is", "open" if poolguard.guard().opened else "closed", flush=True)
