@@ -11,10 +11,6 @@ from contextvars import Context
 from pathlib import Path
 from typing import Any
 
-from starlette.applications import Starlette
-from starlette.middleware import Middleware
-from starlette.routing import Mount
-
 import poolguard
 from poolguard.asgi import App, PoolGuardMiddleware, Receive, Scope, Send
 
@@ -112,12 +108,16 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 guarded: App = PoolGuardMiddleware(application)
-if os.environ.get("TEST_DOOR") == "starlette":  # which makes its middleware when it is first called
-    guarded = Starlette(
-        routes=[Mount("/", application)], middleware=[Middleware(PoolGuardMiddleware)]
-    )
-elif os.environ.get("TEST_DOOR") == "lifespan":
-    guarded = Starlette(routes=[Mount("/", application)], lifespan=poolguard.asgi.lifespan)
+if "TEST_DOOR" in os.environ:
+    from starlette.applications import Starlette
+    from starlette.middleware import Middleware
+    from starlette.routing import Mount
+
+    routes = [Mount("/", application)]
+    if os.environ["TEST_DOOR"] == "lifespan":
+        guarded = Starlette(routes=routes, lifespan=poolguard.asgi.lifespan)
+    else:  # it makes its middleware when it is first called
+        guarded = Starlette(routes=routes, middleware=[Middleware(PoolGuardMiddleware)])
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -168,7 +168,10 @@ APPS = [
 
 
 @pytest.mark.parametrize("app", APPS, ids=lambda app: app.__name__)
-def test_the_response_is_the_same_to_the_byte(app: WSGIApplication, guard: poolguard.Guard) -> None:
+def test_the_response_is_the_same_to_the_byte(
+    app: WSGIApplication, guard: poolguard.Guard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wsgiref.handlers.format_date_time", lambda _: "now")
     without, behind = Server(app), Server(PoolGuardMiddleware(app))
     assert behind.get() == without.get()
     last = [server.errors.getvalue().strip().rpartition("\n")[2] for server in (without, behind)]
