@@ -12,8 +12,8 @@ or, where the file defines hooks of its own, chain them at its end::
 What runs when differs between worker classes. ``post_fork`` comes first in all of them, before the
 application is imported, and must not block: a SIGTERM that arrives meanwhile is lost, since the
 child still has the arbiter's handlers. ``post_worker_init`` may wait. A gevent worker is patched in
-between, and opens there. Importing this imports neither psycopg nor gunicorn, whose objects are
-used as they are.
+between, and opens there. On SIGTERM a worker stays until those that were forked after it serve.
+Importing this imports neither psycopg nor gunicorn, whose objects are used as they are.
 """
 
 from __future__ import annotations
