@@ -174,28 +174,6 @@ def post_worker_init(worker: Any) -> None:
         _give_up(worker.log, error, BOOT_ERROR)
 
 
-def _succeed(worker: Any) -> None:
-    """Tell those that this worker may replace that it boots, and learn who may replace this one."""
-    if _succession is None:
-        return
-    _succession.boot(worker.age)
-    asgi.serves = partial(_succession.serve, worker.age)
-    leaving.successors_boot = partial(_succession.boots_after, worker.age)
-    leaving.longest_stay = worker.cfg.graceful_timeout / 2  # the other half is for its requests
-
-
-def _leave_when_told(worker: Any) -> None:
-    """Have SIGTERM heard, and say that the worker serves where its lifespan will not."""
-    if _limits_lifespan(worker.cfg) and hasattr(worker, "handle_exit_signal"):
-        # Its loop would call this whatever other handler there is: the loop hears of signals by a
-        # file descriptor.
-        worker.loop.remove_signal_handler(signal.SIGTERM)
-        signal.signal(signal.SIGTERM, lambda *_: worker.handle_exit_signal())
-    leaving.leave_when_told()
-    if not _has_async_guard():
-        asgi.serves()  # in the others the lifespan says it, or the first request
-
-
 def worker_int(worker: Any) -> None:
     """In the worker, on SIGINT or SIGQUIT: nothing, ``worker_exit`` follows.
 
@@ -389,6 +367,28 @@ def _warm(worker: Any, each: Guard, began: float) -> None:
         raise PoolguardError(each.not_warm(each.settings.warmup_timeout))
     said = each.not_warm(each.settings.warmup_timeout)
     worker.log.warning("%s. It serves anyway, and keeps trying", said)
+
+
+def _succeed(worker: Any) -> None:
+    """Tell those that this worker may replace that it boots, and learn who may replace this one."""
+    if _succession is None:
+        return
+    _succession.boot(worker.age)
+    asgi.serves = partial(_succession.serve, worker.age)
+    leaving.successors_boot = partial(_succession.boots_after, worker.age)
+    leaving.longest_stay = worker.cfg.graceful_timeout / 2  # the other half is for its requests
+
+
+def _leave_when_told(worker: Any) -> None:
+    """Have SIGTERM heard, and say that the worker serves where its lifespan will not."""
+    if _limits_lifespan(worker.cfg) and hasattr(worker, "handle_exit_signal"):
+        # Its loop would call this whatever other handler there is: the loop hears of signals by a
+        # file descriptor.
+        worker.loop.remove_signal_handler(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, lambda *_: worker.handle_exit_signal())
+    leaving.leave_when_told()
+    if not _has_async_guard():
+        asgi.serves()  # in the others the lifespan says it, or the first request
 
 
 def _close(worker: Any) -> None:
