@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from time import monotonic
-from typing import Any
+from typing import Any, Literal
 
 from . import registry
 
@@ -84,33 +84,35 @@ class _Leave:
     ) -> None:
         self._before = before
         self._tell = tell
-        self._stays: bool | None = None
-        """For the successors; None before the first signal."""
-        self._told = False
-        """The handler found has the word, or will be given it by ``tell``."""
+        self._state: Literal["serves", "stays", "ends", "tells", "told"] = "serves"
+        """*stays* for its successors; *tells* while ``tell`` has not called back."""
 
     def __call__(self, number: int, frame: Any) -> None:
-        if self._told:
-            self._before(number, frame)
-            return
-        if self._stays is None:
+        if self._state == "serves":
             self._leave()
-        if not self._stays:
-            self._told = True
+        if self._state == "ends":
+            self._state = "tells"
             registry.stays = False
-            self._tell(partial(self._before, number, frame), self._before)
+            self._tell(partial(self._pass_on, number, frame), self._before)
+        elif self._state == "told":
+            self._before(number, frame)
+
+    def _pass_on(self, number: int, frame: Any) -> None:
+        self._state = "told"
+        self._before(number, frame)
 
     def _leave(self) -> None:
-        self._stays = False
+        self._state = "ends"
         try:
             for guard in registry.guards():
                 guard.leave()
             if successors_boot():
-                self._stays = registry.stays = True
+                self._state = "stays"
+                registry.stays = True
                 # Not threading's: what this has interrupted may hold its locks.
                 _thread.start_new_thread(self._wait, ())
         except Exception:  # whatever happens, the server has to be told
-            self._stays = False
+            self._state = "ends"
             logger.exception("a guard could not be told that the process will end")
 
     def _wait(self) -> None:
@@ -125,5 +127,5 @@ class _Leave:
         except Exception:
             logger.exception("it cannot be told whether other workers serve: this one ends now")
         finally:
-            self._stays = False
+            self._state = "ends"
             os.kill(os.getpid(), signal.SIGTERM)  # handlers are the main thread's business

@@ -120,6 +120,19 @@ def test_the_server_is_told_whatever_a_guard_does(
     assert "could not be told" in caplog.text
 
 
+def test_a_repeated_signal_does_not_forestall_the_word(handled: list[int]) -> None:
+    """gunicorn says it again while a server may still be reading what it accepted."""
+    words: list[Callable[[], Any]] = []
+    leave_when_told(lambda word, _: words.append(word))
+    signal.raise_signal(signal.SIGTERM)
+    signal.raise_signal(signal.SIGTERM)
+    assert (handled, len(words)) == ([], 1)
+    words[0]()
+    assert handled == [signal.SIGTERM]
+    signal.raise_signal(signal.SIGTERM)
+    assert handled == [signal.SIGTERM] * 2
+
+
 # -- staying for those that come next ----------------------------------------------------------
 
 
