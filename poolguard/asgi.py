@@ -32,6 +32,7 @@ from .guards import Guard
 from .guards import guard as guard_of
 from .leaving import leave_when_told
 from .readiness import Readiness, readiness
+from .rehearsal import rehearse
 from .telemetry.request import Request, Wire
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[Any]]
 
+TURNS = 10
+"""Turns of the event loop after which the first connects of a pool that opens are under way."""
 POLL = 0.05
 """Seconds between two looks at whether the server was told to stop while it warms up."""
 
@@ -270,6 +273,9 @@ class _Opened:
                 for each in self._guards:
                     await each.aopen()
                 began = monotonic()
+                for _ in range(TURNS):
+                    await asyncio.sleep(0)
+                rehearse()
                 for each in self._guards:
                     await _warm(each, began, told)
         except BaseException as error:

@@ -37,6 +37,7 @@ from . import asgi, green, leaving, registry
 from .budget.plan import Workplace, known_budget, make_plan
 from .errors import PoolguardError
 from .guards import Guard, guard
+from .rehearsal import rehearse
 from .settings import Settings
 from .succession import Succession
 
@@ -168,6 +169,8 @@ def post_worker_init(worker: Any) -> None:
         began = monotonic()
         for each in _sync_guards():
             _warm(worker, each, began)
+        if not _has_async_guard():
+            rehearse()  # unless it did while it waited; in the others the lifespan does
         _hurry_no_more()
         _leave_when_told(worker)
     except PoolguardError as error:
@@ -351,6 +354,8 @@ def _warm(worker: Any, each: Guard, began: float) -> None:
             return
         if monotonic() >= until:
             break
+        if each.status()["opening"]:
+            rehearse()  # all that could be done is: the network's answer takes its time
         # Many workers that wait for long would take the processors from each other, so it becomes
         # rarer: never more than a fiftieth too late. gevent has put its own sleep there by now.
         time.sleep(max(POLL, (monotonic() - began) / 50))

@@ -31,6 +31,7 @@ ROOMS = [
         "conninfo",
         "readiness",
         "registry",
+        "rehearsal",
         "status",
     },
     {"telemetry"},

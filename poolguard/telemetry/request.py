@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
+from importlib import import_module
 from time import time_ns
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import ref
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from .api import Api
     from .http import Attributes
 
-__all__ = ["CURRENT", "SERVING", "Request", "Wire", "fail", "local_span"]
+__all__ = ["CURRENT", "SERVING", "Request", "Wire", "fail", "local_span", "prepare"]
 
 DEFERRED_AT_MOST = 100
 """Spans of acquires that wait for the span of their request."""
@@ -36,6 +37,13 @@ SERVING: ContextVar[ref[Span] | None] = ContextVar("poolguard_serving", default=
 """The server span that this context has begun last, whether it still lasts or not."""
 
 _failures = Failures()
+
+
+def prepare() -> None:
+    """Import what the first request would, and see which spans begin from now on."""
+    import_module(f"{__package__}.http")
+    if (otel := api()) is not None:
+        watch(otel)
 
 
 def local_span() -> Span | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import Context
@@ -78,6 +79,13 @@ async def occupied(n: int, enough: Callable[[], bool]) -> AsyncIterator[None]:
         await task
 
 
+async def watched() -> dict[str, Any]:
+    """What the requests so far have paid for."""
+    from .watched import report
+
+    return report()
+
+
 PATHS: dict[str, Callable[[], Awaitable[Any]]] = {
     "status": status,
     "query": query,
@@ -86,6 +94,7 @@ PATHS: dict[str, Callable[[], Awaitable[Any]]] = {
     "wait": wait,
     "starve": starve,
     "leak": leak,
+    "watched": watched,
 }
 
 
@@ -141,3 +150,8 @@ if "TEST_INSTRUMENTED" in os.environ:
     from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 
     app = OpenTelemetryMiddleware(app)
+
+if "tests.doors.watched" in sys.modules:
+    from .watched import begin
+
+    begin()

@@ -26,6 +26,19 @@ CALLER = "b7ad6b7169203331"
 
 
 @every_door
+def test_a_request_neither_imports_nor_waits_for_the_first_full_collection(
+    door: Door, serve: Serve, slow_dsn: str
+) -> None:
+    """Both are done before the worker accepts, where OpenTelemetry is set up by then."""
+    server = serve(door, slow_dsn, TEST_IMPORTS="tests.doors.watched")
+
+    assert server.get("/query").status == 200
+    watched = server.get("/watched").body
+    assert watched["imported"] == []
+    assert watched["collections"] >= 1
+
+
+@every_door
 def test_what_the_pool_did_for_a_request_is_in_its_span(
     door: Door, serve: Serve, slow_dsn: str
 ) -> None:

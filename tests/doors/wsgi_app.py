@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -92,6 +93,13 @@ def occupied(n: int, enough: Callable[[], bool]) -> Iterator[None]:
         thread.join()
 
 
+def watched() -> dict[str, Any]:
+    """What the requests so far have paid for."""
+    from .watched import report
+
+    return report()
+
+
 PATHS: dict[str, Callable[[], Any]] = {
     "status": status,
     "query": query,
@@ -100,6 +108,7 @@ PATHS: dict[str, Callable[[], Any]] = {
     "wait": wait,
     "starve": starve,
     "leak": leak,
+    "watched": watched,
 }
 
 
@@ -123,3 +132,8 @@ if "TEST_INSTRUMENTED" in os.environ:
     from opentelemetry.instrumentation.wsgi import OpenTelemetryMiddleware
 
     app = OpenTelemetryMiddleware(app)
+
+if "tests.doors.watched" in sys.modules:
+    from .watched import begin
+
+    begin()
