@@ -35,7 +35,7 @@ __all__ = [
 Outcome = Literal["acquired", "waited", "created", "timeout", "rejected", "error"]
 """What an acquire was; :mod:`poolguard.pool.outcome` has the rules."""
 
-CreateReason = Literal["warmup", "growth", "refresh", "replace"]
+CreateReason = Literal["warmup", "growth", "ahead", "refresh", "replace"]
 """Why a connection was opened: to reach the floor at first; for a request that waits; in place of
 one that is about to expire; in place of one that was lost."""
 

@@ -118,6 +118,8 @@ class Reader:
     timeout: float
     name: str
     _taken_free = 0
+    _low_water = 0
+    """With fewer idle connections left, the pool is looked at."""
     _forked = False
     """This is a child of the process that opened the pool."""
 
@@ -140,6 +142,9 @@ class Reader:
         self._take_all_idle()
 
     def _refuse_child(self) -> None:
+        raise NotImplementedError
+
+    def _ring(self) -> None:
         raise NotImplementedError
 
     def _check_open(self) -> None:
@@ -244,6 +249,8 @@ class Reader:
         """A free connection is handed out."""
         conn._poolguard_seat.was_free = True
         self._taken_free += 1
+        if len(self._pool) < self._low_water:
+            self._ring()
 
     def _next_free(self, now: float) -> Any:
         """Take the connection that is handed out next; None where there is none, or none that can
@@ -257,6 +264,9 @@ class Reader:
         left = len(self._pool)
         if left < self._nconns_min:  # noqa: PLR1730 - min() takes twice as long, here it matters
             self._nconns_min = left
+        if left < self._low_water:
+            self._low_water = 0  # the look sets it again
+            self._ring()
         seat.was_free = True
         self._taken_free += 1
         conn._pool = self

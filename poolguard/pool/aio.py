@@ -74,6 +74,7 @@ class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
         check_timeout: float = 1.0,
         check_after_idle: float = 30.0,
         leak_after: float = 0.0,
+        at_once: float = 0,
     ) -> None:
         self._keep(
             Books(
@@ -84,6 +85,7 @@ class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
                 max_lifetime=max_lifetime,
                 reconnect_timeout=reconnect_timeout,
                 leak_after=leak_after,
+                at_once=at_once,
             )
         )
         self._warm_event: asyncio.Event | None = None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from math import isqrt
 from typing import NamedTuple
 
-__all__ = ["Demand", "connects_to_begin", "next_look", "patience"]
+__all__ = ["Demand", "connects_to_begin", "for_company", "lent_at_most", "next_look", "patience"]
 
 SLOWEST_STEP = 0.010
 """Seconds: a queue that persists this long doubles the connects under way, at the latest.
@@ -45,11 +46,22 @@ class Demand(NamedTuple):
     """When the first of them ceases to be likely."""
     starved: bool = False
     """The ledger had no slot left when it was last asked, and has not rung since."""
+    at_once: float = 0
+    """Most acquires that can be under way at once: up to so many, connections are opened ahead."""
+    ahead_from: float = 0.0
+    """None is opened ahead before: there was no slot for it just now."""
 
     @property
     def for_queue(self) -> int:
         """Waiters that neither a connect nor a verification under way is for."""
         return self.waiting - self.opening - self.promised
+
+    @property
+    def ahead(self) -> int:
+        """Connections to open before anybody asks for them."""
+        if self.retry_at is not None:
+            return 0
+        return max(0, int(min(for_company(self.lent), self.at_once)) - self.size)
 
     @property
     def wanted(self) -> int:
@@ -71,6 +83,26 @@ class Demand(NamedTuple):
         return min(SLOWEST_STEP, max(SHORTEST_STEP, self.connect_time / 20))
 
 
+def for_company(lent: int) -> int:
+    """How many connections to have while *lent* of them are lent: their square root more.
+
+    Requests that come when they like, n under way on average, are now and then by √n more: a
+    Poisson distribution's standard deviation. So few idle connections let nearly all of them find
+    one, and also those of a load that grows by √n while a connect takes its time. (The square-root
+    rule by which call centres are staffed: Halfin and Whitt 1981.) One that is lent alone promises
+    no company: a program that does one thing after the other never needs a second.
+    """
+    return lent + isqrt(lent) if lent > 1 else lent
+
+
+def lent_at_most(size: int) -> int:
+    """How many of *size* connections may be lent before one more is to be opened ahead."""
+    lent = size - isqrt(size)
+    while for_company(lent + 1) <= size:
+        lent += 1
+    return lent
+
+
 def patience(connect_time: float) -> float:
     """Seconds for which a verification is likely to end well, where a connect takes *connect_time*.
 
@@ -86,14 +118,15 @@ def connects_to_begin(now: float, demand: Demand) -> int:
     With nothing lent out, nobody can return anything: every waiter needs a connect. Otherwise the
     queue may empty itself, so growth starts slowly (one connect, doubling with each step that the
     queue persists): a queue of a millisecond's length opens nothing that is not needed. While
-    connecting fails, one connect at a time probes.
+    connecting fails, one connect at a time probes. What is opened ahead waits for nobody.
     """
     for_queue = demand.for_queue
     if demand.lent and for_queue > 0:
         doublings = int(demand.waited / demand.step)
         if doublings < SLOW_DOUBLINGS:
             for_queue = min(for_queue, (1 << doublings) - 1 - demand.begun)
-    n = min(max(for_queue, demand.floor - demand.size), demand.room)
+    ahead = demand.ahead if now >= demand.ahead_from else 0
+    n = min(max(for_queue, demand.floor - demand.size, ahead), demand.room)
     if demand.retry_at is not None:
         n = min(n, 0 if demand.opening or now < demand.retry_at else 1)
     return max(0, n)
@@ -108,6 +141,8 @@ def next_look(now: float, demand: Demand) -> float | None:
         return None
     lapses = demand.promised_until if demand.waiting > demand.opening else None
     if demand.wanted <= 0:
+        if demand.ahead and demand.ahead_from > now:
+            return demand.ahead_from if lapses is None else min(lapses, demand.ahead_from)
         return lapses
     if demand.retry_at is not None:
         return None if demand.opening else demand.retry_at

@@ -48,6 +48,9 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
     :param check_after_idle: one idle for longer, in seconds, is verified before it is lent.
     :param leak_after: seconds after which a connection that is still lent is reported, with the
         stack that took it; 0 (never) by default.
+    :param at_once: how many acquires can be under way at once. Up to so many, more connections are
+        opened than are lent, in the background and before anybody waits for them: their square root
+        more. 0 by default: none is opened before it is asked for.
 
     It differs in this: it opens as many connections at once as are waited for, where psycopg_pool
     opens one after the other. It notices earlier that a connection has died: one that the server
@@ -85,6 +88,7 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
         check_timeout: float = 1.0,
         check_after_idle: float = 30.0,
         leak_after: float = 0.0,
+        at_once: float = 0,
     ) -> None:
         self._keep(
             Books(
@@ -95,6 +99,7 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
                 max_lifetime=max_lifetime,
                 reconnect_timeout=reconnect_timeout,
                 leak_after=leak_after,
+                at_once=at_once,
             )
         )
         self._warm = threading.Event()

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from ..listener import CreateReason
-from .growth import Demand, connects_to_begin, next_look, patience
+from .growth import Demand, connects_to_begin, for_company, next_look, patience
 from .seat import Seat
 
 __all__ = [
@@ -140,8 +140,11 @@ def decide(now: float, s: Snapshot, pace: Pace) -> tuple[list[Action], float | N
         for_floor = max(0, min(n, d.floor - d.size))
         if for_floor:
             actions.append(Open(for_floor, s.reason))
-        if n > for_floor:
-            actions.append(Open(n - for_floor, "growth"))
+        for_queue = min(n - for_floor, max(0, d.for_queue - for_floor))
+        if for_queue:
+            actions.append(Open(for_queue, "growth"))
+        if n > for_floor + for_queue:
+            actions.append(Open(n - for_floor - for_queue, "ahead"))
         d = d._replace(opening=d.opening + n, size=d.size + n, begun=d.begun + n)
     wakes += _some(next_look(now, d))
 
@@ -185,7 +188,11 @@ def _fewer(
     period = min(pace.idle_timeout, LINGER) if s.leaving else pace.idle_timeout
     if s.idle_low_since + period > now:
         return [], s.idle_low_since + period
-    unused = max(0, min(s.idle_low, spare, above))
+    # As many as were lent at most would be opened ahead of the same again.
+    most_lent = max(0, d.size - d.opening - s.idle_low)
+    kept = int(min(for_company(most_lent), d.at_once)) - most_lent
+    unneeded = s.idle_low - (0 if s.leaving else max(0, kept))
+    unused = max(0, min(unneeded, spare, above))
     return [Shed(unused, "shutdown" if s.leaving else "idle")], now + period
 
 

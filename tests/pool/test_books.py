@@ -34,6 +34,7 @@ def books(recorder: Recorder | None = None, **arguments: Any) -> Books:
         max_connecting=32,
         max_lifetime=3600.0,
         reconnect_timeout=arguments.pop("reconnect_timeout", math.inf),
+        at_once=arguments.pop("at_once", 0),
     )
     made.opened("shop", 1000.0, lambda: None)
     return made
@@ -357,3 +358,56 @@ def test_pools_of_one_instant_do_not_verify_in_step() -> None:
     intervals = {books().pace.refresh_interval for _ in range(20)}
     assert len(intervals) == 20
     assert all(20.0 <= interval <= 25.0 for interval in intervals)
+
+
+# -- ahead of those who ask
+
+
+def counted(*, size: int, idle: int, most: int = 100) -> Counts:
+    """A pool of so many connections, the others lent, and nobody waits."""
+    return Counts(size, idle, 0, 0, 1, most, 0)
+
+
+@pytest.mark.parametrize(
+    ("size", "idle", "arguments", "low"),
+    [
+        (6, 4, {"at_once": math.inf}, 2),  # up to 4 of 6 may be lent
+        (12, 12, {"at_once": math.inf}, 3),
+        (1, 1, {"at_once": math.inf}, 0),
+        (6, 4, {"at_once": 6}, 0),
+        (6, 4, {}, 0),
+    ],
+)
+def test_below_so_many_idle_ones_the_pool_is_to_be_looked_at(
+    size: int, idle: int, arguments: dict[str, Any], low: int
+) -> None:
+    made = books(**arguments)
+    assert made.look(NOW, counted(size=size, idle=idle), [])[0] == []
+    assert made.low_water == low
+    made.look(NOW, counted(size=size, idle=idle, most=size), [])
+    assert made.low_water == 0, "where the pool is full there is nothing to look for"
+
+
+def test_a_pool_that_will_end_opens_nothing_ahead() -> None:
+    made = books(at_once=math.inf)
+    made.leaving = True
+    assert made.look(NOW, counted(size=9, idle=0), [])[0] == []
+    assert made.low_water == 0
+
+
+def test_slots_that_are_not_there_are_tried_again_and_nobody_is_asked_for_them() -> None:
+    ledger = StaticLedger(10)
+    ledger.lease(9)
+    made = books(ledger=ledger, at_once=math.inf)
+    full = counted(size=9, idle=0)
+    openings, _, wake = made.look(NOW, full, [])
+    assert [opening.reason for opening in openings] == ["ahead"]
+    assert not made.lessee.starved
+    assert made.low_water == 0
+    again = counted(size=10, idle=0)
+    assert made.look(NOW, again, [])[0] == []
+    assert wake is not None
+    ledger.release(Slot(0))
+    ledger.release(Slot(1))
+    assert made.look(NOW + 0.9 * books_module.AHEAD_AGAIN, again, [])[0] == []
+    assert len(made.look(NOW + books_module.AHEAD_AGAIN, again, [])[0]) == 2

@@ -28,6 +28,7 @@ OURS = [
     "check_timeout",
     "check_after_idle",
     "leak_after",
+    "at_once",
 ]
 
 

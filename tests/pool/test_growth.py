@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from poolguard.pool.growth import (
@@ -9,6 +11,8 @@ from poolguard.pool.growth import (
     SLOW_DOUBLINGS,
     Demand,
     connects_to_begin,
+    for_company,
+    lent_at_most,
     next_look,
     patience,
 )
@@ -223,3 +227,55 @@ def test_a_lapse_that_would_lead_to_nothing_is_no_time_to_look(state: dict[str, 
 def test_where_more_is_wanted_than_promised_it_looks_after_a_step_as_ever() -> None:
     state = {"waiting": 9, "promised": 2, "promised_until": UNTIL, "size": 3, "lent": 1}
     assert looks(**state) == pytest.approx(NOW + 0.005, abs=1e-6)
+
+
+# -- ahead of those who ask
+
+
+@pytest.mark.parametrize(
+    ("lent", "size"), [(0, 0), (1, 1), (2, 3), (3, 4), (4, 6), (9, 12), (50, 57), (100, 110)]
+)
+def test_those_lent_have_the_company_of_their_square_root(lent: int, size: int) -> None:
+    assert for_company(lent) == size
+
+
+@pytest.mark.parametrize("size", [*range(30), 99, 100, 101, 500])
+def test_at_most_so_many_may_be_lent_before_one_is_opened_ahead(size: int) -> None:
+    most = lent_at_most(size)
+    assert for_company(most) <= size < for_company(most + 1)
+
+
+@pytest.mark.parametrize(
+    ("state", "n"),
+    [
+        ({"lent": 4, "size": 4}, 2),
+        ({"lent": 4, "size": 5, "idle": 1}, 1),
+        ({"lent": 4, "size": 6, "idle": 2}, 0),
+        ({"lent": 4, "size": 6, "opening": 2}, 0),
+        ({"lent": 1, "size": 1}, 0),
+        ({"lent": 4, "size": 4, "at_once": 5}, 1),
+        ({"lent": 4, "size": 4, "at_once": 4}, 0),
+        ({"lent": 4, "size": 4, "at_once": 0}, 0),
+        ({"lent": 4, "size": 4, "max_size": 5}, 1),
+        ({"lent": 4, "size": 4, "max_connecting": 1}, 1),
+        ({"lent": 4, "size": 4, "starved": True}, 0),
+        ({"lent": 4, "size": 4, "retry_at": NOW}, 0),
+        ({"lent": 4, "size": 4, "floor": 9}, 5),
+        # beside a queue that may empty itself yet
+        ({"lent": 4, "size": 4, "waiting": 20, "waited": 0.0}, 2),
+        ({"lent": 4, "size": 4, "waiting": 20, "waited": 9.0}, 20),
+    ],
+)
+def test_some_are_opened_ahead_of_those_who_ask(state: dict[str, object], n: int) -> None:
+    assert begins(**({"at_once": math.inf} | state)) == n
+
+
+def test_where_there_was_no_slot_for_them_it_is_tried_again_later() -> None:
+    wanting = {"lent": 4, "size": 4, "at_once": math.inf}
+    assert begins(**wanting, ahead_from=NOW) == 2
+    assert begins(**wanting, ahead_from=NOW + 0.7) == 0
+    assert looks(**wanting, ahead_from=NOW + 0.7) == NOW + 0.7
+    assert looks(
+        **wanting, promised_until=NOW + 0.2, waiting=1, promised=1, ahead_from=NOW + 1
+    ) == (NOW + 0.2)
+    assert looks(lent=4, size=6, idle=2, at_once=math.inf, ahead_from=NOW + 0.7) is None

@@ -51,6 +51,7 @@ def pool(
     likely: bool = True,
     retry_at: float | None = None,
     starved: bool = False,
+    at_once: float = 0,
     **others: float,
 ) -> Snapshot:
     """A pool of these idle connections, at its floor unless told otherwise."""
@@ -69,6 +70,7 @@ def pool(
         connect_time=0.1,
         retry_at=retry_at,
         starved=starved,
+        at_once=at_once,
     )
     under_way = {} if verifying is None else {verifying: Verification(since, likely)}
     made = Snapshot(demand, idle, under_way, 0.0, 0, NOW, "replace")
@@ -92,6 +94,10 @@ def test_connects_for_the_floor_and_for_the_queue_are_told_apart() -> None:
     assert now(pool(floor=3)) == [Open(3, "replace")]
     assert now(pool(waiting=2)) == [Open(2, "growth")]
     assert now(pool(floor=3)._replace(reason="warmup")) == [Open(3, "warmup")]
+    # What a waiter will be given is not ahead of anybody, though the queue alone would go slowly.
+    busy = pool(lent=9, floor=9, waiting=1, max_size=20, at_once=20)
+    assert now(busy) == [Open(1, "growth"), Open(2, "ahead")]
+    assert now(pool(lent=9, floor=9, max_size=20, at_once=20)) == [Open(3, "ahead")]
 
 
 def test_an_empty_pool_without_floor_sleeps_until_an_event() -> None:
@@ -233,7 +239,7 @@ def test_retirement_comes_before_psycopg_pools_own_expiry() -> None:
 # -- shrinking
 
 
-def idle_for_long(*idle: Seat, idle_low: int, **state: int) -> Snapshot:
+def idle_for_long(*idle: Seat, idle_low: int, **state: float) -> Snapshot:
     return pool(*idle, idle_low=idle_low, idle_low_since=NOW - 600, **state)  # type: ignore[arg-type]
 
 
@@ -255,6 +261,19 @@ def test_those_that_nobody_needed_are_closed_down_to_the_floor(
 ) -> None:
     seats = [seat() for _ in range(idle)]
     shrunk = idle_for_long(*seats, idle_low=idle_low, floor=floor, lent=lent, opening=opening)
+    assert now(shrunk) == [Shed(closed, "idle")]
+
+
+@pytest.mark.parametrize(
+    ("lent_at_most", "size", "at_once", "closed"),
+    [(4, 10, math.inf, 4), (4, 6, math.inf, 0), (4, 10, 5, 5), (4, 10, 0, 6), (1, 4, math.inf, 3)],
+)
+def test_what_the_same_load_would_have_opened_ahead_again_stays(
+    *, lent_at_most: int, size: int, at_once: float, closed: int
+) -> None:
+    unused = [seat() for _ in range(size - lent_at_most)]
+    low = len(unused)
+    shrunk = idle_for_long(*unused, idle_low=low, floor=1, lent=lent_at_most, at_once=at_once)
     assert now(shrunk) == [Shed(closed, "idle")]
 
 

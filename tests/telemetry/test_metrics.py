@@ -178,10 +178,12 @@ def test_the_budget_is_the_ledgers(dsn: str, name: str, read: Read) -> None:
     with lent(guard), lent(guard):
         use(guard)
     until(lambda: guard.status()["opening"] == other.status()["opening"] == 0)
+    held = guard.status()["idle"] + other.status()["idle"]
+    assert 5 <= held <= 7
     for each in (name, other.name):
         found = read(each)
         assert found.number("poolguard.budget.limit") == 7
-        assert found.number("poolguard.budget.in_use") == 5
+        assert found.number("poolguard.budget.in_use") == held
 
 
 def test_the_warm_up(slow_dsn: str, name: str, read: Read) -> None:

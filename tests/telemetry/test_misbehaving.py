@@ -191,6 +191,7 @@ def assert_unharmed(status: dict[str, Any], times: int = REQUESTS) -> None:
 # -- those that raise --------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("exported")
 @pytest.mark.parametrize("pipeline", PIPELINES)
 @pytest.mark.parametrize("mode", ["sync", "async"])
 def test_one_that_raises_harms_no_request(

@@ -175,7 +175,7 @@ def test_connects_are_no_part_of_the_request_that_waits_for_them(
 ) -> None:
     """Its trace has them as what they were for it: pool.connect, after the fact."""
     seen: list[object] = []
-    guard = Guard(watching(dsn, seen), budget=4, floor=1)
+    guard = Guard(watching(dsn, seen), budget=2, floor=1)
     assert guard.open(wait=10)
     with lent(guard), serving(), guard.connection():
         pass
@@ -189,7 +189,7 @@ def test_connects_are_no_part_of_the_request_that_waits_for_them_in_an_async_poo
     seen: list[object] = []
 
     async def run() -> None:
-        guard = Guard(watching(dsn, seen), budget=4, floor=1)
+        guard = Guard(watching(dsn, seen), budget=2, floor=1)
         assert await guard.aopen(wait=10)
         async with guard.aconnection():
             with serving():
