@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from . import burst, ledger, life, memory, output, overhead, pool, reload, scale, skew, story
+from . import burst, ledger, life, memory, output, overhead, pool, ramp, reload, scale, skew, story
 
 ALL: Mapping[str, Callable[..., object]] = {
     "ledger": ledger.run,
@@ -19,6 +19,7 @@ ALL: Mapping[str, Callable[..., object]] = {
     "overhead": overhead.run,
     "story": story.run,
     "burst": burst.run,
+    "ramp": ramp.run,
     "reload": reload.run,
     "skew": skew.run,
     "scale": scale.run,
@@ -30,6 +31,7 @@ PARTS: Mapping[str, Callable[..., object]] = {
     **{f"overhead.{part}": partial(overhead.run, part) for part in overhead.PARTS},
     **{f"story.{part}": partial(story.run, part) for part in story.PARTS},
     **{f"burst.{part}": partial(burst.run, part) for part in burst.PARTS},
+    **{f"ramp.{part}": partial(ramp.run, part) for part in ramp.PARTS},
     **{f"reload.{part}": partial(reload.run, part) for part in reload.PARTS},
     **{f"scale.{part}": partial(scale.run, part) for part in scale.PARTS},
     **{f"memory.{part}": partial(memory.run, part) for part in memory.PARTS},

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import burst, overhead, pool, reload, skew, story
+from benchmarks import burst, overhead, pool, ramp, reload, skew, story
 from benchmarks.contenders import CONTENDERS, Contender
 from benchmarks.overhead.frame import Probe, Stage
 from poolguard.errors import LabError
@@ -58,10 +58,11 @@ def test_both_acts_of_the_story_run(capsys: pytest.CaptureFixture[str]) -> None:
     ("run", "parts", "wanted"),
     [
         (partial(burst.run, "20ms"), ["20ms"], burst.QUICK),
+        (ramp.run, list(ramp.PARTS), ramp.QUICK),
         (reload.run, list(reload.PARTS), reload.QUICK),
         (skew.run, ["skew"], skew.QUICK),
     ],
-    ids=["burst", "reload", "skew"],
+    ids=["burst", "ramp", "reload", "skew"],
 )
 def test_every_part_that_contenders_play_runs(
     run: Callable[..., dict[str, object]],
@@ -82,8 +83,18 @@ def test_every_part_that_contenders_play_runs(
 
 @pytest.mark.parametrize(
     "field",
-    [burst.field, *(partial(reload.field, part) for part in reload.PARTS.values()), skew.field],
-    ids=["burst", *(f"reload-{part}" for part in reload.PARTS), "skew"],
+    [
+        burst.field,
+        *(partial(ramp.field, part) for part in ramp.PARTS.values()),
+        *(partial(reload.field, part) for part in reload.PARTS.values()),
+        skew.field,
+    ],
+    ids=[
+        "burst",
+        *(f"ramp-{part}" for part in ramp.PARTS),
+        *(f"reload-{part}" for part in reload.PARTS),
+        "skew",
+    ],
 )
 def test_no_contender_is_silently_absent(
     field: Callable[[], tuple[list[Contender], list[str]]],

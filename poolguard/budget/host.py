@@ -23,7 +23,7 @@ from ..rundir import RuntimeDir
 from .hostfile import MOST_SLOTS, HostFile
 from .ledger import NOTHING_WANTED, POOLED, Backend, Callbacks, Orphan, Slot, Terms, Wanted
 from .members import Members
-from .sharing import asked_of, may_take
+from .sharing import asked_of, may_take, usual
 
 __all__ = ["HostLedger"]
 
@@ -97,6 +97,13 @@ class HostLedger:
             terms = [member.terms for member in self._members.siblings()]
         known = [each.capacity for each in terms if each is not None and each.capacity is not None]
         return known[-1] if known else None
+
+    def usual(self) -> int:
+        with self._lock:
+            self._look(within=0)
+            if self._closed or self._limit is None:
+                return 0
+            return usual(self._limit, self._members.me, self._members.siblings())
 
     def agree(self, terms: Terms) -> Terms:
         with self._lock:

@@ -87,6 +87,10 @@ class Ledger(Protocol):
         """Go by *terms* from now on. Returns those that rule: while living processes disagree, it
         is the smallest share that counts."""
 
+    def usual(self) -> int:
+        """How many connections this process will likely use, by what its siblings hold, and as far
+        as it is its fair share; 0 where there are none."""
+
     def lease(self, n: int) -> list[Slot]:
         """Take up to *n* free slots; fewer, or none, is an answer and not an error."""
 
@@ -231,6 +235,9 @@ class StaticLedger:
 
     def wanted(self) -> Wanted:
         return NOTHING_WANTED
+
+    def usual(self) -> int:
+        return 0
 
     def orphans(self) -> list[Orphan]:
         return []

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from .ledger import Terms, Wanted
 
-__all__ = ["Member", "asked_of", "may_take"]
+__all__ = ["Member", "asked_of", "may_take", "usual"]
 
 
 class Member(NamedTuple):
@@ -67,6 +67,19 @@ def may_take(limit: int, me: Member, siblings: Collection[Member], free: int) ->
     floor = 0 if me.terms is None else me.terms.floor
     own = 1 if me.draining else max(1, fair, floor)
     return max(0, own - me.held, free - urgent)
+
+
+def usual(limit: int, me: Member, siblings: Collection[Member]) -> int:
+    """How many connections *me* will use, by what its siblings hold: its fair share at most.
+
+    At a reload it is those told to end who know: the others are as new as *me*.
+    """
+    known = [member for member in siblings if member.draining] or siblings
+    if not known:
+        return 0
+    return min(
+        sum(member.held for member in known) // len(known), _fair(limit, me, _living(siblings))
+    )
 
 
 def _living(siblings: Collection[Member]) -> list[Member]:

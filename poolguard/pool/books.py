@@ -102,6 +102,8 @@ class Books:
         self.max_connecting = max_connecting
         self.at_once = at_once
         self._ahead_from = 0.0
+        self._expected = 0
+        """What the siblings have: a worker that takes the place of another needs as many."""
         self.low_water = 0
         """With fewer idle connections than this, the pool is to be looked at: some may be due to be
         opened ahead."""
@@ -172,6 +174,7 @@ class Books:
         self.named(name)
         self._opened_at = self._idle_low_since = now
         self.lessee.opened(ring)
+        self._expected = self.lessee.ledger.usual()
 
     def close(self) -> None:
         """The last connection has ended."""
@@ -255,6 +258,7 @@ class Books:
             promised_until=min(promised, default=None),
             starved=self.lessee.starved_until(now) is not None,
             at_once=0 if self.leaving else self.at_once,
+            expected=self._expected if self.warm_after is None else 0,
             ahead_from=self._ahead_from,
         )
         return Snapshot(

@@ -48,6 +48,8 @@ class Demand(NamedTuple):
     """The ledger had no slot left when it was last asked, and has not rung since."""
     at_once: float = 0
     """Most acquires that can be under way at once: up to so many, connections are opened ahead."""
+    expected: int = 0
+    """Connections that the pool will likely use, before it can know by itself."""
     ahead_from: float = 0.0
     """None is opened ahead before: there was no slot for it just now."""
 
@@ -61,7 +63,8 @@ class Demand(NamedTuple):
         """Connections to open before anybody asks for them."""
         if self.retry_at is not None:
             return 0
-        return max(0, int(min(for_company(self.lent), self.at_once)) - self.size)
+        likely = max(for_company(self.lent), self.expected)
+        return max(0, int(min(likely, self.at_once)) - self.size)
 
     @property
     def wanted(self) -> int:

@@ -136,6 +136,16 @@ def test_a_draining_worker_gives_up_its_floor(join: Join) -> None:
     assert len(old[0].lease(1)) == 0
 
 
+def test_what_siblings_hold_another_worker_will_use(join: Join) -> None:
+    first = join(instance=24)
+    assert first.usual() == 0
+    first.lease(5)
+    assert join(instance=None).usual() == 5, "also where it knows the terms by its sibling only"
+    first.drain()
+    first.lease(9)
+    assert join(instance=24).usual() == 12, "two that stay have a share of 12 each"
+
+
 def test_slots_of_a_floor_that_an_elder_still_holds_are_waited_for(join: Join) -> None:
     old = join(instance=4, workers=2, floor=1)
     slot = old.lease(1)[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from poolguard.budget.ledger import Terms, Wanted
-from poolguard.budget.sharing import Member, asked_of
+from poolguard.budget.sharing import Member, asked_of, usual
 
 TERMS = Terms(None, 16, 4, 2)
 
@@ -61,3 +61,19 @@ def test_a_draining_process_has_no_share() -> None:
 
 def test_slots_beyond_a_smaller_share_are_given_up() -> None:
     assert asked_of(8, member(0, held=9), [member(1)], over=5).idle == 5
+
+
+def test_another_worker_will_use_what_its_siblings_hold() -> None:
+    assert usual(16, member(9), []) == 0
+    assert usual(16, member(9), [member(0, held=4), member(1, held=3)]) == 3
+
+
+def test_at_a_reload_those_know_that_are_told_to_end() -> None:
+    """The others are as new as we are, and have no right that would lower our share."""
+    old = [member(0, held=7, draining=True), member(1, held=5, draining=True)]
+    assert usual(16, member(9), [*old, member(2, held=1)]) == 6
+
+
+def test_more_than_a_fair_share_is_expected_of_nobody() -> None:
+    assert usual(16, member(9), [member(0, held=12)]) == 8
+    assert usual(16, member(9), [member(0, held=12, draining=True)]) == 12

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
 
 import gunicorn
 import psycopg
@@ -16,7 +18,7 @@ from poolguard.lab.proxy import SlowProxy
 from ..conftest import CONNECT_DELAY
 from ..support import until
 from .conftest import Serve
-from .server import ASGI, DOORS, GTHREAD, SYNC, UVICORN, Door
+from .server import ASGI, DOORS, GEVENT, GTHREAD, SYNC, UVICORN, Door
 
 Backends = Callable[[str], list[int]]
 
@@ -42,7 +44,7 @@ def test_a_request_neither_imports_nor_waits_for_the_first_full_collection(
 def test_what_the_pool_did_for_a_request_is_in_its_span(
     door: Door, serve: Serve, slow_dsn: str
 ) -> None:
-    """The first requests after boot are served at once; then one has to create, and one to wait."""
+    """The first requests after boot are served at once."""
     floor = 1 if door is SYNC else 3
     server = serve(door, slow_dsn, POOLGUARD_BUDGET=str(floor + 2), POOLGUARD_FLOOR=str(floor))
 
@@ -59,6 +61,14 @@ def test_what_the_pool_did_for_a_request_is_in_its_span(
         assert span.tags == {"outcome": "acquired", "acquire_count": 1, "wait_time": 0.0}
         assert span.attributes["http.response.status_code"] == 200
         assert not server.children(span)
+
+
+@every_door
+def test_what_a_request_had_to_wait_for_is_in_its_span(
+    door: Door, serve: Serve, slow_dsn: str
+) -> None:
+    """One has to create, and one to wait. (With two lent, one would be opened ahead.)"""
+    server = serve(door, slow_dsn, POOLGUARD_BUDGET="3", POOLGUARD_FLOOR="1")
 
     assert server.get("/create").status == 200
     span = server.server_span("/create")
@@ -293,6 +303,37 @@ def test_who_may_not_serve_cold_says_why_and_exits(
     assert "ERROR" in line
     assert "refused" in line
     assert not server.lines("Traceback")
+
+
+@pytest.mark.parametrize("door", [GEVENT, ASGI, UVICORN], ids=str)
+def test_a_worker_that_takes_anothers_place_opens_as_many_as_that_one_has(
+    door: Door, serve: Serve, slow_dsn: str, admin: psycopg.Connection
+) -> None:
+    """A worker class that sets no bound has a small floor, and may use many more."""
+    application = f"poolguard-place-{door}"
+    server = serve(
+        door,
+        make_conninfo(slow_dsn, application_name=application),
+        POOLGUARD_BUDGET="40",
+        POOLGUARD_FLOOR="2",
+        TEST_SLEEP="3",
+    )
+    old = server.status()["pid"]
+    asleep = "SELECT 1 FROM pg_stat_activity WHERE application_name = %s AND wait_event = 'PgSleep'"
+    with ExitStack() as requests:
+        for _ in range(6):
+            requests.enter_context(server.getting("/sleep"))
+        until(lambda: len(admin.execute(asleep, [application]).fetchall()) == 6)
+        server.process.send_signal(signal.SIGHUP)
+        # The old one goes on accepting for a moment.
+        new: dict[str, Any] = {}
+
+        def is_as_large() -> bool:
+            new.update(server.status())
+            return bool(new["pid"] != old and new["idle"] >= 6)
+
+        until(is_as_large)
+        assert new["acquires"] == {}
 
 
 @pytest.mark.parametrize("door", [GTHREAD, ASGI], ids=str)

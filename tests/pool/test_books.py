@@ -411,3 +411,23 @@ def test_slots_that_are_not_there_are_tried_again_and_nobody_is_asked_for_them()
     ledger.release(Slot(1))
     assert made.look(NOW + 0.9 * books_module.AHEAD_AGAIN, again, [])[0] == []
     assert len(made.look(NOW + books_module.AHEAD_AGAIN, again, [])[0]) == 2
+
+
+class Neighbourly(StaticLedger):
+    """One whose siblings hold seven each."""
+
+    def usual(self) -> int:
+        return 7
+
+
+@pytest.mark.parametrize(("at_once", "ahead"), [(math.inf, 5), (4, 2), (0, 0)])
+def test_a_worker_that_takes_the_place_of_another_opens_as_many(at_once: float, ahead: int) -> None:
+    made = books(ledger=Neighbourly(), at_once=at_once)
+    openings, _, _ = made.look(NOW, Counts(0, 0, 0, 0, 2, 100, 0), [])
+    assert [each.reason for each in openings] == ["warmup"] * 2 + ["ahead"] * ahead
+
+
+def test_what_was_expected_is_of_no_interest_once_the_pool_is_warm() -> None:
+    made = books(ledger=Neighbourly(), at_once=math.inf)
+    assert made.look(NOW, Counts(2, 2, 0, 2, 2, 100, 0), [])[0] == []
+    assert made.low_water == 1, "a third is due when both are lent"
