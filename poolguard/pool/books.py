@@ -228,7 +228,8 @@ class Books:
         now = clock()
         slots = self.lessee.lease(action.n, now)
         self.opening += len(slots)
-        self._begun += len(slots)
+        if action.reason != "ahead":  # what was begun for nobody slows nobody down
+            self._begun += len(slots)
         return [Opening(Seat(slot, now), action.reason) for slot in slots]
 
     def _snapshot(self, now: float, counts: Counts, idle: Sequence[Seat]) -> Snapshot:

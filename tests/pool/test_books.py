@@ -431,3 +431,14 @@ def test_what_was_expected_is_of_no_interest_once_the_pool_is_warm() -> None:
     made = books(ledger=Neighbourly(), at_once=math.inf)
     assert made.look(NOW, Counts(2, 2, 0, 2, 2, 100, 0), [])[0] == []
     assert made.low_water == 1, "a third is due when both are lent"
+
+
+def test_what_was_opened_ahead_does_not_slow_down_the_start_for_a_queue() -> None:
+    made = books(at_once=math.inf)
+    openings, _, _ = made.look(NOW, counted(size=9, idle=0), [])
+    assert [each.reason for each in openings] == ["ahead"] * 3
+    queue = Counts(12, 0, 5, 0, 1, 100, 0)
+    assert made.look(NOW, queue, [])[0] == []
+    step = 0.05 / 20  # a pool that has not connected yet expects that to take 50 ms
+    openings, _, _ = made.look(NOW + 2.1 * step, queue, [])
+    assert [each.reason for each in openings] == ["growth"] * 2
