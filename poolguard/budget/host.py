@@ -100,8 +100,10 @@ class HostLedger:
 
     def usual(self) -> int:
         with self._lock:
+            if self._closed:
+                return 0
             self._look(within=0)
-            if self._closed or self._limit is None:
+            if self._limit is None:
                 return 0
             return usual(self._limit, self._members.me, self._members.siblings())
 
