@@ -36,8 +36,9 @@ from ..listener import (
 )
 from ._seams import Counts
 from .acquires import Acquires
+from .ahead import Ahead
 from .errors import PoolTimeout, TooManyRequests, describe, unfit
-from .growth import Demand, lent_at_most, patience
+from .growth import Demand, patience
 from .holds import Holds, log_leak
 from .lessee import Lessee
 from .outage import JITTER, Outage
@@ -59,8 +60,6 @@ __all__ = ["Books", "Opening", "log_callback_failed"]
 # The name of psycopg_pool's own logger: those who filter or count its records go on doing so.
 logger = logging.getLogger("psycopg.pool")
 
-AHEAD_AGAIN = 1.0
-"""Seconds until it is tried again to open connections ahead for which there was no slot."""
 SLOWEST_CONNECT = 5.0
 """Seconds: a connect is never expected to take longer."""
 
@@ -100,13 +99,7 @@ class Books:
         every = pace.refresh_interval * random.uniform(1 - JITTER, 1)
         self.pace = pace._replace(refresh_interval=every)
         self.max_connecting = max_connecting
-        self.at_once = at_once
-        self._ahead_from = 0.0
-        self._expected = 0
-        """What the siblings have: a worker that takes the place of another needs as many."""
-        self.low_water = 0
-        """With fewer idle connections than this, the pool is to be looked at: some may be due to be
-        opened ahead."""
+        self.ahead = Ahead(at_once)
         self.max_lifetime = max_lifetime
         self.outage = Outage(reconnect_timeout)
 
@@ -174,7 +167,7 @@ class Books:
         self.named(name)
         self._opened_at = self._idle_low_since = now
         self.lessee.opened(ring)
-        self._expected = self.lessee.ledger.usual()
+        self.ahead.expected = self.lessee.ledger.usual()
 
     def close(self) -> None:
         """The last connection has ended."""
@@ -202,7 +195,7 @@ class Books:
                 begun = self._begin(action)
                 openings += begun
                 if action.reason == "ahead" and len(begun) < action.n:
-                    self._ahead_from = now + AHEAD_AGAIN
+                    self.ahead.fell_short(now)
                 if action.reason in ("growth", "ahead"):
                     grown = counts.size + len(openings)
                     self._log(logging.INFO, "growing pool %r to %s", self.name, grown)
@@ -211,18 +204,14 @@ class Books:
         again = self.lessee.starved_until(now)
         if wanted > 0 and again is not None and again < math.inf:
             wake = again if wake is None else min(wake, again)
-        self.low_water = self._low_water(now, snapshot.demand, len(openings))
+        d = snapshot.demand
+        size = d.size + len(openings)
+        most = 0 if self.leaving or d.starved or d.retry_at is not None else d.max_size
+        self.ahead.looked(now, lent=d.lent, idle=d.idle, size=size, most=most)
         overdue = self.holds.overdue(now)
         wake = min((at for at in (wake, overdue) if at is not None), default=None)
         self.alert = self.lessee.returned_owed > 0 or self.lessee.asks
         return openings, [a for a in actions if not isinstance(a, Open)], wake
-
-    def _low_water(self, now: float, demand: Demand, begun: int) -> int:
-        size = demand.size + begun
-        most = min(demand.at_once, demand.max_size)
-        if size >= most or now < self._ahead_from or demand.retry_at is not None or demand.starved:
-            return 0
-        return max(0, demand.lent + demand.idle - lent_at_most(size))
 
     def _begin(self, action: Open) -> list[Opening]:
         now = clock()
@@ -258,9 +247,9 @@ class Books:
             promised=len(promised),
             promised_until=min(promised, default=None),
             starved=self.lessee.starved_until(now) is not None,
-            at_once=0 if self.leaving else self.at_once,
-            expected=self._expected if self.warm_after is None else 0,
-            ahead_from=self._ahead_from,
+            at_once=0 if self.leaving else self.ahead.at_once,
+            expected=self.ahead.expected if self.warm_after is None else 0,
+            ahead_from=self.ahead.not_before,
         )
         return Snapshot(
             demand=demand,

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from ..listener import CreateReason
-from .growth import Demand, connects_to_begin, for_company, next_look, patience
+from .ahead import for_company
+from .growth import Demand, connects_to_begin, next_look, patience
 from .seat import Seat
 
 __all__ = [

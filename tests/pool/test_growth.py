@@ -6,13 +6,12 @@ import math
 
 import pytest
 
+from poolguard.pool.ahead import for_company, lent_at_most
 from poolguard.pool.growth import (
     SHORTEST_PATIENCE,
     SLOW_DOUBLINGS,
     Demand,
     connects_to_begin,
-    for_company,
-    lent_at_most,
     next_look,
     patience,
 )
