@@ -40,6 +40,10 @@ OVERDUE = 3.0
 client_connection_check_interval that connections are given: it is ended where it has not, and where
 nobody has a connection left to do so, one slot of the dead is taken over for it."""
 
+PAST = 600.0
+"""Seconds for which it matters what a process held that has ended: a service that is started again
+has the load that it had."""
+
 CONNECTING = Backend(0, 0.0)
 
 
@@ -105,7 +109,13 @@ class HostLedger:
             self._look(within=0)
             if self._limit is None:
                 return 0
-            return usual(self._limit, self._members.me, self._members.siblings())
+            me, siblings = self._members.me, self._members.siblings()
+            return usual(self._limit, me, siblings, self._past())
+
+    def _past(self) -> int:
+        """The most that one held which has ended lately."""
+        held, at = self._file.past()
+        return held if 0 <= monotonic() - at < PAST else 0  # a reboot sets the clock back
 
     def agree(self, terms: Terms) -> Terms:
         with self._lock:
@@ -282,6 +292,8 @@ class HostLedger:
             if self._closed or self._draining:
                 return
             self._draining = True
+            if len(self._held) > self._past():  # one that does little says nothing of the others
+                self._file.write_past(len(self._held), monotonic())
             self._leave_place()
             self._tell()
             self._look(within=0)

@@ -14,7 +14,7 @@ from .sharing import Member
 
 __all__ = ["MOST_PROCESSES", "MOST_SLOTS", "HostFile"]
 
-MAGIC = b"poolguard ledger, layout 1\n".ljust(32)
+MAGIC = b"poolguard ledger, layout 2\n".ljust(32)
 MOST_PROCESSES = 1024
 MOST_SLOTS = 16384
 
@@ -27,7 +27,9 @@ _MEMBER = struct.Struct("=8i")  # pid, capacity, instance, workers, floor, held,
 _MEMBER_RECORDS = -(-(_SLOTS + MOST_SLOTS) // 8) * 8
 _SLOT = struct.Struct("=i4xdd")  # backend's pid, its start, since when its owner is known dead
 _SLOT_RECORDS = _MEMBER_RECORDS + MOST_PROCESSES * _MEMBER.size
-_SIZE = _SLOT_RECORDS + MOST_SLOTS * _SLOT.size
+_PAST = struct.Struct("=i4xd")  # what one that was told to end held then, and when that was
+_PAST_RECORD = _SLOT_RECORDS + MOST_SLOTS * _SLOT.size
+_SIZE = _PAST_RECORD + _PAST.size
 
 
 class HostFile:
@@ -116,3 +118,12 @@ class HostFile:
         """Record whom a slot is held for."""
         at = _SLOT_RECORDS + number * _SLOT.size
         _SLOT.pack_into(self._map, at, backend.pid, backend.started, dead_since)
+
+    def past(self) -> tuple[int, float]:
+        """What a process held when it was told to end, and when that was."""
+        held, at = _PAST.unpack_from(self._map, _PAST_RECORD)
+        return held, at
+
+    def write_past(self, held: int, at: float) -> None:
+        """Record it for those who come after."""
+        _PAST.pack_into(self._map, _PAST_RECORD, held, at)

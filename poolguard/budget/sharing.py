@@ -69,17 +69,15 @@ def may_take(limit: int, me: Member, siblings: Collection[Member], free: int) ->
     return max(0, own - me.held, free - urgent)
 
 
-def usual(limit: int, me: Member, siblings: Collection[Member]) -> int:
+def usual(limit: int, me: Member, siblings: Collection[Member], past: int = 0) -> int:
     """How many connections *me* will use, by what its siblings hold: its fair share at most.
 
-    At a reload it is those told to end who know: the others are as new as *me*.
+    At a reload it is those told to end who know: the others are as new as *me*. *past* is what one
+    held that has ended since.
     """
     known = [member for member in siblings if member.draining] or siblings
-    if not known:
-        return 0
-    return min(
-        sum(member.held for member in known) // len(known), _fair(limit, me, _living(siblings))
-    )
+    held = sum(member.held for member in known) // len(known) if known else 0
+    return min(max(held, past), _fair(limit, me, _living(siblings)))
 
 
 def _living(siblings: Collection[Member]) -> list[Member]:

@@ -167,7 +167,6 @@ class Books:
         self.named(name)
         self._opened_at = self._idle_low_since = now
         self.lessee.opened(ring)
-        self.ahead.expected = self.lessee.ledger.usual()
 
     def close(self) -> None:
         """The last connection has ended."""
@@ -187,6 +186,8 @@ class Books:
             counts = counts._replace(min_size=0)
             self.lessee.leave()
         self._note_warmth(now, counts)
+        is_new = self.warm_after is None and self.ahead.at_once > 0
+        self.ahead.expected = self.lessee.ledger.usual() if is_new else 0
         snapshot = self._snapshot(now, counts, idle)
         actions, wake = decide(now, snapshot, self.pace)
         openings: list[Opening] = []
@@ -248,7 +249,7 @@ class Books:
             promised_until=min(promised, default=None),
             starved=self.lessee.starved_until(now) is not None,
             at_once=0 if self.leaving else self.ahead.at_once,
-            expected=self.ahead.expected if self.warm_after is None else 0,
+            expected=self.ahead.expected,
             ahead_from=self.ahead.not_before,
         )
         return Snapshot(

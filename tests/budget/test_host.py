@@ -9,12 +9,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
 from poolguard.budget import host
-from poolguard.budget.host import HostLedger
+from poolguard.budget.host import PAST, HostLedger
 from poolguard.budget.ledger import POOLED, Backend, Slot, Terms
 from poolguard.errors import ForkError, RuntimeDirError
 from poolguard.rundir import RuntimeDir
@@ -144,6 +146,26 @@ def test_what_siblings_hold_another_worker_will_use(join: Join) -> None:
     first.drain()
     first.lease(9)
     assert join(instance=24).usual() == 12, "two that stay have a share of 12 each"
+
+
+def test_what_one_held_that_has_ended_matters_for_a_while(
+    join: Join, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = join(instance=24)
+    for slot in ended.lease(7)[1:]:
+        ended.release(slot)
+    ended.lease(3)
+    ended.drain()
+    ended.close()
+    idler = join(instance=24)
+    idler.lease(1)
+    idler.drain()
+    idler.close()
+    began = monotonic()
+    assert join(instance=24).usual() == 4
+    for later, expected in ((PAST - 1, 4), (PAST + 1, 0), (1 - began, 0)):  # rebooted
+        monkeypatch.setattr(host, "monotonic", partial(float.__add__, began, later))
+        assert join(instance=24).usual() == expected
 
 
 def test_slots_of_a_floor_that_an_elder_still_holds_are_waited_for(join: Join) -> None:

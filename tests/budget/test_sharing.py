@@ -68,6 +68,13 @@ def test_another_worker_will_use_what_its_siblings_hold() -> None:
     assert usual(16, member(9), [member(0, held=4), member(1, held=3)]) == 3
 
 
+def test_one_that_has_ended_had_the_load_that_another_will_have() -> None:
+    assert usual(16, member(9), [], past=6) == 6
+    assert usual(16, member(9), [member(0, held=1)], past=6) == 6
+    assert usual(16, member(9), [member(0, held=7)], past=6) == 7
+    assert usual(16, member(9), [member(0)], past=99) == 8
+
+
 def test_at_a_reload_those_know_that_are_told_to_end() -> None:
     """The others are as new as we are, and have no right that would lower our share."""
     old = [member(0, held=7, draining=True), member(1, held=5, draining=True)]

@@ -35,7 +35,8 @@ def names():
 
 def work(n):
     '''Have n acquires, of which one waits for a second connection; what a reader says then.'''
-    with Guard(dsn, budget=2, floor=1) as guard:
+    # (A ledger that is shared would have the second one open what the first one had.)
+    with Guard(dsn, budget=2, floor=1, ledger="static") as guard:
         for _ in range(n - 2):
             use(guard)
         with lent(guard):
