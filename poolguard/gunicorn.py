@@ -37,7 +37,7 @@ from . import asgi, green, leaving, registry
 from .budget.plan import Workplace, known_budget, make_plan
 from .errors import PoolguardError
 from .guards import Guard, guard
-from .rehearsal import rehearse
+from .rehearsal import is_due, rehearse
 from .settings import Settings
 from .succession import Succession
 
@@ -354,7 +354,7 @@ def _warm(worker: Any, each: Guard, began: float) -> None:
             return
         if monotonic() >= until:
             break
-        if each.status()["opening"]:
+        if is_due() and each.status()["opening"]:
             rehearse()  # all that could be done is: the network's answer takes its time
         # Many workers that wait for long would take the processors from each other, so it becomes
         # rarer: never more than a fiftieth too late. gevent has put its own sleep there by now.

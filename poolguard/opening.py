@@ -130,7 +130,6 @@ class _Opening:
     def _arguments(self) -> dict[str, Any]:
         """What the pool is made with, but for its ``configure``."""
         s = self.settings
-        workplace = registry.workplace()
         given = parse(s.dsn, s.source("dsn")) if isinstance(s.dsn, str) else {}
         # Where the budget follows the server's capacity, and nobody has asked it yet, one
         # connection does so before there are others.
@@ -160,7 +159,7 @@ class _Opening:
             "check_timeout": s.check_timeout,
             "check_after_idle": s.check_after_idle,
             "leak_after": s.leak_after,
-            "at_once": workplace.at_once if workplace.bounded else math.inf,
+            "at_once": registry.workplace().most_at_once,
         }
 
     def _connect_arguments(self, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,9 +6,14 @@ import gc
 
 from .telemetry.request import prepare
 
-__all__ = ["rehearse"]
+__all__ = ["is_due", "rehearse"]
 
 _done = False
+
+
+def is_due() -> bool:
+    """It has not been done."""
+    return not _done
 
 
 def rehearse() -> None:

@@ -6,6 +6,7 @@ each worker is sure of its *floor*; what is left over is *shared*, and lent to w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
@@ -27,6 +28,11 @@ class Workplace(NamedTuple):
     """What kind of pool the worker class asks for; None outside gunicorn: the first use decides."""
     bounded: bool = False
     """Whether the class handles no more than *at_once* requests, rather than likely as many."""
+
+    @property
+    def most_at_once(self) -> float:
+        """Requests that it can handle at once."""
+        return self.at_once if self.bounded else math.inf
 
     @classmethod
     def of(cls, worker_class: str, workers: int = 1, threads: int = 1) -> Workplace:

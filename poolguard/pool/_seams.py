@@ -250,7 +250,11 @@ class Reader:
         conn._poolguard_seat.was_free = True
         self._taken_free += 1
         if len(self._pool) < self._low_water:
-            self._ring()
+            self._have_it_looked_at()
+
+    def _have_it_looked_at(self) -> None:
+        self._low_water = 0  # once is enough: the look sets it again
+        self._ring()
 
     def _next_free(self, now: float) -> Any:
         """Take the connection that is handed out next; None where there is none, or none that can
@@ -265,8 +269,7 @@ class Reader:
         if left < self._nconns_min:  # noqa: PLR1730 - min() takes twice as long, here it matters
             self._nconns_min = left
         if left < self._low_water:
-            self._low_water = 0  # the look sets it again
-            self._ring()
+            self._have_it_looked_at()
         seat.was_free = True
         self._taken_free += 1
         conn._pool = self

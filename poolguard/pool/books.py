@@ -36,9 +36,8 @@ from ..listener import (
 )
 from ._seams import Counts
 from .acquires import Acquires
-from .ahead import Ahead
 from .errors import PoolTimeout, TooManyRequests, describe, unfit
-from .growth import Demand, patience
+from .growth import Demand, low_water, patience
 from .holds import Holds, log_leak
 from .lessee import Lessee
 from .outage import JITTER, Outage
@@ -60,6 +59,8 @@ __all__ = ["Books", "Opening", "log_callback_failed"]
 # The name of psycopg_pool's own logger: those who filter or count its records go on doing so.
 logger = logging.getLogger("psycopg.pool")
 
+AHEAD_AGAIN = 1.0
+"""Seconds until it is tried again to open connections ahead for which there was no slot."""
 SLOWEST_CONNECT = 5.0
 """Seconds: a connect is never expected to take longer."""
 
@@ -99,7 +100,10 @@ class Books:
         every = pace.refresh_interval * random.uniform(1 - JITTER, 1)
         self.pace = pace._replace(refresh_interval=every)
         self.max_connecting = max_connecting
-        self.ahead = Ahead(at_once)
+        self.at_once = at_once
+        self._ahead_from = 0.0
+        self.low_water = 0
+        """With fewer idle connections than this, the pool is to be looked at."""
         self.max_lifetime = max_lifetime
         self.outage = Outage(reconnect_timeout)
 
@@ -186,8 +190,6 @@ class Books:
             counts = counts._replace(min_size=0)
             self.lessee.leave()
         self._note_warmth(now, counts)
-        is_new = self.warm_after is None and self.ahead.at_once > 0
-        self.ahead.expected = self.lessee.ledger.usual() if is_new else 0
         snapshot = self._snapshot(now, counts, idle)
         actions, wake = decide(now, snapshot, self.pace)
         openings: list[Opening] = []
@@ -196,7 +198,8 @@ class Books:
                 begun = self._begin(action)
                 openings += begun
                 if action.reason == "ahead" and len(begun) < action.n:
-                    self.ahead.fell_short(now)
+                    self._ahead_from = now + AHEAD_AGAIN
+                    wake = self._ahead_from if wake is None else min(wake, self._ahead_from)
                 if action.reason in ("growth", "ahead"):
                     grown = counts.size + len(openings)
                     self._log(logging.INFO, "growing pool %r to %s", self.name, grown)
@@ -205,10 +208,11 @@ class Books:
         again = self.lessee.starved_until(now)
         if wanted > 0 and again is not None and again < math.inf:
             wake = again if wake is None else min(wake, again)
-        d = snapshot.demand
-        size = d.size + len(openings)
-        most = 0 if self.leaving or d.starved or d.retry_at is not None else d.max_size
-        self.ahead.looked(now, lent=d.lent, idle=d.idle, size=size, most=most)
+        size = counts.size + len(openings)
+        begun_now = snapshot.demand._replace(
+            size=size, opening=self.opening, ahead_from=self._ahead_from
+        )
+        self.low_water = low_water(now, begun_now)
         overdue = self.holds.overdue(now)
         wake = min((at for at in (wake, overdue) if at is not None), default=None)
         self.alert = self.lessee.returned_owed > 0 or self.lessee.asks
@@ -230,6 +234,7 @@ class Books:
         wait = patience(self._connect_time)
         lapses = [v.since + wait for v in self._verifying.values() if v.likely]
         promised = [at for at in lapses if at > now]
+        is_new = self.warm_after is None and self.at_once > 0
         owed = self.lessee.owed()
         self.lessee.returned_owed = max(0, owed.returned - min(owed.idle, len(idle)))
         demand = Demand(
@@ -248,9 +253,9 @@ class Books:
             promised=len(promised),
             promised_until=min(promised, default=None),
             starved=self.lessee.starved_until(now) is not None,
-            at_once=0 if self.leaving else self.ahead.at_once,
-            expected=self.ahead.expected,
-            ahead_from=self.ahead.not_before,
+            at_once=0 if self.leaving else self.at_once,
+            expected=self.lessee.ledger.usual() if is_new else 0,
+            ahead_from=self._ahead_from,
         )
         return Snapshot(
             demand=demand,

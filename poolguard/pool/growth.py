@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .ahead import for_company
+from .ahead import for_company, lent_at_most
 
-__all__ = ["Demand", "connects_to_begin", "next_look", "patience"]
+__all__ = ["Demand", "connects_to_begin", "low_water", "next_look", "patience"]
 
 SLOWEST_STEP = 0.010
 """Seconds: a queue that persists this long doubles the connects under way, at the latest.
@@ -59,13 +59,16 @@ class Demand(NamedTuple):
         """Waiters that neither a connect nor a verification under way is for."""
         return self.waiting - self.opening - self.promised
 
+    def likely(self, n: int) -> int:
+        """Of *n* connections those that can be lent at once."""
+        return int(min(n, self.at_once))
+
     @property
     def ahead(self) -> int:
         """Connections to open before anybody asks for them."""
         if self.retry_at is not None:
             return 0
-        likely = max(for_company(self.lent), self.expected)
-        return max(0, int(min(likely, self.at_once)) - self.size)
+        return max(0, self.likely(max(for_company(self.lent), self.expected)) - self.size)
 
     @property
     def wanted(self) -> int:
@@ -114,6 +117,19 @@ def connects_to_begin(now: float, demand: Demand) -> int:
     if demand.retry_at is not None:
         n = min(n, 0 if demand.opening or now < demand.retry_at else 1)
     return max(0, n)
+
+
+def low_water(now: float, demand: Demand) -> int:
+    """With fewer idle connections than this, one is due to be opened ahead.
+
+    *demand* is that after the connects due at *now* have begun, and nothing looks before: an
+    acquire that finds a connection free tells nobody.
+    """
+    if demand.room == 0 or demand.size >= demand.at_once:
+        return 0
+    if demand.retry_at is not None or now < demand.ahead_from:
+        return 0
+    return max(0, demand.lent + demand.idle - lent_at_most(demand.size))
 
 
 def next_look(now: float, demand: Demand) -> float | None:

@@ -93,7 +93,7 @@ class Shell(Reader):
         self._book(ended, done)
         now = clock()
         done.openings, actions, done.wake = self._books.look(now, self.counts(), self._idle_seats())
-        self._low_water = self._books.ahead.low_water
+        self._low_water = self._books.low_water
         self._resized_by(len(done.openings))
         for action in actions:
             if isinstance(action, Shed) and action.reason == "yielded":

@@ -191,9 +191,8 @@ def _fewer(
         return [], s.idle_low_since + period
     # As many as were lent at most would be opened ahead of the same again.
     most_lent = max(0, d.size - d.opening - s.idle_low)
-    kept = int(min(for_company(most_lent), d.at_once)) - most_lent
-    unneeded = s.idle_low - (0 if s.leaving else max(0, kept))
-    unused = max(0, min(unneeded, spare, above))
+    kept = max(0, d.likely(for_company(most_lent)) - most_lent)
+    unused = max(0, min(s.idle_low - kept, spare, above))
     return [Shed(unused, "shutdown" if s.leaving else "idle")], now + period
 
 

@@ -17,7 +17,6 @@ from poolguard.budget.ledger import Slot, StaticLedger
 from poolguard.listener import Place
 from poolguard.pool import books as books_module
 from poolguard.pool._seams import Counts
-from poolguard.pool.ahead import AGAIN
 from poolguard.pool.books import Books
 from poolguard.pool.errors import DEEPEST, unfit
 from poolguard.pool.seat import Seat
@@ -384,16 +383,16 @@ def test_below_so_many_idle_ones_the_pool_is_to_be_looked_at(
 ) -> None:
     made = books(**arguments)
     assert made.look(NOW, counted(size=size, idle=idle), [])[0] == []
-    assert made.ahead.low_water == low
+    assert made.low_water == low
     made.look(NOW, counted(size=size, idle=idle, most=size), [])
-    assert made.ahead.low_water == 0, "where the pool is full there is nothing to look for"
+    assert made.low_water == 0, "where the pool is full there is nothing to look for"
 
 
 def test_a_pool_that_will_end_opens_nothing_ahead() -> None:
     made = books(at_once=math.inf)
     made.leaving = True
     assert made.look(NOW, counted(size=9, idle=0), [])[0] == []
-    assert made.ahead.low_water == 0
+    assert made.low_water == 0
 
 
 def test_slots_that_are_not_there_are_tried_again_and_nobody_is_asked_for_them() -> None:
@@ -404,14 +403,14 @@ def test_slots_that_are_not_there_are_tried_again_and_nobody_is_asked_for_them()
     openings, _, wake = made.look(NOW, full, [])
     assert [opening.reason for opening in openings] == ["ahead"]
     assert not made.lessee.starved
-    assert made.ahead.low_water == 0
+    assert made.low_water == 0
     again = counted(size=10, idle=0)
     assert made.look(NOW, again, [])[0] == []
-    assert wake is not None
+    assert wake == NOW + books_module.AHEAD_AGAIN
     ledger.release(Slot(0))
     ledger.release(Slot(1))
-    assert made.look(NOW + 0.9 * AGAIN, again, [])[0] == []
-    assert len(made.look(NOW + AGAIN, again, [])[0]) == 2
+    assert made.look(NOW + 0.9 * books_module.AHEAD_AGAIN, again, [])[0] == []
+    assert len(made.look(NOW + books_module.AHEAD_AGAIN, again, [])[0]) == 2
 
 
 class Neighbourly(StaticLedger):
@@ -431,7 +430,7 @@ def test_a_worker_that_takes_the_place_of_another_opens_as_many(at_once: float, 
 def test_what_was_expected_is_of_no_interest_once_the_pool_is_warm() -> None:
     made = books(ledger=Neighbourly(), at_once=math.inf)
     assert made.look(NOW, Counts(2, 2, 0, 2, 2, 100, 0), [])[0] == []
-    assert made.ahead.low_water == 1, "a third is due when both are lent"
+    assert made.low_water == 1, "a third is due when both are lent"
 
 
 def test_what_was_opened_ahead_does_not_slow_down_the_start_for_a_queue() -> None:
