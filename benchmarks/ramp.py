@@ -7,7 +7,6 @@ to wait for a connection that was opened when they came.
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,13 +15,14 @@ from functools import partial
 from poolguard.lab.result import Run
 from poolguard.lab.story import Phase, Story
 
-from .contenders import CONTENDERS, POOLGUARD, Contender, Setting
+from .contenders import POOLGUARD, Contender, Setting, among
 from .contenders.apps.terms import HOUR
 from .contest.conditions import Conditions
 from .contest.rounds import Rounds, play_rounds
 from .contest.show import show
-from .contest.stage import Event, Serving, Stage, stage
+from .contest.stage import Event, Stage, stage
 from .output.pictures import pictures
+from .reload import signal_master
 from .story import judge
 from .table import Progress, Row, Table
 
@@ -95,16 +95,13 @@ def run(*parts: str, quick: bool = False) -> dict[str, object]:
 
 def field(part: Part) -> tuple[list[Contender], list[str]]:
     """Who is measured; and of the others why not."""
-    contenders, absent = [], []
-    for contender in CONTENDERS:
-        why = ABSENT.get(contender.setting)
+
+    def absent(contender: Contender) -> str | None:
         if contender.kind == "node" and part.reload_at is not None:
-            why = "Node knows no reload by SIGHUP"
-        if why is None:
-            contenders.append(contender)
-        else:
-            absent.append(f"{contender.name}: not measured: {why}")
-    return contenders, absent
+            return "Node knows no reload by SIGHUP"
+        return ABSENT.get(contender.setting)
+
+    return among(absent)
 
 
 def _table(
@@ -116,7 +113,8 @@ def _table(
         contenders = [c for c in contenders if c.name in QUICK]
     conditions = Conditions(query=QUERY, workers=part.workers, hour=HOUR)
     connect = on.one_connect()
-    events = [] if part.reload_at is None else [Event(part.reload_at, _reload)]
+    reload = partial(signal_master, signal.SIGHUP)
+    events = [] if part.reload_at is None else [Event(part.reload_at, reload)]
     rounds = play_rounds(
         contenders,
         1 if quick else ROUNDS,
@@ -157,7 +155,3 @@ def _said(run: Run, outcome: str) -> int:
         span.kind == "SERVER" and span.attributes.get("poolguard.request.outcome") == outcome
         for span in run.spans
     )
-
-
-def _reload(serving: Serving) -> None:
-    os.kill(serving.server.pid, signal.SIGHUP)

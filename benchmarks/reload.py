@@ -15,7 +15,7 @@ from functools import partial
 from poolguard.lab.result import Run
 from poolguard.lab.story import Phase, Story
 
-from .contenders import CONTENDERS, POOLGUARD, Contender
+from .contenders import POOLGUARD, Contender, among
 from .contest.conditions import Conditions
 from .contest.rounds import Rounds, play_rounds
 from .contest.show import show
@@ -24,7 +24,7 @@ from .output.pictures import pictures
 from .story import judge
 from .table import Progress, Row, Table
 
-__all__ = ["PARTS", "QUICK", "field", "run"]
+__all__ = ["PARTS", "QUICK", "field", "run", "signal_master"]
 
 ROUNDS = 2
 RATE = 40.0
@@ -92,16 +92,13 @@ def _table(
 
 def field(part: Part) -> tuple[list[Contender], list[str]]:
     """Who is measured; and of the others why not."""
-    contenders, absent = [], []
-    for contender in CONTENDERS:
-        why = part.absent.get(contender.kind)
+
+    def absent(contender: Contender) -> str | None:
         if contender.setting == "limit":
-            why = "whoever is restarted has no connections that are always open"
-        if why is None:
-            contenders.append(contender)
-        else:
-            absent.append(f"{contender.name}: not measured: {why}")
-    return contenders, absent
+            return "whoever is restarted has no connections that are always open"
+        return part.absent.get(contender.kind)
+
+    return among(absent)
 
 
 def _row(contender: Contender, rounds: Rounds, connect: float) -> Row:
@@ -122,7 +119,8 @@ def _row(contender: Contender, rounds: Rounds, connect: float) -> Row:
     return Row(contender.name, figures, goals)
 
 
-def _signal(number: signal.Signals, serving: Serving) -> None:
+def signal_master(number: signal.Signals, serving: Serving) -> None:
+    """An event: gunicorn's master is sent this."""
     os.kill(serving.server.pid, number)
 
 
@@ -139,12 +137,12 @@ def _story(name: str, title: str, seconds: float) -> Story:
 
 
 def _hup(_: Contender) -> Sequence[Event]:
-    return [Event(CALM, partial(_signal, signal.SIGHUP))]
+    return [Event(CALM, partial(signal_master, signal.SIGHUP))]
 
 
 def _rolling(contender: Contender) -> Sequence[Event]:
-    begin: Callable[[Serving], object] = partial(_signal, signal.SIGTTIN)
-    end: Callable[[Serving], object] = partial(_signal, signal.SIGTTOU)
+    begin: Callable[[Serving], object] = partial(signal_master, signal.SIGTTIN)
+    end: Callable[[Serving], object] = partial(signal_master, signal.SIGTTOU)
     if contender.kind == "node":
         begin, end = _start, _end
     moments = [CALM + nth * (BOOT + DRAIN) for nth in range(CONDITIONS.workers)]

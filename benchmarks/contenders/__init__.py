@@ -8,6 +8,7 @@ so, stands in its application.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -18,7 +19,7 @@ from poolguard.lab.pgbouncer import PoolMode, find_pgbouncer
 
 from . import knex
 
-__all__ = ["CONTENDERS", "LIMIT", "POOLGUARD", "Contender", "Kind", "Setting", "missing"]
+__all__ = ["CONTENDERS", "LIMIT", "POOLGUARD", "Contender", "Kind", "Setting", "among", "missing"]
 
 Kind = Literal["sync", "async", "node"]
 Setting = Literal["defaults", "tuned", "limit"]
@@ -88,6 +89,13 @@ CONTENDERS = (
     Contender("knex tuned", "knex", "node", "tuned"),
 )
 """In the order in which they are shown; a limit is the best that is possible for its kind."""
+
+
+def among(absent: Callable[[Contender], str | None]) -> tuple[list[Contender], list[str]]:
+    """Who is measured, and a note of each of the others: *absent* says why it is not."""
+    reasons = {contender: absent(contender) for contender in CONTENDERS}
+    notes = [f"{each.name}: not measured: {why}" for each, why in reasons.items() if why]
+    return [each for each, why in reasons.items() if not why], notes
 
 
 @cache
