@@ -16,7 +16,7 @@ from typing import Any
 
 from .errors import SettingsError
 
-__all__ = ["checked", "ledger_name", "parse"]
+__all__ = ["checked", "insist_clear", "ledger_name", "parse"]
 
 
 def parse(conninfo: str, source: str) -> Mapping[str, Any]:
@@ -32,11 +32,29 @@ def parse(conninfo: str, source: str) -> Mapping[str, Any]:
         given = conninfo_to_dict(conninfo)
     if given is None or _is_misread(conninfo, given):
         raise SettingsError(
-            f"{source}: libpq cannot read it as a connection string or URL (neither it nor "
-            f"libpq's message is shown, since they may hold the password). Special characters in "
-            f"a URL's user, password or path need percent-encoding: %40 for @, %2F for /"
+            f"{source}: libpq cannot read it as a connection string or URL, or would not read it "
+            f"as it is meant (neither it nor libpq's message is shown, since they may hold the "
+            f"password). {_rule(conninfo)}"
         )
     return given
+
+
+def insist_clear(conninfo: object) -> None:
+    """Refuse what libpq would not read as it is meant, before it connects: a piece of a password
+    would become the name of a host, which a resolver is asked for and an error shows.
+
+    What it cannot read at all it refuses itself. Raises :exc:`~poolguard.errors.SettingsError`.
+    """
+    from psycopg.conninfo import conninfo_to_dict
+
+    if not isinstance(conninfo, str):
+        return
+    try:
+        given = conninfo_to_dict(conninfo)
+    except Exception:  # noqa: BLE001 - psycopg's own connect raises it again
+        return
+    if _is_misread(conninfo, given):
+        parse(conninfo, "conninfo")
 
 
 def checked(dsn: Callable[[], str], source: str) -> Callable[[], Any]:
@@ -91,18 +109,70 @@ def _plain(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.]+", "_", text)[:32]
 
 
-def _is_misread(conninfo: str, given: Mapping[str, Any]) -> bool:
-    """Whether some of a URL's password has been taken for something else.
+_URL = re.compile(r"postgres(?:ql)?://")
+_AFTER_USER = re.compile(r"([^/?]*)(/[^?]*)?(?:\?(.*))?", re.DOTALL)
+"""Of a URL, what follows user and password: hosts, path, query."""
+_WORD = re.compile(r"\s*(\w+)\s*=\s*('(?:[^'\\]|\\.)*'|(?:[^\s\\]|\\.)*)", re.DOTALL)
+"""A parameter and its value, as libpq reads them."""
+_SEPARATED = re.compile(r"[;,&|]\s*\w+\s*=")
+"""Another parameter behind a separator that is none for libpq, which takes all for one value."""
+_HOST = re.compile(r"[/@].*|[\w.:%\[\]~-]*", re.DOTALL)
+"""A folder, an abstract Unix socket, a name or an address."""
+_SHOWN = {"host", "hostaddr", "port", "dbname", "user"}
+"""The parameters whose values errors show, the server's too."""
 
-    ``user:p@ss@host/name`` reads as the host ``ss@host``, and ``user:pa/ss@host/name`` as the host
-    ``user``, the port ``pa`` and the database ``ss@host/name``.
-    """
-    ports = str(given.get("port", "")).split(",")
+
+def _rule(conninfo: object) -> str:
+    """What to mind in writing such a one."""
+    if isinstance(conninfo, str) and "://" in conninfo:
+        return (
+            "In a URL's user, password, host and database percent-encode special characters: %40 "
+            "for @, %2F for /, %3F for ?, %25 for %. Its parameters follow a ?, separated by &"
+        )
+    return (
+        "Separate its parameters by spaces, not by ; or commas, and put a value that holds spaces "
+        "or a semicolon in single quotes"
+    )
+
+
+def _is_misread(conninfo: str, given: Mapping[str, Any]) -> bool:
+    """Whether something is, or may be, another thing to libpq than to whoever wrote it."""
+    hosts, ports = str(given.get("host", "")).split(","), str(given.get("port", "")).split(",")
     if any(port and not port.isdigit() for port in ports):
         return True
-    if "://" not in conninfo:
-        return False
-    hosts = str(given.get("host", "")).split(",")
-    if any("@" in host[1:] for host in hosts):  # one at the beginning is an abstract Unix socket
+    if not all(map(_HOST.fullmatch, hosts)):
         return True
-    return "user" not in given and "@" in str(given.get("dbname", "")) and "%40" not in conninfo
+    if any("://" in str(given.get(name, "")) for name in ("user", "dbname")):
+        return True
+    url = _URL.match(conninfo)
+    return _is_misread_text(conninfo) if url is None else _is_misread_url(conninfo[url.end() :])
+
+
+def _is_misread_url(rest: str) -> bool:
+    """``user:p@ss@host/name`` reads as the host ``ss@host``, ``user:pa/ss@host/name`` as the host
+    ``user``, the port ``pa`` and the database ``ss@host/name``, and ``host?user=me@home`` as the
+    user ``host?user=me`` at the host ``home``.
+    """
+    user, at, after = rest.partition("@")
+    if not at or "/" in user:  # libpq looks for both no further than to the first slash
+        user, after = "", rest
+    found = _AFTER_USER.fullmatch(after)
+    assert found is not None  # it takes anything
+    hosts, path, query = found.groups("")
+    values = [pair.partition("=")[2] for pair in query.split("&")]
+    return (
+        "@" in hosts
+        or "@" in path
+        or re.search(r"\?\w+=", user) is not None
+        or any(map(_SEPARATED.search, (hosts, path, *values)))
+    )
+
+
+def _is_misread_text(text: str) -> bool:
+    """``host=a;password=b`` reads as the host ``a;password=b``."""
+    for name, value in _WORD.findall(text):
+        if value.startswith("'"):
+            continue
+        if re.search(r";(\w+=|$)", value) or (name in _SHOWN and _SEPARATED.search(value)):
+            return True
+    return False

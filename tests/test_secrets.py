@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import traceback
+from pathlib import Path
 from typing import Any
 
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from poolguard import Guard, SettingsError
+from poolguard import AsyncGuardedPool, Guard, GuardedPool, SettingsError
 from poolguard.conninfo import parse
 from poolguard.lab.postgres import PrivatePostgres
+from poolguard.pool.errors import PoolTimeout
 
 from .support import until
 
@@ -24,7 +27,21 @@ UNREADABLE = {
     "space": f"postgresql://u:a {SECRET}@localhost/x",
     "at": f"postgresql://u:p@{SECRET}@localhost/x",
     "slash": f"postgresql://u:{SECRET}/word@localhost/x",
+    "at in the database": f"postgresql://u:p@localhost/{SECRET}@b",
     "slash after digits": f"postgresql://u:12/{SECRET}@localhost/x",
+    "at and slash": f"postgresql://u:p@{SECRET}/word@localhost/x",
+    "comma": f"postgresql://u:p@a,{SECRET}@localhost/x",
+    "query before a host": f"postgresql://localhost?password=p@{SECRET}",
+    "query after a semicolon": f"postgresql://localhost;password={SECRET}/x",
+    "semicolons in a query": f"postgresql://localhost/x?user=u;password={SECRET}",
+    "no question mark": f"postgresql://localhost/x&user=u&password={SECRET}",
+    "semicolons": f"host=localhost;port=1;user=u;password={SECRET}",
+    "semicolons and spaces": f"host=localhost; password={SECRET}",
+    "semicolon in quotes": f"host='localhost;password={SECRET}'",
+    "commas": f"host=localhost,port=1,password={SECRET}",
+    "a URL for a name": f"dbname=postgresql://u:{SECRET}@localhost/x",
+    "JDBC": f"jdbc:postgresql://localhost/x?user=u&password={SECRET}",
+    "ADO.NET": f"Server=localhost;Port=1;User Id=u;Password={SECRET}",
     "not utf-8": f"postgresql://u:{SECRET}\udcff@localhost/x",
     "port": f"host=localhost port={SECRET}",
     "unknown parameter": f"host=localhost pasword={SECRET}",
@@ -41,8 +58,14 @@ READABLE = [
     "postgresql://u:[p?#:ss]@localhost:5432/x",
     "postgresql://u@a:1,b:2/x",
     "postgresql://localhost/a%40b",
-    "postgresql://u:p@localhost/a@b",
     "postgresql:///x?host=/run/postgresql",
+    "postgresql://u:p@%2Frun%2Fpostgresql/x",
+    "postgresql://u:p:s@[fe80::1%25eth0]:5432/x",
+    "postgresql://u:p;s,s&s|s@localhost/x?application_name=a@b",
+    "postgresql://u:p%3Bs%3Ds@localhost/x?options=-csearch_path%3Da,b",
+    "host=localhost password='p;s=s' options='-c a=b,c=d'",
+    "host=localhost password=p;s,s=s",
+    "host=/run/a=b dbname='a;b=c'",
 ]
 
 
@@ -143,6 +166,41 @@ def test_other_settings_for_the_same_name() -> None:
 @pytest.mark.parametrize("conninfo", READABLE)
 def test_what_libpq_reads_as_it_was_meant_passes(conninfo: str) -> None:
     parse(conninfo, "keyword dsn")
+
+
+@pytest.mark.parametrize("kind", ["at and slash", "semicolons"])
+def test_a_pool_alone_asks_no_resolver_for_a_piece_of_a_password(
+    kind: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **_: asked.append(args) or [])
+    conninfo = UNREADABLE[kind]
+    said = []
+    for pool in (GuardedPool(conninfo, open=False), GuardedPool(lambda: conninfo, open=False)):
+        with pool:
+            until(lambda pool=pool: pool.status()["last_error"])
+            with pytest.raises(PoolTimeout) as caught:
+                pool.getconn(timeout=0.01)
+        said.append(str(caught.value))
+
+    async def use_async() -> None:
+        async with AsyncGuardedPool(conninfo, open=False) as pool:
+            with pytest.raises(PoolTimeout) as caught:
+                await pool.getconn(timeout=0.5)
+            said.append(str(caught.value))
+
+    asyncio.run(use_async())
+    assert all("SettingsError: conninfo: libpq cannot read it" in each for each in said)
+    assert asked == []
+    assert SECRET not in "".join([*said, caplog.text])
+
+
+def test_no_file_is_named_after_a_piece_of_a_password(tmp_path: Path) -> None:
+    guard = Guard(UNREADABLE["at and slash"], budget=1, runtime_dir=tmp_path)
+    with pytest.raises(SettingsError):
+        guard.open(wait=5)
+    guard.close()
+    assert not any(SECRET in path.name for path in tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("answer", [None, 5, b"postgresql://localhost/x"])

@@ -62,6 +62,7 @@ from psycopg_pool import pool_async as async_module
 from psycopg_pool.abc import ACT, CT
 
 from ..clock import now as clock
+from ..conninfo import insist_clear
 from .errors import handled
 from .holds import Holds
 from .pause import Pause
@@ -350,6 +351,11 @@ class SyncSeams(Reader, ConnectionPool[CT], Generic[CT]):
     def _connect_one(self) -> CT:
         return self._connect()
 
+    def _resolve_conninfo(self) -> str:
+        conninfo = super()._resolve_conninfo()
+        insist_clear(conninfo)
+        return conninfo
+
     def _put(self, conn: CT) -> None:
         """Give the connection to the first waiter, or lay it with the idle ones."""
         self._add_to_pool(conn)
@@ -492,6 +498,11 @@ class AsyncSeams(Reader, AsyncConnectionPool[ACT], Generic[ACT]):
 
     async def _connect_one(self) -> ACT:
         return await self._connect()
+
+    async def _resolve_conninfo(self) -> str:
+        conninfo = await super()._resolve_conninfo()
+        insist_clear(conninfo)
+        return conninfo
 
     async def _put(self, conn: ACT) -> None:
         """Give the connection to the first waiter, or lay it with the idle ones."""
