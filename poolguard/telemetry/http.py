@@ -7,13 +7,15 @@ poolguard begins itself.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
 
-__all__ = ["Attributes", "method_of", "of_asgi", "of_wsgi", "span_name"]
+__all__ = ["Attributes", "method_of", "of_asgi", "of_wsgi", "span_name", "text_of"]
 
 Attributes = dict[str, "AttributeValue"]
 
@@ -87,23 +89,36 @@ def _known(attributes: Mapping[str, Any]) -> Attributes:
 
 
 def _path(environ: Mapping[str, Any]) -> str:
-    """The whole path, also of an application that is mounted below one. WSGI has bytes as text."""
-    path: str = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
-    return path.encode("latin-1", "replace").decode("utf-8", "replace")
+    """The whole path, also of an application that is mounted below one."""
+    return text_of(environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""))
+
+
+def text_of(wsgi: str) -> str:
+    """A text of WSGI's environ as it was meant: it has bytes as if they were Latin-1."""
+    return wsgi.encode("latin-1", "replace").decode("utf-8", "replace")
 
 
 def _address(host: str, server: str, port: int | str | None) -> Attributes:
     """The server as the client called it, else as the server calls itself."""
     if host:
-        name, colon, given = host.rpartition(":")
-        # An IPv6 address stands in brackets, and may have colons of its own.
-        if not colon or given.endswith("]"):
-            name, given = host, ""
-        server, port = name.removeprefix("[").removesuffix("]"), given
-    number = str(port or "")
-    return {"server.address": server} | (
-        {"server.port": int(number)} if number.isdecimal() and number.isascii() else {}
-    )
+        server, port = _host_and_port(host)
+    elif isinstance(port, str):  # WSGI's, and as a server wants it: over a file's socket, say, ""
+        port = int(port) if re.fullmatch("[0-9]{1,5}", port) else None
+    said: Attributes = {"server.address": server}
+    return said | {"server.port": port} if port and port < 1 << 16 else said
+
+
+def _host_and_port(header: str) -> tuple[str, int | None]:
+    """What a ``Host`` header says, as far as it makes sense: anybody can send anything."""
+    try:
+        parts = urlsplit(f"//{header}")
+        host = parts.hostname or ""
+    except ValueError:
+        return "", None
+    try:
+        return host, parts.port
+    except ValueError:
+        return host, None
 
 
 def _redacted(query: str) -> str:

@@ -42,7 +42,13 @@ ADDRESSES: list[tuple[str, Expected]] = [
     ("[::1]:8443", {"server.address": "::1", "server.port": 8443}),
     ("shop.example:x", {"server.address": "shop.example"}),
     ("shop.example:²", {"server.address": "shop.example"}),
+    ("SHOP.example:99999", {"server.address": "shop.example"}),
+    ("shop.example:" + "9" * 20, {"server.address": "shop.example"}),
+    ("shop.example:" + "9" * 5000, {"server.address": "shop.example"}),
+    ("shop.example:-1", {"server.address": "shop.example"}),
+    ("me:secret@shop.example:8443", {"server.address": "shop.example", "server.port": 8443}),
     (":", {}),
+    ("[::1", {}),
 ]
 QUERIES: list[tuple[str, Expected]] = [
     ("", {}),
@@ -114,6 +120,8 @@ def test_what_is_not_known_is_left_out() -> None:
         "server.address": "/run/socket",
     }
     assert of_wsgi({"wsgi.url_scheme": "http"}) == {"url.scheme": "http"}
+    for port in ("", "x", "²", "9" * 5000):
+        assert of_wsgi({"SERVER_NAME": "a", "SERVER_PORT": port}) == {"server.address": "a"}
 
 
 def test_the_path_is_whole() -> None:
