@@ -35,7 +35,7 @@ class Borrower:
 
     @property
     def label(self) -> str:
-        """What to call it in a log."""
+        """What to call it in a log: one line, in which nothing is left to be obeyed."""
         raise NotImplementedError
 
     def acquired(self) -> None:

@@ -36,6 +36,7 @@ from typing import Any, NoReturn
 from . import asgi, green, leaving, registry
 from .budget.plan import Workplace, known_budget, make_plan
 from .errors import PoolguardError
+from .escape import escaped
 from .guards import Guard, guard
 from .rehearsal import is_due, rehearse
 from .settings import Settings
@@ -457,5 +458,5 @@ async def _stop(log: Any, error: Exception) -> None:
 
 
 def _say(log: Any, error: Exception) -> None:
-    for line in str(error).splitlines():
-        log.error("poolguard: %s", line.removeprefix("poolguard "))
+    for line in str(error).split("\n"):
+        log.error("poolguard: %s", escaped(line.removeprefix("poolguard ")))

@@ -10,6 +10,7 @@ import logging
 import threading
 
 from .clock import now as clock
+from .escape import escaped
 
 __all__ = ["BODY", "REASON", "caused", "note"]
 
@@ -54,7 +55,8 @@ class _Log:
             self._said_at = now
             unsaid, self._unsaid = self._unsaid, 0
         others = f", and {unsaid} requests before it" if unsaid else ""
-        logger.warning("poolguard: %s was answered with 503%s: %s", label, others, error)
+        said = escaped(str(error))  # it may be of another pool, or of the application's own
+        logger.warning("poolguard: %s was answered with 503%s: %s", label, others, said)
 
 
 note = _Log().note

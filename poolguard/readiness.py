@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import NamedTuple
 
 from . import registry
+from .escape import as_json
 
 __all__ = ["Readiness", "readiness"]
 
@@ -45,4 +45,4 @@ def readiness(method: str, path: str) -> Readiness | None:
         return None
     statuses = [guard.status() for guard in asked]
     ready = all(status["ready"] for status in statuses)
-    return Readiness(ready, json.dumps({"ready": ready, "guards": statuses}).encode() + b"\n")
+    return Readiness(ready, as_json({"ready": ready, "guards": statuses}).encode() + b"\n")

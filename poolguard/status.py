@@ -212,10 +212,15 @@ def _read(fd: int) -> Status | None:
         size = os.fstat(fd).st_size
         checksum, _, said = os.pread(fd, size, 0).strip().partition(b" ")
         if checksum == b"%08x" % crc32(said):
-            status: Status = json.loads(said)
-            return status
+            status = json.loads(said)
+            return status if _has_pid(status) else None
         time.sleep(0.005)
     return None
+
+
+def _has_pid(said: object) -> bool:
+    """Whether it can be told from others; what else it holds is its readers' matter."""
+    return isinstance(said, dict) and isinstance(said.get("pid", 0), int)
 
 
 def _after_fork_in_child() -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import overload, registry
 from .borrower import CURRENT, Borrower
+from .escape import escaped
 from .guards import Guard
 from .guards import guard as guard_of
 from .readiness import readiness
@@ -148,6 +149,12 @@ class _Visit(Request):
     """The server's own."""
     line: str
     """The response's status line, once the server has taken it."""
+
+    @property
+    def label(self) -> str:
+        from .telemetry.http import text_of
+
+        return escaped(f"{self._method} {text_of(self._path)}")
 
     def start_response(
         self, line: str, headers: list[tuple[str, str]], exc_info: Any = None

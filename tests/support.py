@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import unicodedata
 from collections.abc import Callable
 
 from poolguard.lab.janitor import processes
@@ -20,3 +21,13 @@ def alive(pid: int) -> bool:
     """A zombie is not alive, whoever ought to reap it."""
     row = processes().get(pid)
     return row is not None and not row.zombie
+
+
+HOSTILE = "\x1b]0;t\x07\x1b[2J\x9b31m\u202e\x7f\r\n[2030-01-01] [CRITICAL] forged"
+"""Escapes of a terminal, a turn of the writing's direction, and another line, within 63 bytes."""
+
+
+def obeyed(text: str) -> list[str]:
+    """The characters in *text* that a terminal would obey and not show, but for its line ends."""
+    kinds = ("Cc", "Cf", "Cs", "Zl", "Zp")
+    return [char for char in text if unicodedata.category(char) in kinds and char not in "\n\t"]

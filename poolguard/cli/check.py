@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import os
 import socket
 from collections import Counter
@@ -13,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..budget.plan import Plan, Workplace, make_plan
 from ..errors import PlanError
+from ..escape import as_json, escaped
 from ..settings import Settings
 from . import deployment
 from .findings import Consumer, Facts, Finding, Keepalive, judge
-from .text import printable, say, wrapped
+from .text import say, wrapped
 
 if TYPE_CHECKING:
     import psycopg
@@ -62,7 +62,7 @@ def _run(options: argparse.Namespace) -> int:
     findings = judge(facts)
     counts = Counter[str](finding.level for finding in findings)
     if options.json:
-        print(json.dumps(_machine(facts, findings, counts), indent=1))
+        print(as_json(_machine(facts, findings, counts), indent=1))
     else:
         say(_report(facts, findings, counts))
     return int(counts["error"] > 0 or (options.strict and counts["warning"] > 0))
@@ -85,10 +85,10 @@ def _observe(
     over_tcp, client_keepalive = _client_keepalive(conn)
     interval = server.get("client_connection_check_interval")
     return Facts(
-        version=server["server_version"],
+        version=escaped(server["server_version"]),
         major=int(server["server_version_num"]) // 10000,
-        role=printable(row[0]),
-        database=printable(row[1]),
+        role=escaped(row[0]),
+        database=escaped(row[1]),
         capacity=capacity,
         pooler=pooler,
         settings=settings,
@@ -116,7 +116,7 @@ def _spoken(plan: Plan) -> Plan:
 
 def _consumers(conn: psycopg.Connection[Any]) -> tuple[Consumer, ...]:
     rows = conn.execute(CONSUMERS).fetchall()
-    found = [Consumer(printable(role), printable(name), n) for role, name, n in rows]
+    found = [Consumer(escaped(role), escaped(name), n) for role, name, n in rows]
     return tuple(sorted(found, key=lambda each: (-each.connections, each.role, each.application)))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import socket
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ..errors import LabError
+from ..escape import as_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -82,7 +82,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.html:
         write(options.html, html.page(comparison))
     if options.json:
-        write(options.json, json.dumps(machine.to_json(comparison), indent=1) + "\n")
+        write(options.json, as_json(machine.to_json(comparison), indent=1) + "\n")
     for path in files:
         console.print(f"written: {path}", markup=False)
     if options.otlp:

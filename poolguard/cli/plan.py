@@ -16,6 +16,7 @@ from ..budget.capacity import Capacity
 from ..budget.plan import Plan, Workplace, known_budget, make_plan
 from ..budget.pooler import Kind
 from ..errors import PlanError, PoolguardError
+from ..escape import as_json
 from ..settings import VARIABLES, Settings
 from . import deployment
 from .text import columns, say, wrapped
@@ -71,7 +72,7 @@ def _run(options: argparse.Namespace) -> int:
         )
     case = _Case(plan, rollout, settings, workplace, pooler, options.worker_class)
     if options.json:
-        print(json.dumps(_machine(case), indent=1))
+        print(as_json(_machine(case), indent=1))
     else:
         say(_report(case))
     return 0

@@ -13,6 +13,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
+from ..escape import escaped
 from .text import encodable
 
 __all__ = ["Screen"]
@@ -105,7 +106,7 @@ class Screen:
 
     def draw(self, lines: Iterable[str]) -> None:
         """Draw *lines*, which fit, from the top; the rest of the screen is cleared."""
-        shown = list(lines)
+        shown = [escaped(line) for line in lines]
         shown += [""] * (self.size()[1] - len(shown))
         # Cleared before it is written: after a full line, the cursor still stands on its last cell.
         self._write(HOME + "\r\n".join(f"{CLEAR_LINE}{line}" for line in shown))

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from ..errors import PoolguardError
+from ..escape import escaped
 from ..telemetry.recorded import Span, Unreadable, spans_of
-from .text import printable
 
 __all__ = ["STDIN", "Recorded", "read"]
 
@@ -146,4 +146,4 @@ def _excuse(recorded: Recorded) -> str:
 
 
 def _told(name: str) -> str:
-    return "standard input" if name == STDIN else printable(name)
+    return "standard input" if name == STDIN else escaped(name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import stat
@@ -14,10 +13,11 @@ from typing import Any
 
 from .. import rundir
 from ..errors import RuntimeDirError
+from ..escape import as_json
 from ..settings import Settings
 from ..status import published
 from .text import WIDEST, say
-from .workers import Rates, frame, report
+from .workers import Rates, frame, is_whole, report
 
 __all__ = ["add_to"]
 
@@ -82,7 +82,7 @@ def _run(options: argparse.Namespace) -> int:
         return _watch(folder, options.watch)
     if options.watch is not None:
         return _stream(folder, options.watch)
-    return _once(folder, as_json=options.json)
+    return _once(folder, for_machines=options.json)
 
 
 def _read(folder: Path) -> list[dict[str, Any]]:
@@ -90,7 +90,7 @@ def _read(folder: Path) -> list[dict[str, Any]]:
     try:
         found = folder.lstat()
     except OSError:
-        return published(folder)
+        return _whole(folder)
     # Left to itself this would be refused with the advice to remove the folder, or to take it
     # over. That suits a worker whose place is taken, and not root who looks at a service of others.
     if (
@@ -102,7 +102,11 @@ def _read(folder: Path) -> list[dict[str, Any]]:
             f"the runtime folder {folder} belongs to uid {found.st_uid}, and this command runs as "
             f"uid {os.geteuid()}: run it as that user"
         )
-    return published(folder)
+    return _whole(folder)
+
+
+def _whole(folder: Path) -> list[dict[str, Any]]:
+    return [status for status in published(folder) if is_whole(status)]
 
 
 def _nothing(folder: Path) -> str:
@@ -113,10 +117,10 @@ def _nothing(folder: Path) -> str:
     )
 
 
-def _once(folder: Path, *, as_json: bool) -> int:
+def _once(folder: Path, *, for_machines: bool) -> int:
     workers = _read(folder)
-    if as_json:
-        print(json.dumps(_machine(folder, workers), indent=1))
+    if for_machines:
+        print(as_json(_machine(folder, workers), indent=1))
     elif workers:
         say(report(workers, time.time(), runtime_dir=folder, width=_width()))
     else:
@@ -136,7 +140,7 @@ def _machine(folder: Path, workers: list[dict[str, Any]]) -> dict[str, Any]:
 def _stream(folder: Path, every: float) -> int:
     try:
         while True:
-            print(json.dumps(_machine(folder, _read(folder))), flush=True)
+            print(as_json(_machine(folder, _read(folder))), flush=True)
             time.sleep(every)
     except KeyboardInterrupt:
         return 0

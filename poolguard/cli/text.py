@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import html
 import shutil
 import sys
 from collections.abc import Collection, Iterable, Sequence
 from textwrap import TextWrapper
 
+from ..escape import escaped
+
 __all__ = [
     "columns",
     "encodable",
-    "printable",
+    "markup",
     "say",
     "span",
     "speaks_unicode",
@@ -28,8 +31,11 @@ _ASCII = str.maketrans(
 
 
 def say(lines: Iterable[str]) -> None:
-    """Print *lines*; where the encoding has no Unicode, in ASCII."""
-    print(encodable("\n".join(lines), sys.stdout.encoding or "ascii"))
+    """Print *lines*; where the encoding has no Unicode, in ASCII.
+
+    Whatever has found its way into one of them, it stays one line, and no terminal obeys it.
+    """
+    print(encodable("\n".join(map(escaped, lines)), sys.stdout.encoding or "ascii"))
 
 
 def encodable(text: str, encoding: str) -> str:
@@ -41,9 +47,9 @@ def encodable(text: str, encoding: str) -> str:
     return text
 
 
-def printable(text: str) -> str:
-    """Names and messages may hold anything, and not all of it belongs on a terminal."""
-    return "".join(char if char.isprintable() else "?" for char in text)
+def markup(text: str) -> str:
+    """*text* for a web page."""
+    return html.escape(escaped(text))
 
 
 def speaks_unicode() -> bool:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
 from typing import Any
 
 from ..errors import PoolguardError
+from ..escape import as_json, escaped
 from . import deployment
 from .report import requests, trees
 from .report.requests import Figures, Request
 from .report.summary import clock
 from .spanfiles import Recorded, read
-from .text import columns, printable, say, speaks_unicode, terminal_width, wrapped
+from .text import columns, say, speaks_unicode, terminal_width, wrapped
 
 __all__ = ["add_to"]
 
@@ -64,7 +64,7 @@ def _run(options: argparse.Namespace) -> int:
         )
     slowest = requests.slowest(found.found, recorded.spans, options.slowest)
     if options.json:
-        print(json.dumps(_machine(recorded, found, slowest), indent=1))
+        print(as_json(_machine(recorded, found, slowest), indent=1))
     else:
         say(_report(recorded, found, slowest, by_route=options.routes))
     return 0
@@ -100,14 +100,12 @@ def _heading(found: requests.Requests) -> list[str]:
     text = f"{_counted(len(found.found), 'request')} in {clock(max(end - begin, 0.0))}"
     if found.services:
         text += f", {'service' if len(found.services) == 1 else 'services'} "
-        text += printable(", ".join(found.services))
+        text += escaped(", ".join(found.services))
     return wrapped(text)
 
 
 def _outcomes(figures: Figures) -> list[str]:
-    rows = [
-        (printable(name), n, trees.MEANING.get(name, "")) for name, n in figures.outcomes.items()
-    ]
+    rows = [(escaped(name), n, trees.MEANING.get(name, "")) for name, n in figures.outcomes.items()]
     if figures.untagged:
         rows.append(("none", figures.untagged, "acquired nothing"))
     return columns(
@@ -152,7 +150,7 @@ def _routes(found: requests.Requests) -> Iterator[str]:
     by_route = requests.routes(found.found)
     rows = [
         (
-            _cut(printable(route), max(terminal_width() - 56, 16)),
+            _cut(escaped(route), max(terminal_width() - 56, 16)),
             f"{figures.requests:,}",
             f"{figures.outcomes.get('created', 0):,}",
             f"{figures.outcomes.get('waited', 0):,}",
@@ -169,9 +167,9 @@ def _routes(found: requests.Requests) -> Iterator[str]:
 
 def _tree(request: Request, tree: trees.Tree) -> Iterator[str]:
     yield from wrapped(
-        f"{printable(request.outcome or '')}: waited {clock(request.wait)} of "
+        f"{escaped(request.outcome or '')}: waited {clock(request.wait)} of "
         f"{clock(request.duration)} ({_percent(request.share)}), trace "
-        f"{printable(request.span.trace_id)}"
+        f"{escaped(request.span.trace_id)}"
     )
     pruned = trees.prune(tree, MOST_SPANS)
     for line in trees.draw(pruned, terminal_width(WIDEST), unicode=speaks_unicode()):

@@ -8,14 +8,47 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from .text import columns, printable, span, wrapped
+from ..escape import escaped
+from .text import columns, span, wrapped
 
-__all__ = ["Rates", "frame", "report"]
+__all__ = ["Rates", "frame", "is_whole", "report"]
 
 STALLED_AFTER = 5.0
 """Seconds since a worker last wrote, after which it is said to stall. They write every second."""
 
 Status: TypeAlias = dict[str, Any]
+
+
+_SHAPE: dict[str, Any] = {
+    "name": str,
+    "pid": int,
+    "at": int | float,
+    "ready": bool,
+    **dict.fromkeys(("idle", "used", "opening", "waiting"), int),
+    **dict.fromkeys(("floor", "max_size"), int | None),
+    "acquires": dict,
+    "budget": dict,
+    "last_error": str | None,
+    "worker_class": str | None,
+    "ledger": dict | None,
+}
+_LATEST = 1e11
+"""Seconds since the epoch, in 3,169 years: what was written later was written by no clock."""
+
+
+def is_whole(status: Status) -> bool:
+    """Whether it says what is shown here: another version of poolguard may publish less."""
+    if not all(isinstance(status.get(key, ...), kind) for key, kind in _SHAPE.items()):
+        return False
+    budget, ledger = status["budget"], status["ledger"]
+    known = [budget.get(key) for key in ("capacity", "budget", "instance")]
+    return (
+        abs(status["at"]) < _LATEST
+        and isinstance(budget.get("in_use"), int)
+        and all(isinstance(n, int | None) for n in known)
+        and all(isinstance(n, int) for n in status["acquires"].values())
+        and (ledger is None or all(isinstance(ledger.get(k), str) for k in ("name", "kind")))
+    )
 
 
 # -- rates
@@ -99,7 +132,7 @@ def _columns(statuses: Sequence[Status], now: float, rates: Rates | None) -> lis
         _Column("class", _worker_class, goes=1, right=False),
     ]
     if {status["name"] for status in statuses} - {"default"}:
-        table.append(_Column("guard", lambda status: printable(status["name"]), right=False))
+        table.append(_Column("guard", lambda status: status["name"], right=False))
     table += [
         _Column("ready", lambda status: _state(status, now), right=False),
         _Column("idle", lambda status: status["idle"]),
@@ -120,7 +153,7 @@ def _columns(statuses: Sequence[Status], now: float, rates: Rates | None) -> lis
 
 def _lines(table: Sequence[_Column], statuses: Iterable[Status], blanks: int = 2) -> list[str]:
     rows = [[column.head for column in table]]
-    rows += [[str(column.cell(status)) for column in table] for status in statuses]
+    rows += [[escaped(str(column.cell(status))) for column in table] for status in statuses]
     return columns(rows, [n for n, column in enumerate(table) if column.right], blanks)
 
 
@@ -130,7 +163,7 @@ def _widest(lines: Iterable[str]) -> int:
 
 def _worker_class(status: Status) -> str:
     """As gunicorn knows it; of a class that is named by its place, the name."""
-    return printable(status.get("worker_class") or "-").rpartition(".")[2]
+    return (status.get("worker_class") or "-").rpartition(".")[2]
 
 
 def _stalled_for(status: Status, now: float) -> float | None:
@@ -182,11 +215,11 @@ def _budgets(statuses: Iterable[Status]) -> Iterator[str]:
         # What follows the name tells those of one name on several servers apart.
         database = name.rpartition("-")[0]
         known_as = database if database and databases.count(database) == 1 else name
-        yield f"{printable(known_as)}: {_in_use(members, kind)}"
+        yield f"{escaped(known_as)}: {_in_use(members, kind)}"
         for member in members:
             inert.pop(member["name"], None)
     for name in inert:
-        yield f"{printable(name)}: not known yet"
+        yield f"{escaped(name)}: not known yet"
 
 
 def _in_use(members: Iterable[Status], kind: str) -> str:
@@ -208,7 +241,7 @@ def _errors(statuses: Iterable[Status]) -> Iterator[str]:
     whose: dict[str, list[str]] = {}
     for status in statuses:
         if status["last_error"] is not None:
-            text = printable(" ".join(status["last_error"].split()))
+            text = escaped(" ".join(status["last_error"].split()))
             pids = whose.setdefault(text, [])
             if str(status["pid"]) not in pids:
                 pids.append(str(status["pid"]))
@@ -232,7 +265,7 @@ def report(
     lines.append("")
     lines += _notes("budget", _budgets(statuses), width)
     lines += _notes("error", _errors(statuses), width)
-    lines.append(f"folder   {printable(str(runtime_dir))}")
+    lines.append(f"folder   {escaped(str(runtime_dir))}")
     return lines
 
 
@@ -257,7 +290,7 @@ def frame(
         "",
         *_notes("budget", _budgets(statuses), width),
         *_notes("error", _errors(statuses), width),
-        f"folder   {printable(str(runtime_dir))}",
+        f"folder   {escaped(str(runtime_dir))}",
     ]
     # The rows give way first, but for a few: there may be a hundred workers, or errors.
     few = len(lines) + min(len(table), max(4, height // 2))

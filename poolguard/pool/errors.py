@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 from typing import Literal
@@ -10,6 +11,7 @@ import psycopg
 import psycopg_pool
 
 from ..errors import PoolguardError
+from ..escape import escape_errors, escaped
 
 __all__ = ["PoolClosed", "PoolTimeout", "TooManyRequests", "describe", "handled", "unfit"]
 
@@ -31,6 +33,8 @@ ENDING = frozenset({"57P01", "57P02", "57P03"})
 without ending its client's session (PostgreSQL's manual, appendix A)."""
 DEEPEST = 8
 
+for _name in ("poolguard", "psycopg.pool"):  # psycopg_pool's own records have servers' words too
+    logging.getLogger(_name).addFilter(escape_errors)
 
 _MISREAD_HOST = re.compile(r"""(\bhost(?: name)?:? ['"])[^'"]*@""")
 _MISREAD_VALUE = re.compile(
@@ -69,7 +73,7 @@ def describe(error: BaseException, *, of_connect: bool = True) -> str:
     if of_connect:
         text = _MISREAD_HOST.sub(r"\1…@", text)
         text = _MISREAD_VALUE.sub(r"\1…", text)
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return escaped(f"{type(error).__name__}: {text}" if text else type(error).__name__)
 
 
 def unfit(error: BaseException, amid: int = 0) -> Literal["read-only", "ending"] | None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import ref
 
 from ..borrower import CURRENT, Borrower
+from ..escape import escaped
 from ..pool.outcome import worst
 from ..rarely import Failures
 from .api import api
@@ -161,13 +162,13 @@ class Request(Borrower):
 
     def __repr__(self) -> str:
         return (
-            f"<Request {self._method} {self._path} {self.outcome} acquires={self.acquires} "
+            f"<Request {self.label} {self.outcome} acquires={self.acquires} "
             f"waited={self.waited} created={self.created} wait_time={self.wait_time:.6f}>"
         )
 
     @property
     def label(self) -> str:
-        return f"{self._method} {self._path}"
+        return escaped(f"{self._method} {self._path}")
 
     @property
     def has_span(self) -> bool:

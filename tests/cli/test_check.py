@@ -18,6 +18,7 @@ from poolguard.lab.binaries import find_all
 from poolguard.lab.pgbouncer import PgBouncer
 from poolguard.lab.postgres import PrivatePostgres
 from tests.cli.conftest import Run, elsewhere
+from tests.support import HOSTILE, obeyed
 
 KEEPALIVES = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
 
@@ -120,8 +121,21 @@ def test_others_on_the_server(run: Run, app: str, postgres: PrivatePostgres) -> 
         told = json.loads(run("check", "--dsn", app, "--json").out)
         [others] = [each["found"] for each in told["findings"] if each["topic"] == "others"]
         assert "\x1b" not in run("check", "--dsn", app).out
-    assert others.startswith("2 other connections on the server now (1 of evil?[2J, 1 of postgres")
+    assert others.startswith(
+        "2 other connections on the server now (1 of evil\\x1b[2J, 1 of postgres"
+    )
     assert "1 of postgres (psql)" in others
+
+
+@pytest.mark.parametrize("command", [("check",), ("check", "--json"), ("plan",)])
+def test_what_a_server_says_is_one_line(
+    run: Run, postgres: PrivatePostgres, command: tuple[str, ...]
+) -> None:
+    """It repeats the name of a database that it has not, as it is."""
+    ran = run(*command, "--dsn", postgres.conninfo(dbname=HOSTILE))
+    assert (ran.status, ran.out) == (1, "")
+    assert "forged" in ran.err
+    assert (obeyed(ran.err), ran.err.count("\n")) == ([], 1)
 
 
 def test_a_unix_socket(run: Run, app: str, postgres: PrivatePostgres) -> None:
@@ -204,7 +218,7 @@ def test_a_wrong_password(run: Run, app: str) -> None:
         ("postgresql://app:s3cr/et@db/x", "--dsn: libpq cannot read it"),
         ("postgresql://app:s3%cret@db/x", "--dsn: libpq cannot read it"),
         ("host=db password=s3cr et", "--dsn: libpq cannot read it"),
-        ("host=app:s3cret@db user=app", "failed to resolve host '…@db'"),
+        ("host=app:s3cret@db user=app", "--dsn: libpq cannot read it"),
         ("host=127.0.0.1 port=1 password=s3cret", "Connection refused"),
         ("host=nowhere.invalid password=s3cret", "see that it runs, and that host and port"),
         ("mysql://app:s3cret@db/x", "--dsn=<str>: it takes a libpq string"),

@@ -22,7 +22,7 @@ import pytest
 from poolguard import rundir, status
 from tests.cli.conftest import Run, elsewhere
 from tests.cli.test_workers import worker
-from tests.support import until
+from tests.support import HOSTILE, obeyed, until
 
 Publish = Callable[..., dict[str, Any]]
 
@@ -79,6 +79,30 @@ def test_for_machines(run: Run, publish: Publish, folder: Path) -> None:
     assert told["runtime_dir"] == str(folder)
     (found,) = told["workers"]
     assert found == {**said, "at": found["at"]}
+
+
+OTHERS = ("a ledger's name", "a ledger's kind", "a count")
+FIELDS = sorted(worker(1).keys() - {"at", "pid", "used"})
+
+
+@pytest.mark.parametrize("field", [*FIELDS, *OTHERS])
+def test_what_another_program_has_written(
+    run: Run, publish: Publish, folder: Path, field: str
+) -> None:
+    """It is shown in one line, or left out where it is no status; and no terminal obeys it."""
+    ledger = {"kind": "host", "name": "shop-0011223344556677"}
+    changed: dict[str, Any] = {
+        "a ledger's name": {"ledger": {**ledger, "name": HOSTILE}},
+        "a ledger's kind": {"ledger": {**ledger, "kind": HOSTILE}},
+        "a count": {"acquires": {"acquired": HOSTILE}},
+    }.get(field, {field: HOSTILE})
+    publish(**changed)
+    as_text = run("status", "--runtime-dir", str(folder))
+    for_machines = run("status", "--json", "--runtime-dir", str(folder))
+    assert as_text.status == for_machines.status
+    assert as_text.status in (0, 3)
+    assert obeyed(as_text.out + for_machines.out) == []
+    assert not any(line.startswith("[2030") for line in as_text.out.splitlines())
 
 
 def test_where_the_environment_says(

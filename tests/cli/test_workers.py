@@ -190,8 +190,8 @@ def test_each_error_once_with_whose_it_is() -> None:
 
 
 def test_an_error_is_wrapped_and_moves_no_cursor() -> None:
-    text = plain(worker(1, last_error="no\n \x1b[2Jway " + "on and " * 20), width=100)
-    assert "error    1: no ?[2Jway on and" in text
+    text = plain(worker(1, last_error="no\n \x1b[2Jway " + "on and " * 25), width=100)
+    assert "error    1: no \\x1b[2Jway on and" in text
     assert "\n           on and" in text
     assert max(map(len, text.splitlines())) <= 100
 

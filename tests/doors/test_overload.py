@@ -19,6 +19,7 @@ from starlette.routing import Route
 import poolguard
 from poolguard import asgi, overload, wsgi
 from poolguard.asgi import App, Message, Receive, Scope, Send
+from tests.support import HOSTILE, obeyed
 
 from .conftest import Spans
 from .test_asgi import receive, run, scope_of
@@ -52,7 +53,7 @@ class Asked:
         self.sent: list[Message] = []
         self.raised: BaseException | None = None
 
-    def __call__(self, app: App, kind: str = "http") -> Asked:
+    def __call__(self, app: App, kind: str = "http", path: str = "/") -> Asked:
         async def send(message: Message) -> None:
             self.sent.append(message)
 
@@ -60,7 +61,8 @@ class Asked:
             await self.guard.aopen(10)
             async with self.guard.aconnection(timeout=10):
                 try:
-                    await asgi.PoolGuardMiddleware(app)(scope_of(kind, method="GET"), receive, send)
+                    scope = scope_of(kind, method="GET", path=path)
+                    await asgi.PoolGuardMiddleware(app)(scope, receive, send)
                 except Exception as error:  # noqa: BLE001 - what the server is to see of it
                     self.raised = error
 
@@ -109,6 +111,18 @@ def test_an_asgi_application_that_fails_for_it_is_answered_for(
     [said] = [r for r in caplog.records if r.name == "poolguard" and "503" in r.getMessage()]
     assert said.exc_info is None
     assert "GET / was answered with 503: couldn't get a connection" in said.getMessage()
+
+
+def test_a_path_writes_nothing_into_the_log_but_itself(
+    asked: Asked, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await asked.acquire()
+
+    asked(app, path=f"/{HOSTILE}")
+    [said] = [r.getMessage() for r in caplog.records if "503" in r.getMessage()]
+    assert (obeyed(said), "\n" in said) == ([], False)
+    assert r"GET /\x1b]0;t\x07" in said
 
 
 def starlette(asked: Asked, *, handles: bool = False) -> App:
@@ -257,8 +271,8 @@ class Started:
         self.headers = dict(headers)
         return lambda data: None
 
-    def get(self, app: WSGIApplication) -> bytes:
-        body = wsgi.PoolGuardMiddleware(app)(environ_of(), self)
+    def get(self, app: WSGIApplication, path: str = "/") -> bytes:
+        body = wsgi.PoolGuardMiddleware(app)(environ_of(path), self)
         chunks = []
         try:
             for chunk in body:
@@ -284,6 +298,21 @@ def test_a_wsgi_application_that_fails_for_it_is_answered_for(
     assert started.headers["Content-Length"] == str(len(BUSY))
     said = [r for r in caplog.records if "503" in r.getMessage()]
     assert [r.exc_info for r in said] == [None]
+
+
+def test_a_wsgi_path_writes_nothing_into_the_log_but_itself(
+    guard: poolguard.Guard, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Which is in UTF-8, and not in Latin-1 as WSGI has it."""
+
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        with guard.connection():
+            raise AssertionError
+
+    Started().get(app, f"/größe{HOSTILE}".encode().decode("latin-1"))
+    [said] = [r.getMessage() for r in caplog.records if "503" in r.getMessage()]
+    assert (obeyed(said), "\n" in said) == ([], False)
+    assert r"GET /größe\x1b]0;t\x07" in said
 
 
 def test_one_that_fails_after_it_began_but_before_it_wrote_is_answered_for(

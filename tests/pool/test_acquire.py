@@ -19,6 +19,7 @@ from poolguard.lab.proxy import SlowProxy
 from poolguard.listener import AcquireEnded, Connected
 from poolguard.pool.errors import describe
 from tests.pool.support import Face, Kind, eventually, in_loop, opened
+from tests.support import HOSTILE, obeyed
 
 # -- outcomes
 
@@ -339,3 +340,9 @@ def test_what_a_server_or_a_callback_says_is_shown_in_full() -> None:
     unknown = psycopg.OperationalError("failed to resolve host 'db.internal': unknown")
     assert describe(unknown) == f"OperationalError: {unknown}"
     assert describe(ValueError()) == "ValueError"
+
+
+def test_what_a_server_says_is_one_line_in_which_nothing_is_obeyed() -> None:
+    said = describe(psycopg.OperationalError(HOSTILE))
+    assert (obeyed(said), "\n" in said) == ([], False)
+    assert said.startswith(r"OperationalError: \x1b]0;t\x07")

@@ -24,7 +24,7 @@ from poolguard.pool.aio import AsyncGuardedPool
 from poolguard.pool.pause import Pause
 from poolguard.pool.sync import GuardedPool
 from tests.pool.support import Face, Kind, eventually, in_loop, opened
-from tests.support import until
+from tests.support import HOSTILE, obeyed, until
 
 ONE: dict[str, Any] = {"min_size": 1, "max_size": 1}
 AUTOCOMMIT = {"autocommit": True}
@@ -251,6 +251,20 @@ async def test_one_that_reset_has_failed_with_is_replaced(
             assert told in caplog.text
             assert pool.pool.get_stats()["returns_bad"] == 1
             await pool.put(another)
+
+
+@in_loop
+async def test_what_a_reset_says_is_logged_in_one_line(
+    kind: Kind, dsn: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It may be the server's words, and psycopg_pool itself logs them."""
+    reset = callback(kind, lambda _: f'SELECT "{HOSTILE}"')
+    async with opened(kind, dsn, reset=reset, **ONE) as pool:
+        await pool.put(await pool.get())
+        await eventually(lambda: "error resetting" in caplog.text)
+    said = [r.getMessage() for r in caplog.records if "error resetting" in r.getMessage()]
+    assert "forged" in said[0]
+    assert (obeyed(said[0]), "\n" in said[0]) == ([], False)
 
 
 @in_loop

@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from html import escape
 
 from ...lab.result import Comparison, Run, Sample
+from ..text import markup
 from .picture import Phases, Scale, second_ticks, story_span, tick_label
 from .summary import clock, percentile, summarise
 
@@ -184,7 +184,7 @@ def _chart(
 ) -> str:
     height = floor + BOTTOM
     axis = "".join(
-        f'<text class="label" x="100%" y="{y:.1f}" dy="0.32em">{escape(text)}</text>'
+        f'<text class="label" x="100%" y="{y:.1f}" dy="0.32em">{markup(text)}</text>'
         for y, text in labels
     )
     # the description goes by aria-label: a <title> here would pop up over every empty spot
@@ -192,7 +192,7 @@ def _chart(
         f'<div class="chart {kind}">'
         f'<svg class="y" height="{height}" aria-hidden="true">{axis}</svg>'
         f'<svg class="plot" height="{height}" role="img" '
-        f'aria-label="{escape(f"{title}. {described}")}"><desc>{escape(described)}</desc>'
+        f'aria-label="{markup(f"{title}. {described}")}"><desc>{markup(described)}</desc>'
         f"{plot}</svg></div>"
     )
 
@@ -205,10 +205,10 @@ def _phases(phases: Phases, story: _Story, floor: float) -> str:
         text = name if share * 110 >= len(name) else ""
         tight = "" if share * 50 >= len(name) else " tight"
         parts.append(
-            f'<g><title>{escape(title)}</title><rect class="phase p{number % 2}" '
+            f'<g><title>{markup(title)}</title><rect class="phase p{number % 2}" '
             f'x="{story.x(start)}" y="0" width="{share * 100:.2f}%" height="{floor}"/>'
             f'<text class="label phase-name{tight}" x="{story.x((start + end) / 2)}" y="15">'
-            f"{escape(text)}</text></g>"
+            f"{markup(text)}</text></g>"
         )
     return "".join(parts)
 
@@ -227,7 +227,7 @@ def _seconds(story: _Story, floor: float) -> str:
 def _x_labels(labels: Iterable[tuple[float, str]], floor: float) -> str:
     return "".join(
         f'<text class="label {"first" if x < 2 else "last" if x > 96 else "x"}" '
-        f'x="{x:.2f}%" y="{floor + 17}">{escape(text)}</text>'
+        f'x="{x:.2f}%" y="{floor + 17}">{markup(text)}</text>'
         for x, text in labels
     )
 
@@ -235,7 +235,7 @@ def _x_labels(labels: Iterable[tuple[float, str]], floor: float) -> str:
 def _mark(path: str, x: str, y: float, kind: str, told: str) -> str:
     return (
         f'<svg x="{x}" y="{y:.1f}" class="{kind}" overflow="visible">'
-        f'<path d="{path}"><title>{escape(told)}</title></path></svg>'
+        f'<path d="{path}"><title>{markup(told)}</title></path></svg>'
     )
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from html import escape
 from importlib import resources
 
 from ...lab.result import Comparison, Run
+from ..text import markup
 from . import charts, trees
 from .picture import Scale
 from .summary import Row, caveats, clock, rows, summarise, verdict
@@ -43,13 +43,13 @@ def page(comparison: Comparison) -> str:
 
 def _text(text: str) -> str:
     """Escaped, and with figures that stay on one line with their units."""
-    return re.sub(r"(\d) ([mµ]?s|times)\b", "\\1\N{NO-BREAK SPACE}\\2", escape(text))
+    return re.sub(r"(\d) ([mµ]?s|times)\b", "\\1\N{NO-BREAK SPACE}\\2", markup(text))
 
 
 def _header(comparison: Comparison) -> str:
     slowest = max((summarise(run).maximum or 0.0 for run in comparison.runs), default=0.0)
     bars = "".join(_hero(comparison, run, slowest) for run in comparison.runs)
-    notes = "".join(f'<p class="note">Note: {escape(note)}</p>' for note in caveats(comparison))
+    notes = "".join(f'<p class="note">Note: {markup(note)}</p>' for note in caveats(comparison))
     return (
         '<header><p class="eyebrow">poolguard demo</p>'
         f"<h1>{_text(verdict(comparison))}</h1>"
@@ -63,7 +63,7 @@ def _hero(comparison: Comparison, run: Run, slowest: float) -> str:
     maximum = summarise(run).maximum
     share = (maximum or 0.0) / slowest * 100 if slowest else 0.0
     return (
-        f'<div class="{charts.role(comparison, run)}"><span class="who">{escape(run.name)}</span>'
+        f'<div class="{charts.role(comparison, run)}"><span class="who">{markup(run.name)}</span>'
         f'<span class="track"><span class="bar" style="width:{share:.1f}%"></span></span>'
         f'<span class="figure">{clock(maximum)}</span></div>'
     )
@@ -71,7 +71,7 @@ def _hero(comparison: Comparison, run: Run, slowest: float) -> str:
 
 def _figures(comparison: Comparison) -> str:
     heads = "".join(
-        f'<th scope="col" class="{charts.role(comparison, run)}">{escape(run.name)}</th>'
+        f'<th scope="col" class="{charts.role(comparison, run)}">{markup(run.name)}</th>'
         for run in comparison.runs
     )
     body = "".join(_row(row) for row in rows(comparison))
@@ -86,8 +86,8 @@ def _figures(comparison: Comparison) -> str:
 
 def _row(row: Row) -> str:
     kind = ' class="detail"' if row.detail else ""
-    cells = "".join(f"<td>{escape(value)}</td>" for value in row.values)
-    return f'<tr{kind}><th scope="row">{escape(row.label)}</th>{cells}</tr>'
+    cells = "".join(f"<td>{markup(value)}</td>" for value in row.values)
+    return f'<tr{kind}><th scope="row">{markup(row.label)}</th>{cells}</tr>'
 
 
 def _requests(comparison: Comparison) -> str:
@@ -110,7 +110,7 @@ def _request_chart(comparison: Comparison, run: Run, scale: Scale) -> str:
     kind = charts.role(comparison, run)
     chart = charts.scatter(run, comparison.phases, scale, kind)
     return (
-        f'<figure><figcaption><strong class="{kind}">{escape(run.name)}</strong>: slowest '
+        f'<figure><figcaption><strong class="{kind}">{markup(run.name)}</strong>: slowest '
         f"{clock(figures.maximum)}, {figures.opened} connections opened, {figures.opened_before} "
         f"of them before the traffic</figcaption>{chart}</figure>"
     )
@@ -128,7 +128,7 @@ def _curves(comparison: Comparison) -> str:
         f'<span class="{charts.role(comparison, run)}"><svg class="key" width="26" height="10" '
         'aria-hidden="true"><line class="line '
         f'{charts.role(comparison, run)}" x1="1" x2="25" y1="5" y2="5"/></svg> '
-        f"{escape(run.name)}</span> "
+        f"{markup(run.name)}</span> "
         for run in comparison.runs
     )
     scale = Scale.over(comparison.runs)
@@ -154,7 +154,7 @@ def _waterfall(outcome: str, tree: trees.Tree | None, run: Run) -> str:
     if tree is None:
         return (
             f"<article><h3>{outcome}</h3>"
-            f'<p class="missing">{escape(_capital(trees.missing(outcome, run)))}</p></article>'
+            f'<p class="missing">{markup(_capital(trees.missing(outcome, run)))}</p></article>'
         )
     begin, length = tree.window()
     lines = "".join(_span(node, depth, *node.place(begin, length)) for depth, node in tree.walk())
@@ -170,13 +170,13 @@ def _capital(text: str) -> str:
 
 def _span(node: trees.Tree, depth: int, start: float, end: float) -> str:
     chips = "".join(
-        f"<li><code>{escape(name)}</code> {escape(value)}</li>"
+        f"<li><code>{markup(name)}</code> {markup(value)}</li>"
         for name, value in trees.attributes(node.span)
     )
     kind = node.span.name if node.span.name in ("pool.acquire", "pool.connect") else "other"
     return (
         f'<li class="span {kind.replace(".", "-")}"><span class="name" '
-        f'style="padding-left:{depth * 1.1:.1f}em">{escape(node.span.name)}</span>'
+        f'style="padding-left:{depth * 1.1:.1f}em">{markup(node.span.name)}</span>'
         f'<span class="track"><span class="bar" style="left:{start * 100:.2f}%;'
         f'width:{(end - start) * 100:.2f}%"></span></span>'
         f'<span class="figure">{clock(node.duration)}</span>'
@@ -188,7 +188,7 @@ def _conditions(comparison: Comparison) -> str:
     if not comparison.facts:
         return ""
     pairs = "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>"
+        f"<div><dt>{markup(name)}</dt><dd>{markup(value)}</dd></div>"
         for name, value in comparison.facts.items()
     )
     return f"<section><h2>Conditions</h2><dl>{pairs}</dl></section>"

@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ...escape import escaped
 from ...lab.result import Comparison
-from ..text import encodable, printable
+from ..text import encodable
 from . import picture, trees
 from .summary import caveats, rows, verdict
 
@@ -110,7 +111,7 @@ class _Page:
         return "cyan" if index == len(self._comparison.runs) - 1 else "yellow"
 
     def _text(self, text: str, style: str = "") -> Text:
-        text = printable(text)
+        text = escaped(text)
         if not self._unicode:
             text = encodable(text, "ascii")
         return Text(text, style)

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from textwrap import TextWrapper
 
+from ...escape import escaped
 from ...lab.result import Run, Span
 from ...telemetry.recorded import SERVICE, STATUS, Value
-from ..text import printable
 from .summary import clock
 
 __all__ = [
@@ -147,12 +147,12 @@ def draw(tree: Tree, width: int, *, unicode: bool = True) -> list[Line]:
         first = min(int(start * room), room - 1)
         last = max(math.ceil(end * room), first + 1)
         bar = " " * first + block * (last - first)
-        name = (indent + printable(node.span.name))[:label_width]
+        name = (indent + escaped(node.span.name))[:label_width]
         lines.append(Line(f"{name:<{label_width}} {bar:<{room}} {clock(node.duration):>9}"[:width]))
         pairs = attributes(node.span)
         service = node.span.attributes.get(SERVICE)
         if service is not None and service != tree.span.attributes.get(SERVICE):
-            pairs.insert(0, (SERVICE, printable(str(service))))
+            pairs.insert(0, (SERVICE, escaped(str(service))))
         details = _wrapped(pairs, rest, width, joint)
         lines += [Line(text[:width], detail=True) for text in details]
     return lines
@@ -239,4 +239,4 @@ def _by_wait(span: Span) -> tuple[float, float, float, str]:
 def _readable(name: str, value: str | int | float | bool) -> str:
     if name.endswith(("wait_time", ".age")) and isinstance(value, (int, float)):
         return clock(float(value))
-    return printable(str(value))
+    return escaped(str(value))
