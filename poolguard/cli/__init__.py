@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 from .. import __version__
 from ..errors import PoolguardError
+from ..escape import escaped
 
 __all__ = ["main"]
 
@@ -17,15 +20,38 @@ INTERRUPTED = 130
 """What a shell reports of a command that Ctrl-C ended."""
 
 
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
+"""What writing fails with: what one reads or connects to fails otherwise."""
+
+
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, without the usage of everything."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}. See {self.prog} --help\n")
+        self.exit(2, f"{self.prog}: {escaped(message)}. See {self.prog} --help\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
+    _open_what_is_closed()
+    try:
+        ended = _run(arguments)
+        sys.stdout.flush()
+    except PoolguardError as error:
+        ended = _fail(1, *str(error).split("\n"))
+    except KeyboardInterrupt:
+        ended = _fail(INTERRUPTED, "stopped")
+    except BrokenPipeError:  # whoever reads has enough, such as head
+        ended = 0
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        ended = _fail(1, f"cannot write to standard output: {error.strerror or error}")
+    _settle()
+    return ended
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     from . import check, demo, plan, status, trace
 
     parser = _Parser(
@@ -39,20 +65,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     for command in (plan, check, status, trace, demo):
         command.add_to(commands)
-    options, unknown = parser.parse_known_args(arguments)
-    if unknown:  # argparse itself would have the command's mistakes told by the parent
-        options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
-        ended: int = options.run(options)
+        options, unknown = parser.parse_known_args(arguments)
+        if unknown:  # argparse itself would have the command's mistakes told by the parent
+            options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    except SystemExit as end:  # it has shown its help, or said what is wrong
         sys.stdout.flush()
-    except PoolguardError as error:
-        for line in str(error).splitlines():
-            print(f"poolguard: {line}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("poolguard: stopped", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:  # whoever reads has enough, such as head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the exit
-        return 0
+        return int(end.code or 0)
+    ended: int = options.run(options)
     return ended
+
+
+def _fail(status: int, *lines: str) -> int:
+    with suppress(OSError):  # standard error may be full, or closed at its other end
+        for line in lines:
+            print(f"poolguard: {escaped(line)}", file=sys.stderr)
+    return status
+
+
+def _open_what_is_closed() -> None:
+    """Lead standard streams that are closed nowhere.
+
+    Else the next file or socket that is opened would be taken for them, and Python has None for
+    their objects.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            os.set_inheritable(number, True)  # the lowest is what open() gives, and dup2 does not
+        if getattr(sys, name) is None:
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
+def _settle() -> None:
+    """Have Python's own flush at the exit succeed, and say nothing of what was said already."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
