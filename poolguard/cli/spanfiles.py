@@ -1,7 +1,12 @@
-"""Files of recorded spans, read line by line; what cannot be read is counted, and not fatal."""
+"""Files of recorded spans, read line by line; what cannot be read is counted, and not fatal.
+
+Any file may be given: one that never ends, or that is a thousand times as long once it is unpacked.
+Each byte is looked at once or twice, and no more is kept than one line, one value and the spans.
+"""
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import json
 import re
@@ -10,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import BinaryIO, cast
 
 from ..errors import PoolguardError
 from ..escape import escaped
@@ -19,11 +25,26 @@ __all__ = ["STDIN", "Recorded", "read"]
 
 STDIN = "-"
 
-_BEGINNING = re.compile(r"^[{\[]", re.MULTILINE)
+LONGEST = 32 << 20
+"""Bytes of one line, or of JSON that spreads over lines. A batch of the Collector's is shorter."""
+PATIENCE = 256 << 20
+"""Bytes without a span, after which a file is given up: it may be one that never ends."""
+SHORTEST = 100
+"""Bytes that a line counts for at least: a short one takes no less time."""
+DEEPEST = 200
+"""Brackets within one another. The exporters' JSON has some ten."""
+
+_BEGINNING = re.compile(rb"\{\s*(?:[\"}]|$)|\[\s*(?:[\[{\]]|$)")
+"""Of JSON in which there may be spans, and not of a log's line that begins with a bracket."""
+_STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]]')
+_CLOSES = {b"}": b"{", b"]": b"["}
 _GZIP = b"\x1f\x8b"
 _BINARY = "binary, protobuf perhaps"
 _NOT_JSON = "not JSON"
 _CUT_SHORT = "compressed data that ends too early"
+_TOO_LONG = f"JSON or a line of more than {LONGEST >> 20} MiB"
+_LONG = f"{PATIENCE >> 20} MiB, or {PATIENCE // SHORTEST / 10**6:.1f} million lines,"
+_NO_MORE = f"what follows {_LONG} without a span"
 _NOT_WHOLE = "a span without its ids or times"
 _WANTED = (
     "It takes OTLP/JSON lines, as the Collector's file exporter writes them, and what the SDK's "
@@ -66,8 +87,8 @@ def read(names: Sequence[str]) -> Recorded:
     recorded = Recorded()
     for name in names:
         try:
-            with _opened(name) as lines:
-                _read(lines, recorded)
+            with _opened(name) as stream:
+                _read(stream, recorded)
         except OSError as error:
             raise PoolguardError(f"cannot read {_told(name)}: {error.strerror or error}") from None
     if not recorded.spans:
@@ -76,58 +97,140 @@ def read(names: Sequence[str]) -> Recorded:
 
 
 @contextmanager
-def _opened(name: str) -> Iterator[Iterable[bytes]]:
+def _opened(name: str) -> Iterator[BinaryIO]:
     with open(0 if name == STDIN else name, "rb", closefd=name != STDIN) as stream:
         if stream.peek(len(_GZIP)).startswith(_GZIP):
             with gzip.open(stream) as unpacked:
-                yield unpacked
+                yield cast("BinaryIO", unpacked)
         else:
             yield stream
 
 
-def _read(lines: Iterable[bytes], recorded: Recorded) -> None:
-    unread: Counter[str] = Counter()
-    held: list[bytes] | None = []  # until a line could be read: it might be JSON of many lines
-    for line in _not_blank(lines, recorded):
-        recorded.lines += 1
-        if held is not None:
-            held.append(line)
-        try:
-            recorded.take(spans_of(json.loads(line)))
-            held = None
-        except Unreadable as kind:
-            unread[str(kind)] += 1
-        except (ValueError, RecursionError):
-            unread[_BINARY if _is_binary(line) else _NOT_JSON] += 1
-    if held and _BINARY not in unread:
-        text = b"".join(held).decode()
-        if _BEGINNING.search(text):
-            unread = _take_values(text, recorded)
-    recorded.unread += unread
-
-
-def _not_blank(lines: Iterable[bytes], recorded: Recorded) -> Iterator[bytes]:
+def _read(stream: BinaryIO, recorded: Recorded) -> None:
+    text = _Text(recorded)
+    read = 0
     try:
-        yield from (line for line in lines if not line.isspace())
+        while line := stream.readline(LONGEST):
+            read += max(len(line), SHORTEST)
+            if len(line) == LONGEST and not line.endswith(b"\n"):
+                text.skip(line)
+                while (line := stream.readline(LONGEST)) and not line.endswith(b"\n"):
+                    if (read := read + len(line)) > text.read_on:
+                        break
+            else:
+                text.add(line)
+            if text.found:
+                text.found, text.read_on = False, read + PATIENCE
+            elif text.is_binary and text.read_on == PATIENCE:
+                break
+            elif read > text.read_on:
+                recorded.unread[_NO_MORE] += 1
+                break
     except (EOFError, zlib.error, gzip.BadGzipFile):
         recorded.unread[_CUT_SHORT] += 1
+    text.end()
 
 
-def _take_values(text: str, recorded: Recorded) -> Counter[str]:
-    """Take spans from JSON that spreads over lines, whatever stands between them."""
-    unread: Counter[str] = Counter()
-    decode = json.JSONDecoder().raw_decode
-    at = 0
-    while (begin := _BEGINNING.search(text, at)) is not None:
-        at = begin.end()
+class _Text:
+    """A file's lines: JSON in a line each, JSON that spreads over lines, and what is neither."""
+
+    def __init__(self, recorded: Recorded) -> None:
+        self._recorded = recorded
+        self._value = bytearray()
+        """JSON that has begun, and goes on in the next line."""
+        self._open = bytearray()
+        """The brackets that are open in it."""
+        self.found = False
+        """There were spans since this was set to false."""
+        self.is_binary = False
+        self.read_on = PATIENCE
+        """With how many bytes of the file to give it up, unless there are spans before."""
+
+    def add(self, line: bytes) -> None:
+        """The next line. What it takes does not depend on the lines before."""
+        line = line.removeprefix(codecs.BOM_UTF8)
+        shorn = line.strip()
+        if not shorn:
+            return
+        self._recorded.lines += 1
+        begins = _BEGINNING.match(line) is not None
+        if self._value:
+            if not begins or self._wants_value():
+                self._go_on(shorn)
+                return
+            self._give_up()  # a process was killed while it wrote, say, and this is another's
+        if _BEGINNING.match(shorn) is None:
+            self._refuse(shorn)
+            return
         try:
-            value, at = decode(text, begin.start())
-            recorded.take(spans_of(value))
-        except Unreadable as kind:
-            unread[str(kind)] += 1
+            self._take(json.loads(shorn))
+        except json.JSONDecodeError as error:
+            if begins and error.pos >= len(error.doc):
+                self._go_on(shorn)
+            else:
+                self._refuse(shorn)
         except (ValueError, RecursionError):
-            unread[_NOT_JSON] += 1
-    return unread
+            self._refuse(shorn)
+
+    def skip(self, begin: bytes) -> None:
+        """A line that is too long to be read begins so."""
+        self._recorded.lines += 1
+        self.is_binary |= b"\0" in begin
+        self._recorded.unread[_BINARY if self.is_binary else _TOO_LONG] += 1
+        self._value.clear()
+        self._open.clear()
+
+    def end(self) -> None:
+        """There is no more."""
+        if self._value:
+            self._give_up()
+
+    def _wants_value(self) -> bool:
+        """Whether what has begun goes on with a value: an indented one never does at the margin."""
+        last = self._value[-1:]
+        return last in (b"[", b":") or (last == b"," and self._open[-1:] == b"[")
+
+    def _go_on(self, shorn: bytes) -> None:
+        self._value += shorn
+        for found in _STRUCTURE.finditer(shorn):
+            bracket = found[0]
+            if bracket in (b"{", b"["):
+                self._open += bracket
+            elif bracket in _CLOSES:
+                if self._open[-1:] != _CLOSES[bracket]:
+                    self._give_up()
+                    return
+                del self._open[-1:]
+        if not self._open:
+            self._complete()
+        elif len(self._value) > LONGEST or len(self._open) > DEEPEST:
+            self._give_up()
+
+    def _complete(self) -> None:
+        value = bytes(self._value)
+        self._value.clear()
+        try:
+            self._take(json.loads(value))
+        except (ValueError, RecursionError):
+            self._refuse(value)
+
+    def _give_up(self) -> None:
+        kind = _TOO_LONG if len(self._value) > LONGEST else _NOT_JSON
+        self._recorded.unread[kind] += 1
+        self._value.clear()
+        self._open.clear()
+
+    def _take(self, value: object) -> None:
+        try:
+            self._recorded.take(spans_of(value))
+            self.found = True
+        except Unreadable as kind:
+            self._recorded.unread[str(kind)] += 1
+
+    def _refuse(self, shorn: bytes) -> None:
+        binary = _is_binary(shorn)
+        self.is_binary |= binary
+        self._recorded.unread[_BINARY if binary else _NOT_JSON] += 1
 
 
 def _is_binary(line: bytes) -> bool:
@@ -141,8 +244,10 @@ def _excuse(recorded: Recorded) -> str:
     """Why there are no spans."""
     if not recorded.unread:
         return "it has none" if recorded.lines else "it is empty"
-    kind = _BINARY if _BINARY in recorded.unread else recorded.unread.most_common(1)[0][0]
-    return f"it is {kind}. {_WANTED}"
+    kinds = recorded.unread.most_common()
+    if kinds[0][0] == _NO_MORE:
+        return f"it has none in its first {_LONG[:-1]}"
+    return f"it is {_BINARY if _BINARY in recorded.unread else kinds[0][0]}. {_WANTED}"
 
 
 def _told(name: str) -> str:

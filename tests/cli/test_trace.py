@@ -8,12 +8,14 @@ import os
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import pytest
 from opentelemetry.trace import SpanKind
 
+from poolguard.cli import spanfiles
 from tests.cli.conftest import Ran, Run, elsewhere
 from tests.cli.recording import EPOCH, Encoding, Recording
 
@@ -454,3 +456,95 @@ def test_a_hundred_thousand_spans_take_seconds(tell: Any) -> None:
     assert time.monotonic() - began < 30
     assert told["read"]["spans"] == 340 * 300
     assert told["requests"] == 340 * 100
+
+
+# --- files of which nobody knows what they are
+
+
+GUNICORNS = "[2026-11-29 03:33:33 +0000] [4711] [INFO] Booting worker with pid: 4711\n"
+
+
+def test_json_that_spreads_over_lines_among_what_else_a_process_writes(tell: Any) -> None:
+    """A log's lines, which begin with a bracket too, and a span that was cut short."""
+    pretty = everything("pretty")
+    cut = pretty[: pretty.index('"kind"')]
+    end = "\n}\n"
+    mixed = pretty.replace(end, end + GUNICORNS + cut + "\n", 3)
+    ran = tell(mixed, options=("--routes", "--slowest", "2"))
+    note = "Note: not read: 6 × not JSON.\n"
+    assert note in ran.out
+    assert ran.out.replace(f"{note}\n", "") == EVERYTHING
+
+
+def test_one_value_over_many_lines_whatever_their_indentation(tell: Any) -> None:
+    values = [json.loads(line) for line in everything().splitlines()]
+    spans = {"resourceSpans": [each for value in values for each in value["resourceSpans"]]}
+    for indent in (0, 2):
+        text = "\ufeff" + json.dumps(spans, indent=indent)
+        assert "10 requests in 1.02 s" in tell(text).out
+
+
+@pytest.mark.parametrize("line", ["[\n", '{"a":\n', GUNICORNS, '["a",\n'])
+def test_a_log_of_brackets_is_read_once(tell: Any, line: str) -> None:
+    began = time.monotonic()
+    ran = tell(line * (600_000 // len(line)))
+    assert (ran.status, ran.err.count("\n")) == (1, 1)
+    assert time.monotonic() - began < 10
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is too long is so sooner."""
+    monkeypatch.setattr(spanfiles, "LONGEST", 100_000)
+    monkeypatch.setattr(spanfiles, "PATIENCE", 1_000_000)
+
+
+@pytest.mark.usefixtures("short")
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"x" * 6_000_000, id="a line"),
+        pytest.param(b"{\n" + b'"a": 1,\n' * 700_000, id="a value"),
+        pytest.param(b"GET / 200\n" * 600_000, id="lines"),
+        pytest.param(gzip.compress(b"x" * 6_000_000), id="packed"),
+        pytest.param(gzip.compress(b'{"a": [' + b"1, " * 2_000_000), id="JSON, packed"),
+    ],
+)
+def test_no_more_is_kept_than_a_line(run: Run, tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    del content
+    run("trace", "/nowhere")  # imports
+    tracemalloc.start()
+    try:
+        assert run("trace", str(path)).status == 1
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 1_000_000
+
+
+@pytest.mark.usefixtures("short")
+def test_what_follows_a_line_that_is_too_long_is_read(tell: Any) -> None:
+    ran = tell(everything() + "x" * 250_000 + "\n" + everything("console"))
+    assert "not read: 1 × JSON or a line of more than" in " ".join(ran.out.split())
+    assert "Note: 14 spans left out that had come before." in ran.out
+
+
+@pytest.mark.usefixtures("short")
+def test_what_holds_nothing_for_long_is_given_up(tell: Any) -> None:
+    """A device, say, that never ends. Where there are spans now and then, nothing is."""
+    filler = "GET / 200\n" * 9_000
+    ran = tell(filler + everything() + filler + everything("console"))
+    assert "Note: 14 spans left out" in ran.out
+    for filler in ("GET / 200\n" * 20_000, "x" * 2_000_000 + "\n"):
+        ran = tell(everything() + filler + everything("console"))
+        assert "what follows 256 MiB" in " ".join(ran.out.split())
+        assert "14 spans" not in ran.out
+    ran = tell("\n" * 20_000)
+    assert ran.err.startswith("poolguard: no spans in spans-0.jsonl: it has none in its first 256")
+
+
+def test_a_binary_file_is_not_read_to_its_end(run: Run) -> None:
+    ran = run("trace", "/dev/zero")
+    assert ran.err.startswith("poolguard: no spans in /dev/zero: it is binary")
