@@ -37,12 +37,13 @@ __all__ = ["PrivatePostgres"]
 Mode = Literal["fast", "immediate"]
 
 _SIGNALS: Mapping[str, int] = {"fast": SIGINT, "immediate": SIGQUIT}
+# Shared memory of a server killed with SIGKILL then goes with its folder, not with the machine.
+_SHARED_MEMORY = "mmap"
 _DEFAULTS: Mapping[str, str] = {
     "fsync": "off",
     "synchronous_commit": "off",
     "max_connections": "100",
-    # Shared memory of a server killed with SIGKILL then goes with its folder, not with the machine.
-    "dynamic_shared_memory_type": "mmap",
+    "dynamic_shared_memory_type": _SHARED_MEMORY,
 }
 _OURS = frozenset({"port", "listen_addresses", "unix_socket_directories", "logging_collector"})
 _START_WITHIN = 20.0
@@ -280,6 +281,10 @@ class PrivatePostgres:
     def _initdb(self, folder: Path, password_file: Path) -> None:
         options = ["--no-sync", "--no-instructions", "--locale=C", "--encoding=UTF8"]
         options += ["--auth=scram-sha-256", "--username=postgres", f"--pwfile={password_file}"]
+        if int(self.version.split(".")[0]) >= 16:
+            # The servers that initdb runs leave theirs behind, too, when they are killed. Before
+            # PostgreSQL 16 they could not be told.
+            options += ["--set", f"dynamic_shared_memory_type={_SHARED_MEMORY}"]
         process = self._watcher().spawn(
             [*self._account.prefix, self._account.bindir / "initdb", *options, folder / "data"],
             signal=SIGTERM,
