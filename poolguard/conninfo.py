@@ -16,7 +16,7 @@ from typing import Any
 
 from .errors import SettingsError
 
-__all__ = ["checked", "insist_clear", "ledger_name", "parse"]
+__all__ = ["checked", "insist_clear", "ledger_name", "parse", "resolved"]
 
 
 def parse(conninfo: str, source: str) -> Mapping[str, Any]:
@@ -86,18 +86,23 @@ def ledger_name(dsn: str | Callable[[], object] | None, guard: str) -> str:
         home = getattr(dsn, "__module__", None) or ""
         name = getattr(dsn, "__qualname__", type(dsn).__name__)
         return f"{_plain(guard)}-{_digest(guard, home, name)}"
+    known = resolved(dsn or "")
+    place = [known.get(key, "") for key in ("service", "host", "hostaddr", "port")]
+    database = known.get("dbname") or known.get("user", "")
+    return f"{_plain(database)}-{_digest(*place, database)}"
+
+
+def resolved(conninfo: str) -> dict[str, str]:
+    """The parameters that *conninfo* holds, and those of libpq's variables and defaults."""
     from psycopg.conninfo import conninfo_to_dict
     from psycopg.pq import Conninfo
 
     known = {
         option.keyword.decode(): option.val.decode(errors="surrogateescape")
-        for option in Conninfo.get_defaults()  # libpq's variables and what it takes for granted
+        for option in Conninfo.get_defaults()
         if option.val is not None
     }
-    known |= {key: str(value) for key, value in conninfo_to_dict(dsn or "").items()}
-    place = [known.get(key, "") for key in ("service", "host", "hostaddr", "port")]
-    database = known.get("dbname") or known.get("user", "")
-    return f"{_plain(database)}-{_digest(*place, database)}"
+    return known | {key: str(value) for key, value in conninfo_to_dict(conninfo).items()}
 
 
 def _digest(*parts: str) -> str:

@@ -90,6 +90,8 @@ class AcquireEnded(NamedTuple):
     ended: float
     connected: Connected | None
     """How the delivered connection came to be; None where none was delivered."""
+    place: Place | None = None
+    """Where the connection leads, or would have led; None where that is not known yet."""
 
 
 class Returned(NamedTuple):

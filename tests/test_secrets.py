@@ -173,12 +173,17 @@ def test_a_pool_alone_asks_no_resolver_for_a_piece_of_a_password(
     kind: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[object] = []
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **_: asked.append(args) or [])
+
+    def look_up(*names: object, **_: object) -> list[object]:
+        asked.append(names)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
     conninfo = UNREADABLE[kind]
     said = []
     for pool in (GuardedPool(conninfo, open=False), GuardedPool(lambda: conninfo, open=False)):
         with pool:
-            until(lambda pool=pool: pool.status()["last_error"])
+            until(lambda p=pool: p.status()["last_error"])  # type: ignore[misc]
             with pytest.raises(PoolTimeout) as caught:
                 pool.getconn(timeout=0.01)
         said.append(str(caught.value))

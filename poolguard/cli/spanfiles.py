@@ -187,8 +187,9 @@ class _Text:
 
     def _wants_value(self) -> bool:
         """Whether what has begun goes on with a value: an indented one never does at the margin."""
-        last = self._value[-1:]
-        return last in (b"[", b":") or (last == b"," and self._open[-1:] == b"[")
+        return self._value.endswith((b"[", b":")) or (
+            self._value.endswith(b",") and self._open.endswith(b"[")
+        )
 
     def _go_on(self, shorn: bytes) -> None:
         self._value += shorn
@@ -197,7 +198,7 @@ class _Text:
             if bracket in (b"{", b"["):
                 self._open += bracket
             elif bracket in _CLOSES:
-                if self._open[-1:] != _CLOSES[bracket]:
+                if not self._open.endswith(_CLOSES[bracket]):
                     self._give_up()
                     return
                 del self._open[-1:]

@@ -100,6 +100,8 @@ def silence(conn: Any) -> None:
 class Reader:
     """What both classes read in the same way."""
 
+    _tried: str | None = None
+    """The conninfo with which it was connected last, or tried to be."""
     _pool: Any
     _waiting: Any
     _nconns: int
@@ -352,7 +354,7 @@ class SyncSeams(Reader, ConnectionPool[CT], Generic[CT]):
         return self._connect()
 
     def _resolve_conninfo(self) -> str:
-        conninfo = super()._resolve_conninfo()
+        self._tried = conninfo = super()._resolve_conninfo()
         insist_clear(conninfo)
         return conninfo
 
@@ -500,7 +502,7 @@ class AsyncSeams(Reader, AsyncConnectionPool[ACT], Generic[ACT]):
         return await self._connect()
 
     async def _resolve_conninfo(self) -> str:
-        conninfo = await super()._resolve_conninfo()
+        self._tried = conninfo = await super()._resolve_conninfo()
         insist_clear(conninfo)
         return conninfo
 

@@ -7,11 +7,12 @@ counted what went otherwise, so that the ordinary acquire costs nothing more.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import psycopg_pool
 
 from ..clock import now as clock
-from ..listener import AcquireEnded, Listener, Outcome, hears_acquires
+from ..listener import AcquireEnded, Listener, Outcome, Place, hears_acquires
 from .outcome import OUTCOMES, judge
 from .seat import Seat
 
@@ -60,11 +61,21 @@ class Acquires:
                 self._taken_in_vain += seat.was_free
         if self._heard:
             self._listener.acquire_ended(
-                AcquireEnded(self.pool, outcome, began, clock(), seat.connected)
+                AcquireEnded(
+                    self.pool,
+                    outcome,
+                    began,
+                    clock(),
+                    seat.connected,
+                    seat.connected and seat.connected.place,
+                )
             )
 
-    def refused(self, began: float, error: BaseException) -> None:
-        """An acquire that began at *began* ended without a connection."""
+    def refused(
+        self, began: float, error: BaseException, place: Callable[[], Place | None]
+    ) -> None:
+        """An acquire that began at *began* ended without a connection, which would have led to
+        *place*."""
         outcome: Outcome = "error"
         if isinstance(error, psycopg_pool.PoolTimeout):
             outcome = "timeout"
@@ -73,7 +84,9 @@ class Acquires:
         with self._lock:
             self._counts[outcome] += 1
         if self._heard:
-            self._listener.acquire_ended(AcquireEnded(self.pool, outcome, began, clock(), None))
+            self._listener.acquire_ended(
+                AcquireEnded(self.pool, outcome, began, clock(), None, place())
+            )
 
     def spoil(self, seat: Seat) -> None:
         """The connection of *seat* is not one that an acquire has just taken."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any
@@ -9,11 +10,12 @@ from typing import Any
 import psycopg
 
 from ..budget.ledger import Backend
+from ..conninfo import insist_clear, resolved
 from ..listener import Place
 from .lessee import Lessee
 from .seat import Seat, Watch
 
-__all__ = ["ARRIVING", "arrive", "place_of"]
+__all__ = ["ARRIVING", "arrive", "place_by", "place_of"]
 
 ARRIVING: ContextVar[tuple[Seat, Watch, Lessee]] = ContextVar("poolguard_arriving")
 """The seat that the connect under way in this thread or task is for.
@@ -46,3 +48,21 @@ def place_of(conn: Any) -> Place:
         with suppress(psycopg.OperationalError):
             return Place(info.host, info.port, info.dbname)
     return Place("", 0, "")
+
+
+def place_by(conninfo: str | None, more: object) -> Place | None:
+    """Where a connection with *conninfo*, and with *more* keywords where they are a mapping, would
+    lead: the first of several hosts. None where nobody can know, or where it cannot be read."""
+    if conninfo is None:
+        return None
+    try:
+        insist_clear(conninfo)
+        known = resolved(conninfo)
+    except Exception:  # noqa: BLE001 - whatever is wrong with it, connecting says so
+        return None
+    if isinstance(more, Mapping):
+        known |= {key: str(value) for key, value in more.items() if value is not None}
+    host = known.get("host") or known.get("hostaddr") or ""
+    port = known.get("port", "").partition(",")[0]
+    database = known.get("dbname") or known.get("user") or ""
+    return Place(host.partition(",")[0], int(port) if port.isdecimal() else 0, database)

@@ -105,6 +105,8 @@ class Books:
         self.low_water = 0
         """With fewer idle connections than this, the pool is to be looked at."""
         self.max_lifetime = max_lifetime
+        self.place: Place | None = None
+        """Where its last connection led."""
         self.outage = Outage(reconnect_timeout)
 
         self.opening = 0
@@ -299,6 +301,7 @@ class Books:
         """The connect of *seat* has ended well."""
         now = clock()
         self.opening -= 1
+        self.place = place
         self.outage.ended()
         # A connect that the machine has slept through says nothing of the next one.
         took = min(now - seat.began, SLOWEST_CONNECT)

@@ -18,10 +18,11 @@ from ..borrower import CURRENT, Borrower
 from ..budget.ledger import Backend, Orphan
 from ..clock import now as clock
 from ..errors import ForkError
-from ..listener import CloseReason
+from ..listener import CloseReason, Place
 from ..rarely import Failures
 from ._seams import Reader, seat_of
 from .acquires import Acquires
+from .arrival import place_by
 from .books import Books, Opening
 from .errors import PoolClosed, handled
 from .holds import Holds
@@ -59,6 +60,8 @@ class Shell(Reader):
     """The common half of the two pools."""
 
     name: str
+    conninfo: Any
+    kwargs: Any
     _books: Books
     _watch: Watch
     _acquires: Acquires
@@ -338,7 +341,7 @@ class Shell(Reader):
         """Count an acquire's failure; returns the error to raise, in psycopg_pool's own family."""
         if self._forked:
             return error
-        self._acquires.refused(began, error)
+        self._acquires.refused(began, error, self._place)
         if isinstance(error, psycopg_pool.PoolTimeout | psycopg_pool.TooManyRequests):
             elapsed = clock() - began
             if (borrower := CURRENT.get()) is not None:
@@ -350,6 +353,14 @@ class Shell(Reader):
         if isinstance(error, psycopg_pool.PoolClosed):
             return PoolClosed(*error.args)
         return error
+
+    def _place(self) -> Place | None:
+        """Where its connections lead: as the last one did, else as the conninfo says."""
+        if self._books.place is None:
+            self._books.place = place_by(
+                self._tried if callable(self.conninfo) else self.conninfo, self.kwargs
+            )
+        return self._books.place
 
     def _unopened(self, error: psycopg_pool.PoolTimeout | psycopg_pool.PoolClosed) -> Exception:
         """The error to raise where waiting for the floor, or opening, has ended with *error*."""

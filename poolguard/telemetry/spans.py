@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..borrower import CURRENT
 from ..clock import now as clock
-from ..listener import AcquireEnded, Connected, Listener
+from ..listener import AcquireEnded, Connected, Listener, Place
 from .api import Api, api
 from .request import Request, fail, local_span
 
@@ -67,7 +67,8 @@ def _add_spans(otel: Api, event: AcquireEnded, parent: Span) -> None:
     connected = event.connected
     if connected is not None:
         attributes["poolguard.connection.age"] = event.ended - connected.ended
-        attributes |= _place(connected)
+    if event.place is not None:
+        attributes |= _where(event.place)
     span = otel.tracer.start_span(
         "pool.acquire",
         context=otel.trace.set_span_in_context(parent),
@@ -89,15 +90,15 @@ def _add_connect(otel: Api, connected: Connected, parent: Span, to_epoch: int) -
         "pool.connect",
         context=otel.trace.set_span_in_context(parent),
         kind=otel.trace.SpanKind.CLIENT,
-        attributes={"db.system.name": "postgresql", **_place(connected)},
+        attributes={"db.system.name": "postgresql", **_where(connected.place)},
         start_time=to_epoch + int(connected.began * 1e9),
     ).end(to_epoch + int(connected.ended * 1e9))
 
 
-def _place(connected: Connected) -> dict[str, AttributeValue]:
-    place = connected.place
-    return {
+def _where(place: Place) -> dict[str, AttributeValue]:
+    known: dict[str, AttributeValue] = {
         "server.address": place.host,
         "server.port": place.port,
         "db.namespace": place.database,
     }
+    return {name: value for name, value in known.items() if value}

@@ -348,7 +348,7 @@ def test_a_check_that_fails_is_followed_at_once_where_an_old_one_has_died(
 def test_an_acquire_without_a_connection_is_counted(error: BaseException, outcome: str) -> None:
     recorder = Recorder()
     made = books(recorder)
-    made.acquires.refused(NOW, error)
+    made.acquires.refused(NOW, error, lambda: None)
     assert acquires(made) == {outcome: 1}
     assert recorder.outcomes == [outcome]
 

@@ -31,10 +31,10 @@ TRACEPARENT = {"traceparent": f"00-{TRACE:032x}-{PARENT:016x}-01"}
 def acquire(outcome: Outcome = "acquired", wait: float = 0.0) -> AcquireEnded:
     """An acquire that has just ended, after *wait* seconds."""
     now = clock.now()
-    connected = None
+    place, connected = Place("db", 5432, "shop"), None
     if outcome in ("acquired", "waited", "created"):
-        connected = Connected("main", "growth", now - wait, now, Place("db", 5432, "shop"))
-    return AcquireEnded("main", outcome, now - wait, now, connected)
+        connected = Connected("main", "growth", now - wait, now, place)
+    return AcquireEnded("main", outcome, now - wait, now, connected, place)
 
 
 def request(headers: dict[str, str] | None = None) -> Request:

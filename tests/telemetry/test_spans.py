@@ -10,6 +10,7 @@ import pytest
 from opentelemetry.sdk.trace import ReadableSpan, Span
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
+from psycopg.conninfo import conninfo_to_dict
 
 from poolguard import Guard, clock
 from poolguard.lab.postgres import PrivatePostgres
@@ -113,7 +114,19 @@ def test_the_connect_may_have_begun_before_the_acquire(
 # -- acquires that were not --------------------------------------------------------------------
 
 
-def assert_failed(exported: InMemorySpanExporter, server: ReadableSpan, outcome: str) -> None:
+def place_in(dsn: str) -> dict[str, object]:
+    """What a span says of where *dsn* leads."""
+    known = conninfo_to_dict(dsn)
+    return {
+        "server.address": known["host"],
+        "server.port": int(str(known["port"])),
+        "db.namespace": known["dbname"],
+    }
+
+
+def assert_failed(
+    exported: InMemorySpanExporter, server: ReadableSpan, outcome: str, dsn: str
+) -> None:
     [acquire] = named(exported, "pool.acquire")
     assert_child(acquire, server)
     said = attributes_of(acquire)
@@ -122,6 +135,7 @@ def assert_failed(exported: InMemorySpanExporter, server: ReadableSpan, outcome:
         "db.client.connection.pool.name": "default",
         "poolguard.acquire.outcome": outcome,
         "error.type": outcome,
+        **place_in(dsn),
     }
     assert acquire.status.status_code is StatusCode.ERROR
     assert tags(server)["outcome"] == outcome
@@ -132,7 +146,7 @@ def test_an_acquire_that_timed_out(dsn: str, exported: InMemorySpanExporter) -> 
     guard = opened(dsn, **ONE)
     with lent(guard), serving() as server, pytest.raises(PoolTimeout):
         guard.connection(timeout=0.05).__enter__()
-    assert_failed(exported, server, "timeout")
+    assert_failed(exported, server, "timeout", dsn)
     [acquire] = named(exported, "pool.acquire")
     assert lasted(acquire) >= 0.05
 
@@ -146,7 +160,7 @@ def test_an_acquire_that_was_rejected(dsn: str, exported: InMemorySpanExporter) 
         with serving() as server, pytest.raises(TooManyRequests):
             guard.connection().__enter__()
     queued.join(10)
-    assert_failed(exported, server, "rejected")
+    assert_failed(exported, server, "rejected", dsn)
 
 
 def test_an_acquire_of_a_closed_pool(dsn: str, exported: InMemorySpanExporter) -> None:
@@ -154,7 +168,22 @@ def test_an_acquire_of_a_closed_pool(dsn: str, exported: InMemorySpanExporter) -
     guard.close()
     with serving() as server, pytest.raises(PoolClosed):
         guard.connection().__enter__()
-    assert_failed(exported, server, "error")
+    assert_failed(exported, server, "error", dsn)
+
+
+@pytest.mark.parametrize("answers", [False, True])
+def test_an_acquire_where_nobody_has_ever_connected(
+    exported: InMemorySpanExporter, *, answers: bool
+) -> None:
+    """What the conninfo says, or a callable has answered: the first of several hosts."""
+    dsn = "postgresql://me:secret@127.0.0.1:1,127.0.0.2:2/shop"
+    guard = Guard((lambda: dsn) if answers else dsn, mode="sync", **ONE)
+    guard.open()
+    until(lambda: guard.status()["last_error"])
+    with serving() as server, pytest.raises(PoolTimeout):
+        guard.connection(timeout=0.05).__enter__()
+    guard.close()
+    assert_failed(exported, server, "timeout", "host=127.0.0.1 port=1 dbname=shop")
 
 
 # -- several in one request --------------------------------------------------------------------
