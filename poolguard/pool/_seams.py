@@ -25,6 +25,8 @@ one, this is the file to mend, and ``tests/pool/test_seams.py`` says which.
 ``_close_connection``            the pool closes a connection of its own will
 ``_signal_stop_worker``          the pool closes, or is collected unclosed
 ``_connect``                     one connect with psycopg_pool's statistics and callbacks
+``_resolve_conninfo``            the conninfo of a connect, which a callable may have answered:
+                                 refused where libpq would not read it as it is meant
 ``_set_connection_expiry_date``  a lifetime ends when our upkeep says so: psycopg_pool would
 ``conn._expire_at``              close all that are too old as they come back, at once
 ``_check_open``                  the pool is about to open, or to be asked for a connection: not
@@ -100,6 +102,8 @@ def silence(conn: Any) -> None:
 class Reader:
     """What both classes read in the same way."""
 
+    _counted: bool = False
+    """It was opened. Before, psycopg_pool counts the floor as present, which nobody has opened."""
     _tried: str | None = None
     """The conninfo with which it was connected last, or tried to be."""
     _pool: Any
@@ -160,7 +164,7 @@ class Reader:
 
     def counts(self) -> Counts:
         return Counts(
-            self._nconns,
+            self._nconns if self._counted else 0,
             len(self._pool),
             len(self._waiting),
             self._nconns_min,
@@ -299,8 +303,9 @@ class Reader:
         self._stats[self._CONNECTIONS_LOST] += 1
 
     def _start_counting(self) -> None:
-        self._nconns = 0  # psycopg_pool counts the floor as present before it has connected
+        self._nconns = 0
         self._nconns_min = 0
+        self._counted = True
 
 
 class Errand:

@@ -296,3 +296,10 @@ def test_our_pools_neither_use_nor_hide_an_inner_name(cls: type[Any]) -> None:
 
 def test_the_base_class_is_where_both_pools_keep_their_counts() -> None:
     assert all(issubclass(cls, base.BasePool) for cls in CLASSES)
+
+
+@pytest.mark.parametrize("pool_class", [GuardedPool, AsyncGuardedPool])
+def test_a_pool_that_is_not_opened_yet_has_nothing(pool_class: Any) -> None:
+    """A worker that imports its application publishes the status of such a one."""
+    pool = pool_class("", min_size=4, open=False)
+    assert [pool.status()[name] for name in ("idle", "used", "opening")] == [0, 0, 0]
