@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pwd
+import re
 import shutil
 import signal
 import socket
@@ -62,6 +63,18 @@ def test_answers_with_its_settings(server: PrivatePostgres) -> None:
     assert repr(server) == (
         f"PrivatePostgres(version={server.version!r}, port={server.port}, running)"
     )
+
+
+def test_no_server_of_its_making_has_shared_memory_that_outlives_it(
+    server: PrivatePostgres,
+) -> None:
+    """Neither those that initdb runs, which writes down what it has told them."""
+    if int(server.version.split(".")[0]) < 16:
+        pytest.skip("initdb of PostgreSQL 15 cannot be told")
+    conf = (server.folder / "data" / "postgresql.conf").read_text()
+    told = re.findall(r"^dynamic_shared_memory_type = (.*?)\s*(?:#.*)?$", conf, re.MULTILINE)
+    assert len(told) == 2
+    assert {each.strip("'") for each in told} == {"mmap"}
 
 
 def test_conninfo_takes_overrides_and_wants_the_password(server: PrivatePostgres) -> None:
