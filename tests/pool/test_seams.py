@@ -137,6 +137,10 @@ CONTRACT: dict[str, list[Callable[[type[Any]], None]]] = {
         method("_connect", "timeout", also_async=True),
         calls("_connect", "self._configure(conn)"),
     ],
+    "_resolve_conninfo": [
+        method("_resolve_conninfo", also_async=True),
+        calls("_connect", "conninfo = self._resolve_conninfo()"),
+    ],
     "_check_open": [
         method("_check_open", also_async=False),
         calls("_open", "self._check_open()"),
