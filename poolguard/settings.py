@@ -30,7 +30,7 @@ from typing import (
 
 from poolguard.errors import SettingsError
 
-__all__ = ["DESCRIPTIONS", "VARIABLES", "Percent", "Settings"]
+__all__ = ["DESCRIPTIONS", "VARIABLES", "Percent", "Settings", "other_database", "plain_url"]
 
 Auto: TypeAlias = Literal["auto"]
 Dsn: TypeAlias = str | Callable[[], str]
@@ -43,7 +43,17 @@ Spans: TypeAlias = Literal["all", "slow", "off"]
 
 _PREFIX = "POOLGUARD_"
 _NOT_SETTINGS = frozenset({"POOLGUARD_PG_BIN"})  # the lab's: where PostgreSQL's binaries are
-_LIBPQ_PLACES = ("PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGUSER", "PGSERVICE")
+_LIBPQ_DATABASES = ("PGDATABASE", "PGSERVICE")
+_LIBPQ_PLACES = ("PGHOST", "PGHOSTADDR", "PGPORT", "PGUSER", *_LIBPQ_DATABASES)
+# The schemes by which dj-database-url, django-environ and SQLAlchemy mean PostgreSQL, and others.
+_POSTGRESQL = frozenset(
+    {"postgresql", "postgres", "postgis", "psql", "pgsql", "timescale", "timescalegis"}
+)
+_OTHER_DATABASES = frozenset(
+    {"mysql", "mysql2", "mysqlgis", "mariadb", "sqlite", "sqlite3", "spatialite", "mssql"}
+    | {"oracle", "oraclegis", "cockroach", "cockroachdb", "redshift", "snowflake", "mongodb"}
+    | {"mssqlms", "redis", "duckdb", "clickhouse"}
+)
 _PSYCOPG_NAMES = {  # psycopg_pool's for the same: by spelling, min_size would suggest max_size
     "conninfo": "dsn",
     "min_size": "floor",
@@ -55,6 +65,41 @@ _ORDER = (  # (smaller, larger, whether they may be equal, why)
     ("refresh_interval", "max_lifetime", False, "connections would be replaced unverified"),
     ("check_timeout", "acquire_timeout", True, "a check could outlast the acquire it is for"),
 )
+
+
+# -- the URLs of others
+
+
+def _scheme_of(text: str) -> str | None:
+    """The scheme of a URL in lower case, without the driver behind ``+``; None where none is."""
+    found = re.match(r"([a-z][\w.-]*)(\+[\w.-]+)?://|(sqlite)[\w+]*:", text, re.IGNORECASE)
+    return (found[1] or found[3]).lower() if found else None
+
+
+def plain_url(text: str) -> str:
+    """*text* as libpq takes it, where it is a PostgreSQL URL of another project's form.
+
+    SQLAlchemy names its driver behind ``+``, and its plugins in the query.
+    """
+    if _scheme_of(text) not in _POSTGRESQL:
+        return text
+    if text.startswith(("postgresql://", "postgres://")) and "plugin=" not in text:
+        return text
+    place, _, query = text.partition("://")[2].partition("?")
+    options = "&".join(each for each in query.split("&") if not each.startswith("plugin="))
+    return f"postgresql://{place}{'?' if options else ''}{options}"
+
+
+def other_database(environ: Mapping[str, str] | None = None) -> str | None:
+    """What ``DATABASE_URL`` names, where that is no PostgreSQL; else None.
+
+    Only what is known not to be a piece of a password is told by its name.
+    """
+    environ = os.environ if environ is None else environ
+    scheme = _scheme_of(environ.get("DATABASE_URL", "").strip())
+    if scheme is None or scheme in _POSTGRESQL:
+        return None
+    return scheme if scheme in _OTHER_DATABASES else "unknown"
 
 
 # -- the words of errors
@@ -165,11 +210,10 @@ def _parse_percent(value: object) -> Percent:
 
 def _parse_dsn(value: object) -> Dsn | None:
     if isinstance(value, str):
-        scheme = re.match(r"[\w+.-]+://", value)
         # libpq would take a foreign URL for a keyword and complain with fragments of it
-        if scheme and scheme[0] not in {"postgresql://", "postgres://"}:
+        if re.match(r"[\w+.-]+://", value) and _scheme_of(value) not in _POSTGRESQL:
             raise ValueError
-        return value or None
+        return plain_url(value) or None
     if callable(value):
         return value  # what it returns shows when it is called
     raise ValueError
@@ -177,7 +221,7 @@ def _parse_dsn(value: object) -> Dsn | None:
 
 _AUTO = _one_of(Auto)
 _PERCENT = _Kind("a percentage above 0% and up to 100%, such as '80%'", _parse_percent)
-_DSN = _Kind("a libpq string, a postgresql:// URL (no +driver) or a callable for one", _parse_dsn)
+_DSN = _Kind("a libpq string, a postgresql:// URL or a callable for one", _parse_dsn)
 # absolute: a relative one would be another folder in each worker that changes its directory
 _FOLDER = _text(r"/.*", "the absolute path of a folder", Path)
 _URL_PATH = _text(r"/[^?#\s]*", "a path that begins with '/', without query or spaces")
@@ -290,8 +334,10 @@ class Settings:
         """Settings from ``keywords``, then ``POOLGUARD_*`` variables, then ``DATABASE_URL``.
 
         A keyword of ``None`` and an empty variable count as not given. With no dsn at all, ``dsn``
-        is ``None``: an empty conninfo, so that libpq reads its own variables. ``environ`` is
-        ``os.environ`` unless given. Raises :exc:`SettingsError`, also for an unknown name.
+        is ``None``: an empty conninfo, so that libpq reads its own variables. A ``DATABASE_URL`` of
+        another kind of database is passed over where libpq's variables say more, and refused
+        elsewhere. ``environ`` is ``os.environ`` unless given. Raises :exc:`SettingsError`, also
+        for an unknown name.
         """
         environ = os.environ if environ is None else environ
         texts = {variable: text.strip() for variable, text in environ.items() if text.strip()}
@@ -302,11 +348,19 @@ class Settings:
                 given[name], sources[name] = keywords[name], f"keyword {name}"
             elif variable in texts:
                 given[name], sources[name] = texts[variable], f"variable {variable}"
+        problems: list[str] = []
         if "dsn" not in given and "DATABASE_URL" in texts:
-            given["dsn"], sources["dsn"] = texts["DATABASE_URL"], "variable DATABASE_URL"
+            if (other := other_database(texts)) is None:
+                given["dsn"], sources["dsn"] = texts["DATABASE_URL"], "variable DATABASE_URL"
+            elif not cls.has_dsn(texts):
+                problems.append(
+                    f"variable DATABASE_URL names another kind of database ({other}), and nothing "
+                    f"else says where PostgreSQL is; set {VARIABLES['dsn']} or give a dsn"
+                )
 
         ours = [name for name in texts if name.startswith(_PREFIX) and name not in _NOT_SETTINGS]
-        problems = [*_unknown("keyword", keywords, _NAMES), *_unknown("variable", ours, VARIABLES)]
+        problems += _unknown("keyword", keywords, _NAMES)
+        problems += _unknown("variable", ours, VARIABLES)
         try:
             settings = cls(**given, _sources=sources)
         except SettingsError as error:
@@ -315,11 +369,23 @@ class Settings:
         return settings
 
     @staticmethod
-    def has_dsn(environ: Mapping[str, str] | None = None) -> bool:
-        """Whether the environment says where a database is, in poolguard's words or libpq's."""
+    def has_dsn(environ: Mapping[str, str] | None = None, *, beside: bool = False) -> bool:
+        """Whether the environment says where a PostgreSQL is, in poolguard's words or libpq's.
+
+        *beside* guards that say it themselves, whose dsn libpq's variables may only complete, the
+        environment has to name a database.
+        """
         environ = os.environ if environ is None else environ
-        places = (VARIABLES["dsn"], "DATABASE_URL", *_LIBPQ_PLACES)
+        places = [VARIABLES["dsn"], *(_LIBPQ_DATABASES if beside else _LIBPQ_PLACES)]
+        if other_database(environ) is None:
+            places.append("DATABASE_URL")
         return any(environ.get(place, "").strip() for place in places)
+
+    def matches(self, other: Settings) -> bool:
+        """Equal, but for a callable dsn: a file that is run again makes a new one of the same."""
+        if not (callable(self.dsn) and callable(other.dsn)):
+            return self == other
+        return dataclasses.replace(self, dsn=None) == dataclasses.replace(other, dsn=None)
 
     def replace(self, **changes: Any) -> Settings:
         """A copy with ``changes``, as valid as any; ``None`` goes back to the default.

@@ -12,7 +12,7 @@ import pytest
 
 from poolguard import settings as module
 from poolguard.errors import SettingsError
-from poolguard.settings import DESCRIPTIONS, VARIABLES, Percent, Settings
+from poolguard.settings import DESCRIPTIONS, VARIABLES, Percent, Settings, other_database
 
 DEFAULTS: dict[str, Any] = {
     "dsn": None,
@@ -272,7 +272,6 @@ def test_percent_is_never_out_of_range(wrong: Any) -> None:
     [
         ("dsn", 5, "a libpq string, a postgresql:// URL"),
         ("dsn", b"host=db", "a libpq string, a postgresql:// URL"),
-        ("dsn", "postgresql+psycopg://db/shop", "(no +driver)"),
         ("dsn", "mysql://db/shop", "a postgresql:// URL"),
         ("runtime_dir", "run/shop", "absolute path"),
         ("runtime_dir", "", "absolute path"),
@@ -294,7 +293,7 @@ def test_an_error_names_where_the_value_came_from() -> None:
         "correct it, or drop it for the default ('auto')"
     )
     assert refusal(floor=-3).startswith("keyword floor=-3: it takes a whole number from 1")
-    assert refusal({"DATABASE_URL": "mysql://x"}).startswith("variable DATABASE_URL=<str>: ")
+    assert refusal({"POOLGUARD_DSN": "mysql://x"}).startswith("variable POOLGUARD_DSN=<str>: ")
 
 
 def test_all_problems_are_told_at_once_each_in_one_line() -> None:
@@ -571,3 +570,52 @@ def test_importing_settings_imports_no_database_and_no_telemetry() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("url", "plain"),
+    [
+        ("postgres://u:p@db/shop?sslmode=require", None),
+        ("postgresql+psycopg://u:p@db:6432/shop", "postgresql://u:p@db:6432/shop"),
+        ("postgresql+psycopg_async://db/shop?application_name=a&plugin=poolguard&options=-c", ""),
+        ("postgresql+psycopg2:///shop?host=/run/pg", "postgresql:///shop?host=/run/pg"),
+        ("postgresql+asyncpg://db/shop?plugin=one&plugin=two", "postgresql://db/shop"),
+        ("postgresql://db/shop?plugin=poolguard", "postgresql://db/shop"),
+        ("POSTGIS://db/shop", "postgresql://db/shop"),
+    ],
+)
+def test_a_url_of_another_projects_form_is_understood(url: str, plain: str | None) -> None:
+    """SQLAlchemy's drivers and plugins, and the schemes of those that configure Django."""
+    expected = url if plain is None else plain
+    if plain == "":
+        expected = "postgresql://db/shop?application_name=a&options=-c"
+    assert build({"DATABASE_URL": url}).dsn == expected
+    assert build(dsn=url).dsn == expected
+    assert Settings.has_dsn({"DATABASE_URL": url}, beside=True)
+
+
+@pytest.mark.parametrize(
+    ("url", "kind"),
+    [
+        ("mysql+pymysql://u:s3cret@db/x", "mysql"),
+        ("sqlite::memory:", "sqlite"),
+        ("sqlite+aiosqlite:///x", "sqlite"),
+        ("s3cret://db", "unknown"),
+    ],
+)
+def test_a_url_of_another_kind_of_database_is_not_ours(url: str, kind: str) -> None:
+    """It is passed over where libpq's own variables say where PostgreSQL is."""
+    environ = {"DATABASE_URL": url}
+    assert other_database(environ) == kind
+    assert not Settings.has_dsn(environ)
+    assert build({**environ, "PGHOST": "db"}).dsn is None
+    assert build({**environ, "POOLGUARD_DSN": "host=db"}).dsn == "host=db"
+    assert build(environ, dsn="host=db").dsn == "host=db"
+    said = refusal(environ)
+    assert f"another kind of database ({kind})" in said
+    assert "s3cret" not in said
+
+
+@pytest.mark.parametrize("ours", ["host=db", "host=a:b", "user:p@db/shop", "", "postgres://db"])
+def test_what_may_be_a_conninfo_is_ours(ours: str) -> None:
+    assert other_database({"DATABASE_URL": ours}) is None
