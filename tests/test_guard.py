@@ -14,7 +14,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 import poolguard
-from poolguard import Guard, ModeError, opening
+from poolguard import Guard, ModeError, SettingsError, opening
 from poolguard.budget.plan import Plan, make_plan
 from poolguard.lab.postgres import PrivatePostgres
 from poolguard.lab.proxy import SlowProxy
@@ -338,6 +338,26 @@ def test_the_default_guard_comes_from_the_environment(
         assert conn.execute("SELECT 1").fetchone() == (1,)
     with pytest.raises(ModeError):
         poolguard.aconnection()
+
+
+def test_the_default_guard_follows_the_environment_when_it_is_opened(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And never works on another database silently."""
+    monkeypatch.setenv("DATABASE_URL", "host=127.0.0.1 port=1")
+    monkeypatch.setenv("POOLGUARD_BUDGET", "4")
+    guard = poolguard.guard()
+    for database in ("postgres", "template1"):
+        monkeypatch.setenv("DATABASE_URL", make_conninfo(dsn, dbname=database))
+        assert guard.open(wait=10)
+        assert guard is poolguard.guard()
+        with poolguard.connection() as conn:
+            assert conn.info.dbname == database
+        monkeypatch.setenv("DATABASE_URL", "host=elsewhere password=s3cret")
+        with pytest.raises(SettingsError, match="Close the guard before") as refused:
+            guard.open()
+        assert "s3cret" not in str(refused.value)
+        guard.close()
 
 
 @pytest.mark.parametrize("mode", ["sync", "async"])

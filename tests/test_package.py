@@ -19,6 +19,7 @@ ROOMS = [
     {"lab"},
     {"django", "sqlalchemy", "flask", "starlette", "fastapi"},
     {"gunicorn", "asgi", "wsgi"},
+    {"usage"},
     {
         "overload",
         "green",
@@ -32,6 +33,7 @@ ROOMS = [
         "readiness",
         "registry",
         "rehearsal",
+        "reload",
         "status",
     },
     {"telemetry"},
