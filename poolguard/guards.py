@@ -390,7 +390,7 @@ class Guard:
         if mode is not None and mode != kind:
             use = "connection() and open()" if mode == "sync" else "aconnection() and aopen()"
             raise ModeError(
-                f"the guard {self.name!r} is {mode} here, where {use} belong. For a {kind} pool "
+                f"the guard {self.name!r} is {mode} here, where {use} belong. For the other kind "
                 f"make another guard with a name of its own and mode={kind!r}"
             )
 
@@ -544,15 +544,14 @@ def guards_to_open(given: Guard | None = None) -> list[Guard]:
     """Those that a door opens of itself: the one that it was given, or all that are registered and
     were not closed by name, and the default one of the environment.
 
-    That one stands beside the others, unless one of them names the same database.
+    That one stands beside the others, unless one of them names the same database, and in the place
+    of one that was closed by name.
     """
     if given is not None:
         return [given]
     found = [each for each in registry.guards() if not each.retired and not each.from_environment]
     default = registry.registered("default")
-    if default is not None and not default.from_environment:
-        return found
-    if not Settings.has_dsn(beside=bool(found)):
+    if default in found or not Settings.has_dsn(beside=bool(found)):
         return found
     if found:
         named = Settings.build().dsn or ""
@@ -561,7 +560,7 @@ def guards_to_open(given: Guard | None = None) -> list[Guard]:
             isinstance(each, str) and same_database(each, named) for each in known
         ):
             return found
-    return [guard(), *found]
+    return [_of_environment(), *found]
 
 
 def guard(name: str = "default") -> Guard:
@@ -573,8 +572,19 @@ def guard(name: str = "default") -> Guard:
         raise SettingsError(
             f"there is no guard named {name!r}: make it with poolguard.Guard(…, name={name!r})"
         )
+    return _of_environment()
+
+
+def _of_environment() -> Guard:
+    known = registry.registered("default")
+    if known is not None and known.from_environment:
+        return known
     built = Settings.build()
-    return registry.register(name, built, lambda: Guard._make(name, built, from_environment=True))
+    found = registry.register(
+        "default", built, lambda: Guard._make("default", built, from_environment=True)
+    )
+    found.retired = False
+    return found
 
 
 def connection(timeout: float | None = None) -> AbstractContextManager[Any]:

@@ -234,6 +234,13 @@ def test_one_that_was_closed_by_name_is_opened_by_name(dsn: str, environment: No
     migrations.close()
     migrations.open()
     assert migrations in guards_to_open()
+    migrations.close()
+    with Guard(dsn, budget=2, mode="sync") as closed:
+        pass
+    (default,) = guards_to_open()
+    assert default is poolguard.guard() is not closed
+    assert default.settings.dsn == ONE
+    migrations.open()
     migrations.shut()  # as a hook or a lifespan does
     assert migrations in guards_to_open()
 
