@@ -21,7 +21,7 @@ from .budget.plan import Plan
 from .conninfo import same_database
 from .errors import ForkError, ModeError, PoolguardError, RuntimeDirError, SettingsError
 from .opening import AsyncOpening, SyncOpening
-from .settings import Settings
+from .settings import Settings, checked_name
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
@@ -50,7 +50,7 @@ class Guard:
 
     :param conninfo: a libpq connection string or URL, or a callable that returns one (asked at
         each connect, so credentials may rotate); by default what the environment says.
-    :param name: names the pool in logs, spans and status.
+    :param name: names the pool in logs, spans and status; up to 100 printable characters.
     :param settings: see :class:`~poolguard.settings.Settings`.
 
     Raises :exc:`~poolguard.errors.SettingsError`, which names what is wrong and what to do.
@@ -75,6 +75,7 @@ class Guard:
         name: str = "default",
         **settings: Any,
     ) -> Guard:
+        name = checked_name(name)
         if conninfo is not None:
             if settings.get("dsn") is not None:
                 raise SettingsError("conninfo and dsn are the same setting; give one of them")
@@ -565,6 +566,7 @@ def guards_to_open(given: Guard | None = None) -> list[Guard]:
 
 def guard(name: str = "default") -> Guard:
     """The guard of that name; the default one is made from the environment if there is none."""
+    name = checked_name(name)
     known = registry.registered(name)
     if known is not None:
         return known
