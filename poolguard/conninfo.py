@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from .errors import SettingsError
+from .parameters import unknown
 from .settings import plain_url
 
 __all__ = ["checked", "ledger_name", "parse", "same_database"]
@@ -33,6 +34,8 @@ def parse(conninfo: str, source: str) -> Mapping[str, Any]:
     # Beside libpq's own errors: UnicodeEncodeError, whose repr holds the whole string.
     with suppress(Exception):
         given = conninfo_to_dict(conninfo)
+    if given is None and (lines := [f"{source}: {line}" for line in unknown(conninfo)]):
+        raise SettingsError("\n".join(lines))
     if given is None or _is_misread(conninfo, given):
         raise SettingsError(
             f"{source}: libpq cannot read it as a connection string or URL (neither it nor "

@@ -40,7 +40,7 @@ ROOMS = [
     {"pool"},
     {"budget"},
     {"listener"},
-    {"settings", "rundir", "errors", "clock", "borrower", "rarely"},
+    {"settings", "parameters", "rundir", "errors", "clock", "borrower", "rarely"},
 ]
 """From top to bottom: a file may import what is in its own room or below. ``guards.py`` is what the
 design calls ``guard.py``; ``testing.py`` is for users, and may use everything."""
