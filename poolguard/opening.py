@@ -25,6 +25,7 @@ from .budget.ledger import POOLED, Backend, Ledger, StaticLedger, Terms
 from .budget.marks import SUPPORTED
 from .budget.plan import Plan, known_budget, make_plan
 from .budget.session import GREETING, KEEPALIVES, PLAIN_GREETING, UNSUPPORTED, backend_of
+from .clock import waitable
 from .conninfo import checked, ledger_name, parse
 from .errors import PlanError, PoolguardError
 from .listener import Listener, Listeners
@@ -351,7 +352,7 @@ class SyncOpening(_Opening):
 
         Raises what made opening impossible.
         """
-        if not (self._built.is_set() or (timeout > 0 and self._built.wait(timeout))):
+        if not (self._built.is_set() or (timeout > 0 and self._built.wait(waitable(timeout)))):
             return None
         if self.error is not None:
             # A new one each time: raising adds to a traceback, and these may be many threads.

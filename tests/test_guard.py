@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import psycopg
@@ -83,6 +86,38 @@ def test_open_waits_until_the_floor_is_there(dsn: str, admin: psycopg.Connection
     assert guard.open(wait=10)
     assert guard.ready
     assert backends(admin, "floor") == 2
+    with guard.connection() as conn:
+        assert conn.execute("SELECT 1").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("most", [2_592_000, 1e9])
+def test_times_beyond_what_a_timer_can_count_let_the_pool_grow(dsn: str, most: float) -> None:
+    times = ("refresh_interval", "check_after_idle", "idle_timeout", "max_lifetime", "leak_after")
+    settings: dict[str, Any] = dict.fromkeys(times, most) | {"refresh_interval": most / 2}
+    guard = Guard(dsn, **settings, **SMALL)
+    assert guard.open(wait=10)
+    with ExitStack() as lent:
+        for _ in range(4):
+            lent.enter_context(guard.connection()).execute("SELECT 1")
+        assert guard.status()["used"] == 4
+
+
+def test_waits_may_be_endless(dsn: str) -> None:
+    guard = Guard(dsn, budget=1)
+    assert guard.open(wait=math.inf)
+    with ThreadPoolExecutor(1) as pool:
+        with guard.connection(math.inf):
+            other = pool.submit(lambda: guard.connection(math.inf).__enter__().close())
+            until(lambda: guard.status()["waiting"])
+        other.result(10)
+    guard.close(math.inf)
+    assert not guard.opened
+
+
+def test_a_budget_beyond_what_the_ledger_can_count_is_served(dsn: str) -> None:
+    guard = Guard(dsn, budget=10**9, floor=2)
+    assert guard.open(wait=10)
+    assert guard.status()["budget"]["instance"] == guard.status()["max_size"] == 16384
     with guard.connection() as conn:
         assert conn.execute("SELECT 1").fetchone() == (1,)
 
