@@ -173,7 +173,7 @@ def test_a_budget_in_numbers_asks_nobody(proxy: SlowProxy, postgres: PrivatePost
 def test_a_capacity_that_cannot_be_divided_says_so(postgres: PrivatePostgres) -> None:
     """The arithmetic is in the status and in what the door logs, and it goes on asking."""
     role = postgres.create_role("limited_to_3", connection_limit=3)
-    guard = Guard(role)
+    guard = Guard(role, workers=4)
     assert not guard.open(wait=0.2)
     until(lambda: guard.status()["last_error"])
     assert "nothing is left to share: the server grants 3 connection" in guard.not_warm(1)

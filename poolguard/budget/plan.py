@@ -128,7 +128,9 @@ def make_plan(
     behind = (pooler or settings.pooler) in ("session", "transaction")
     known = None if behind else capacity
     usable = None if known is None else known.usable
-    budget = _budget(known, settings, behind=behind)
+    workers = workplace.workers if settings.workers == "auto" else settings.workers
+    needed = settings.instances * workers * (1 if settings.floor == "auto" else settings.floor)
+    budget = _budget(known, settings, behind=behind, needed=needed)
     instance = _Instance(budget, settings, workplace)
     floor = instance.floor()
     shared = instance.share.value - instance.workers.value * floor.value
@@ -153,12 +155,22 @@ def make_plan(
         warm_on_reload=warm if static else min(warm, shared),
         steps=(*steps, max_size),
     )
-    warnings = (*instance.warnings, *_warnings(plan, known, workplace))
-    return plan._replace(warnings=warnings)
+    warnings = [*instance.warnings, *_warnings(plan, known, workplace)]
+    if usable is not None and settings.budget == settings.reserve == "auto":
+        left, usual = usable - plan.budget, _usual_reserve(usable)
+        if left < usual:
+            warnings.append(
+                f"the workers need {plan.budget} of {_count(usable, 'connection')}, and leave "
+                f"{left} instead of {usual} to migrations, cron and people. Lower workers, floor "
+                f"or instances, or raise what the server grants"
+            )
+    return plan._replace(warnings=tuple(warnings))
 
 
-def _budget(capacity: Capacity | None, settings: Settings, *, behind: bool) -> Step:
-    """What all instances together may hold."""
+def _budget(
+    capacity: Capacity | None, settings: Settings, *, behind: bool, needed: int = 1
+) -> Step:
+    """What all instances together may hold, *needed* of it for their workers."""
     asked = settings.budget
     if isinstance(asked, int):
         if capacity is not None and asked > capacity.usable:
@@ -181,7 +193,9 @@ def _budget(capacity: Capacity | None, settings: Settings, *, behind: bool) -> S
     if isinstance(asked, Percent):
         return Step("budget", int(usable * asked.value / 100), f"{asked} of {usable}")
     if settings.reserve == "auto":
-        reserve, why = max(3, -(-usable // 10)), " (the greater of 3 and 10 %)"
+        reserve, why = _usual_reserve(usable), " (the greater of 3 and 10 %)"
+        if usable - reserve < needed <= usable:
+            reserve, why = usable - needed, f" (what {needed} for the workers leave of {reserve})"
     else:
         reserve, why = settings.reserve, f" (as set by {settings.source('reserve')})"
     if usable - reserve < 1:
@@ -191,6 +205,10 @@ def _budget(capacity: Capacity | None, settings: Settings, *, behind: bool) -> S
             f"people. Raise what the server grants, or lower reserve"
         )
     return Step("budget", usable - reserve, f"{usable} − {reserve} reserve{why}")
+
+
+def _usual_reserve(usable: int) -> int:
+    return max(3, -(-usable // 10))
 
 
 class _Instance:

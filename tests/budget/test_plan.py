@@ -199,11 +199,32 @@ def test_more_instances_than_connections() -> None:
 
 
 def test_a_floor_for_which_there_is_no_room() -> None:
-    text = refusal(floor=8, instances=3)
-    assert "instance 29 = 87 ÷ 3 instances, but 4 workers × 8 warm connections = 32" in text
-    assert "Raise budget to at least 96" in text
+    text = refusal(floor=9, instances=3)
+    assert "instance 29 = 87 ÷ 3 instances, but 4 workers × 9 warm connections = 36" in text
+    assert "Raise budget to at least 108" in text
     assert text.endswith("or lower workers, floor or instances")
     assert plan(floor=7, instances=3).shared == 1
+
+
+@pytest.mark.parametrize(
+    ("capacity", "settings", "reserve"),
+    [
+        (97, {"floor": 8, "instances": 3}, 1),
+        (97, {"instances": 24}, 1),
+        (20, {"workers": 20}, 0),
+        (20, {"workers": 18, "ledger": "static"}, 2),
+        (3, {"workers": 1}, 2),
+        (1, {"workers": 1}, 0),
+    ],
+)
+def test_the_default_reserve_gives_way_to_what_workers_need(
+    capacity: int, settings: dict[str, Any], reserve: int
+) -> None:
+    made = plan(Capacity(capacity), **settings)
+    assert made.budget == capacity - reserve
+    assert f"= {capacity} − {reserve} reserve (what {made.budget} for the workers" in made.explain()
+    assert f"and leave {reserve} instead of" in made.warnings[-1]
+    refusal(Capacity(capacity), **settings, reserve=reserve + 1)  # one that was set does not
 
 
 @pytest.mark.parametrize(
