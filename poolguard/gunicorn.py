@@ -28,10 +28,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager, suppress
-from functools import partial
+from functools import partial, wraps
 from importlib import import_module
 from time import monotonic
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar, cast
 
 from . import asgi, green, leaving, registry
 from .budget.plan import Workplace, known_budget, make_plan
@@ -83,7 +83,27 @@ _usual_interval: float | None = None
 _warned: set[str] = set()
 """The guards that were found open in the master, and warned about."""
 
+Hook = TypeVar("Hook", bound=Callable[..., None])
 
+
+def _once(hook: Hook) -> Hook:
+    """*hook*, which acts once for each server or worker, however often it is called for that one.
+
+    A gunicorn.conf.py may build on another that names the hooks as well, or call that one's.
+    """
+    latest: object = None
+
+    @wraps(hook)
+    def acting_once(*subjects: Any) -> None:
+        nonlocal latest
+        if latest is not subjects[-1]:
+            latest = subjects[-1]
+            hook(*subjects)
+
+    return cast("Hook", acting_once)
+
+
+@_once
 def on_starting(server: Any) -> None:
     """In the master, once: refuse settings that cannot work, before anything is forked.
 
@@ -160,6 +180,7 @@ def _check_anew(server: Any, succession: Succession) -> None:
     _check(server, server.app.cfg)
 
 
+@_once
 def post_fork(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's signature
     """In the worker, first of all: begin to connect while the application is being imported."""
     _borrow_log(worker)
@@ -181,6 +202,7 @@ def post_fork(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's si
         _refuse(worker, error)
 
 
+@_once
 def post_worker_init(worker: Any) -> None:
     """In the worker, after the import: wait until the pools are warm, or it is time to go on.
 
@@ -223,6 +245,7 @@ def worker_exit(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's 
     _close(worker)
 
 
+@_once
 def child_exit(server: Any, worker: Any) -> None:
     """In the master, when a worker is gone: say so at debug, for whoever counts connections."""
     server.log.debug("poolguard: worker %s is gone, and with it its pools", worker.pid)
@@ -232,6 +255,7 @@ def install(namespace: MutableMapping[str, Any]) -> None:
     """Add the hooks to gunicorn.conf.py: ``install(globals())``, at the end of the file.
 
     A hook that the file defines runs as well: before ours when starting, after ours when ending.
+    Ours act once, also where the file builds on another one that has installed them.
     """
     for name, arity in HOOKS.items():
         ours = globals()[name]

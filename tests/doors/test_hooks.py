@@ -104,6 +104,44 @@ def test_install_adds_what_the_file_does_not_define() -> None:
     assert namespace == {"workers": 4, **hooks}
 
 
+@pytest.mark.parametrize("how", ["installed again", "called by the next file"])
+def test_hooks_that_are_installed_twice_act_once(
+    how: str, dsn: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A file builds on another one that has installed them, which has hooks of its own."""
+    monkeypatch.setenv("DATABASE_URL", dsn)
+    monkeypatch.setenv("POOLGUARD_BUDGET", "2")
+    monkeypatch.setenv("POOLGUARD_WARMUP_TIMEOUT", "40")
+    monkeypatch.setattr(poolguard.asgi, "longest_wait", math.inf)
+    cfg = Config()
+    cfg.set("worker_class", "asgi")  # which allows no such warm-up, and so is warned of
+    server, worker = SimpleNamespace(cfg=cfg, log=Logger(cfg)), worker_of(Config())
+    worker.log.error_log.addHandler(caplog.handler)
+    ran: list[str] = []
+    base: dict[str, Any] = {
+        "on_starting": lambda server: ran.append("on_starting"),
+        "post_fork": lambda server, worker: ran.append("post_fork"),
+    }
+    poolguard.gunicorn.install(base)
+    namespace = dict(base)
+    if how == "called by the next file":
+        namespace["on_starting"] = lambda server: base["on_starting"](server)
+        namespace["post_fork"] = lambda server, worker: base["post_fork"](server, worker)
+    poolguard.gunicorn.install(namespace)
+
+    usual = sys.getswitchinterval()
+    namespace["on_starting"](server)
+    namespace["post_fork"](server, worker)
+    namespace["post_worker_init"](worker)
+    namespace["worker_exit"](server, worker)
+    namespace["child_exit"](server, worker)
+    assert ran == ["on_starting", "post_fork"]
+    assert sys.getswitchinterval() == pytest.approx(usual)
+    said = [record.getMessage() for record in caplog.records]
+    assert len([line for line in said if "POOLGUARD_WARMUP_TIMEOUT=40" in line]) == 1
+    assert len([line for line in said if "is warm" in line]) == 1
+
+
 def their_post_fork(server: list[str], worker: object) -> None:
     """A hook that the file names as ``"module.function"``."""
     server.append("theirs")
