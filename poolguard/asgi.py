@@ -7,7 +7,6 @@ and receive, and nothing of a request is kept on ``self``.
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import signal
 import sys
@@ -33,6 +32,7 @@ from .errors import PoolguardError
 from .guards import Guard, guards_to_open
 from .leaving import at_once as _at_once
 from .leaving import leave_when_told
+from .logs import logger
 from .readiness import Readiness, readiness
 from .rehearsal import rehearse
 from .telemetry.request import Request, Wire
@@ -57,7 +57,6 @@ POLL = 0.05
 SYNC_POLL = 0.005
 """Seconds between two looks at a sync pool that warms up."""
 
-logger = logging.getLogger("poolguard")
 
 longest_wait = math.inf
 """Seconds that a lifespan waits at most, whatever ``warmup_timeout`` says: the gunicorn hooks know

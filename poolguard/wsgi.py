@@ -7,13 +7,13 @@ body may yet acquire while it is iterated, and is wrapped, so that the request e
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from . import overload, registry, usage
 from .borrower import CURRENT, Borrower
 from .guards import Guard
+from .logs import logger
 from .readiness import readiness
 from .telemetry.request import Request, Wire
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from .telemetry.http import Attributes
 
 __all__ = ["PoolGuardMiddleware"]
-
-logger = logging.getLogger("poolguard")
 
 
 class PoolGuardMiddleware:

@@ -6,7 +6,6 @@ durations are kept, those of the warm-up above all. Without a provider nothing i
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import threading
@@ -16,6 +15,7 @@ from contextvars import Context
 from typing import TYPE_CHECKING
 
 from ..listener import AcquireEnded, Connected, Listener, Returned
+from ..logs import logger
 from .figures import forget
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ __all__ = [
     "look",
 ]
 
-logger = logging.getLogger("poolguard")
 
 KEPT = 500
 """Durations kept while there is no provider."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
+
+from ..logs import logger
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 
 __all__ = ["watch"]
 
-logger = logging.getLogger("poolguard")
 
 _latest: TracerProvider | None = None
 _watched: WeakKeyDictionary[object, object] = WeakKeyDictionary()
