@@ -116,8 +116,8 @@ class PoolGuardMiddleware:
             self._look()
         # The handshake of a websocket is a GET.
         method, path = scope.get("method", "GET"), scope.get("path", "")
-        if path in registry.ready_paths and kind == "http":
-            answer = readiness(method, path, "async")
+        if registry.ready_paths and kind == "http":
+            answer = readiness(method, path, scope.get("root_path", ""), "async")
             if answer is not None:
                 return await _tell(answer, scope, send)
         if usage.counts:

@@ -49,9 +49,12 @@ class PoolGuardMiddleware:
         if self._known != registry.version:
             self._look()
         method, path = environ.get("REQUEST_METHOD", "GET"), environ.get("PATH_INFO", "")
-        if path in registry.ready_paths and (answer := readiness(method, path, "sync")):
-            start_response(answer.line, answer.headers)
-            return [b"" if method == "HEAD" else answer.body]
+        if registry.ready_paths:
+            root = environ.get("SCRIPT_NAME", "")
+            answer = readiness(method, root + path, root, "sync")
+            if answer is not None:
+                start_response(answer.line, answer.headers)
+                return [b"" if method == "HEAD" else answer.body]
         if usage.counts:
             usage.note()
         source = environ.get("wsgi.input")
