@@ -11,6 +11,7 @@ import math
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -23,7 +24,7 @@ from collections.abc import (
 from contextlib import asynccontextmanager, contextmanager
 from threading import Thread
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from . import overload, registry, usage
 from ._uvicorn import tell_when_read
@@ -439,13 +440,19 @@ class _Lifespan:
             else:
                 await self._close()  # the server ends without a shutdown, as gunicorn on SIGQUIT
             raise
-        except Exception:
-            if self._asked or self._started:
+        except (GeneratorExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            if not self._goes_on(error, _insisting(receive)):
                 # The server may go on serving after a lifespan that failed midway: leave the pools.
                 if self._stopping or not self._started:
                     await self._close()
                 raise
-            logger.debug("the application has no lifespan of its own", exc_info=True)
+        await self._complete(receive, send)
+        return returned
+
+    async def _complete(self, receive: Receive, send: Send) -> None:
+        """Give the server the answers that the application has not given."""
         if not self._started:
             await send({"type": "lifespan.startup.complete"})
             serves()
@@ -456,7 +463,43 @@ class _Lifespan:
             finally:
                 await self._close()
             await send({"type": "lifespan.shutdown.complete"})
-        return returned
+
+    def _goes_on(self, error: BaseException, insisting: str | None) -> bool:
+        """Whether the server gets its answers from here after the application has raised *error*.
+
+        It does where the application has no lifespan of its own, or has failed before it asked for
+        a message, as it is served then without us; unless the server ends for that.
+        """
+        if self._started:
+            return False
+        if not self._asked and _knows_none(error):
+            logger.debug("the application has no lifespan of its own", exc_info=True)
+            return True
+        if insisting != "uvicorn":  # which logs it
+            logger.exception("the application has failed at its startup")
+        return not self._asked and isinstance(error, Exception) and insisting is None
 
     async def _close(self) -> None:
         await self._opened.close()
+
+
+def _insisting(receive: Receive) -> Literal["uvicorn", "gunicorn"] | None:
+    """Which server it is, if it is one that ends for what a lifespan raises: as set to "on"."""
+    server: Any = getattr(receive, "__self__", None)
+    home = type(server).__module__
+    if home == "uvicorn.lifespan.on" and server.config.lifespan == "on":
+        return "uvicorn"
+    cfg = getattr(server.logger, "cfg", None) if home == "gunicorn.asgi.lifespan" else None
+    return "gunicorn" if getattr(cfg, "asgi_lifespan", "auto") == "on" else None
+
+
+def _knows_none(error: BaseException) -> bool:
+    """Whether an application that raises this has no lifespan: ASGI has those raise an error.
+
+    Most assert that the scope is of another type, or say which types they take.
+    """
+    if not isinstance(error, AssertionError | LookupError | TypeError | ValueError):
+        return isinstance(error, NotImplementedError)
+    where = traceback.extract_tb(error.__traceback__)[-1].line or ""
+    said = "".join([where, *traceback.format_exception_only(error)])
+    return "scope" in said or "lifespan" in said
