@@ -98,7 +98,8 @@ class _Recorder:
             provider = get_meter_provider()
         except Exception as error:  # noqa: BLE001 - the environment may name one that fails to load
             if not self._failed:
-                logger.warning("poolguard's metrics are not recorded: %r", error)
+                name = type(error).__qualname__
+                logger.warning("poolguard's metrics are not recorded: %s: %s", name, error)
             self._failed = True
             return None
         if type(provider).__name__ == "_ProxyMeterProvider":  # until another one is set

@@ -28,15 +28,27 @@ if TYPE_CHECKING:
     from .api import Api
     from .http import Attributes
 
-__all__ = ["CURRENT", "SERVING", "Request", "Wire", "fail", "local_span", "prepare"]
+__all__ = [
+    "CURRENT",
+    "SERVING",
+    "Request",
+    "Wire",
+    "fail",
+    "failures",
+    "local_span",
+    "prepare",
+    "reference",
+]
 
 DEFERRED_AT_MOST = 100
 """Spans of acquires that wait for the span of their request."""
 
-SERVING: ContextVar[ref[Span] | None] = ContextVar("poolguard_serving", default=None)
+Reference = Callable[[], "Span | None"]
+
+SERVING: ContextVar[Reference | None] = ContextVar("poolguard_serving", default=None)
 """The server span that this context has begun last, whether it still lasts or not."""
 
-_failures = Failures()
+failures = Failures()
 
 
 def prepare() -> None:
@@ -59,8 +71,24 @@ def local_span() -> Span | None:
     return span if known.is_valid and not known.is_remote else None
 
 
+def reference(span: Span) -> Reference:
+    """What leads to *span* and does not keep it, unless it allows no weak references."""
+    try:
+        return ref(span)
+    except TypeError:
+        return lambda: span
+
+
 def _span_at_entry(otel: Api) -> Span | None:
-    watch(otel)
+    try:
+        watch(otel)
+        return _span_around()
+    except Exception:  # noqa: BLE001 - a vendor's span may do anything; logged
+        failures.log("entry", "a request's span could not be found; the request goes on")
+        return None
+
+
+def _span_around() -> Span | None:
     span = local_span()
     if span is None:
         return None
@@ -68,7 +96,12 @@ def _span_at_entry(otel: Api) -> Span | None:
         return _server_of(span)
     # One that is sampled and records no more has ended, and is not this request's: asyncio leaks
     # a request's context into the next one of its connection (python/cpython#140947).
-    return None if span.get_span_context().trace_flags.sampled else span
+    return None if is_sampled(span) else span
+
+
+def is_sampled(span: Span) -> bool:
+    """Whether *span* is recorded; a vendor's context may have a plain number for its flags."""
+    return bool(int(span.get_span_context().trace_flags) & 1)
 
 
 def _server_of(span: Span) -> Span:
@@ -195,8 +228,13 @@ class Request(Borrower):
         No processor is told of such a span, and it may be over when a body is iterated that
         acquires: a span of our own would then be of a request that nobody wants recorded.
         """
-        if self._span is None and (span := local_span()) is not None and not span.is_recording():
-            self._span = span
+        if self._span is not None:
+            return
+        try:
+            if (span := local_span()) is not None and not span.is_recording():
+                self._span = span
+        except Exception:  # noqa: BLE001 - as at the entry
+            failures.log("glance", "a request's span could not be found; the request goes on")
 
     def acquired(self) -> None:
         """Count an acquire that was immediate."""
@@ -262,13 +300,15 @@ class Request(Borrower):
             self.report()
         if (otel := api()) is not None:
             try:
-                self._finish(otel, status, error)
+                try:
+                    self._finish(otel, status, error)
+                finally:
+                    # A task that is left behind keeps this, but neither the span nor what else the
+                    # request was. What it acquires is still a child of the span.
+                    if self._span is not None:
+                        self._span = otel.trace.NonRecordingSpan(self._span.get_span_context())
             except Exception:  # noqa: BLE001 - a span processor's; logged, and no request's matter
-                _failures.log("end", "a request's span could not be completed; the request goes on")
-            # A task that is left behind keeps this, but neither the span nor what else the request
-            # was. What it acquires is still a child of the span.
-            if self._span is not None:
-                self._span = otel.trace.NonRecordingSpan(self._span.get_span_context())
+                failures.log("end", "a request's span could not be completed; the request goes on")
         self._deferred = self._record = self.source = None
 
     def _finish(self, otel: Api, status: int | str | None, error: BaseException | None) -> None:
