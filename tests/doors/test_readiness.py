@@ -150,6 +150,7 @@ def test_the_asgi_door_answers_the_same(dsn: str, method: str) -> None:
 MOUNTED = [
     # ready_path, the whole path, where the application is mounted, whether it is answered
     ("/ready", "/ready", "", True),
+    ("/ready", "/ready", "/api", True),  # a server has taken the root away
     ("/ready", "/api/ready", "/api", True),
     ("/ready", "/api/ready", "/api/", True),
     ("/ready", "/api//ready", "/api/", True),
@@ -166,18 +167,12 @@ MOUNTED = [
 
 @pytest.mark.parametrize(("ready_path", "whole", "root", "answered"), MOUNTED)
 def test_it_is_found_wherever_the_application_is_mounted(
-    ready_path: str, whole: str, root: str, answered: bool
+    ready_path: str, whole: str, root: str, answered: bool, dsn: str
 ) -> None:
     """WSGI and some ASGI servers give the path without the root, uvicorn leaves it in."""
-    poolguard.Guard(AWAY, mode="sync", budget=2, ready_path=ready_path)
-    assert (readiness("GET", whole, root, "sync") is not None) == answered
-    assert (readiness("HEAD", whole, root, "sync") is not None) == answered
-
-
-def test_a_server_that_takes_the_root_away_is_asked_for_the_rest() -> None:
-    """As gunicorn, hypercorn and granian do with ASGI's."""
-    poolguard.Guard(AWAY, mode="sync", budget=2, ready_path="/ready")
-    assert readiness("GET", "/ready", "/api", "sync") is not None
+    with poolguard.Guard(dsn, mode="sync", budget=2, ready_path=ready_path):
+        assert (readiness("GET", whole, root, "sync") is not None) == answered
+        assert (readiness("HEAD", whole, root, "sync") is not None) == answered
 
 
 def test_the_wsgi_door_finds_it_below_a_mount(guard: poolguard.Guard) -> None:
