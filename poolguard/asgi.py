@@ -36,7 +36,7 @@ from .leaving import leave_when_told
 from .logs import logger
 from .readiness import Readiness, readiness
 from .rehearsal import rehearse
-from .telemetry.request import Request, Wire
+from .telemetry.request import Request, Wire, hear_exclusions
 from .usage import announce
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ class PoolGuardMiddleware:
     """
 
     def __init__(self, app: App, guard: Guard | None = None) -> None:
+        hear_exclusions()  # before the first request, which one further out may leave out
         self.app = app
         self._guard = guard
         self._known = -1
