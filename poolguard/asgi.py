@@ -33,7 +33,7 @@ from .errors import PoolguardError
 from .guards import Guard, guards_to_open
 from .leaving import at_once as _at_once
 from .leaving import leave_when_told
-from .logs import logger
+from .logs import logger, name_of
 from .readiness import Readiness, readiness
 from .rehearsal import rehearse
 from .telemetry.request import Request, Wire, hear_exclusions
@@ -100,7 +100,7 @@ class PoolGuardMiddleware:
         """The version of the registry that this door has seen."""
 
     def __repr__(self) -> str:
-        return f"<PoolGuardMiddleware guard={self._guard!r} app={self.app!r}>"
+        return f"<PoolGuardMiddleware guard={self._guard!r} app={name_of(self.app)}>"
 
     def _look(self) -> None:
         """See which guards there are, which opens none."""

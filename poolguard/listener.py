@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, NamedTuple, TypeVar
 
+from .logs import name_of
 from .rarely import Failures
 
 __all__ = [
@@ -173,8 +174,7 @@ class Listeners(Listener):
         self._failures = Failures()
 
     def __repr__(self) -> str:
-        # By their types: what others say of themselves may hold a secret.
-        return f"<Listeners {', '.join(type(each).__qualname__ for each in self._listeners)}>"
+        return f"<Listeners {', '.join(map(name_of, self._listeners))}>"
 
     def __iter__(self) -> Iterator[Listener]:
         return iter(self._listeners)

@@ -7,6 +7,7 @@ to; and under the gunicorn hooks this one exists before the application does.
 from __future__ import annotations
 
 import logging
+from types import FunctionType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 else:
     Adapter = logging.LoggerAdapter  # which takes no parameter before Python 3.11
 
-__all__ = ["logger"]
+__all__ = ["logger", "name_of"]
 
 
 class _Log(Adapter):
@@ -57,3 +58,8 @@ class _Log(Adapter):
 
 
 logger = _Log()
+
+
+def name_of(thing: object) -> str:
+    """What to call an object that is not ours: what it says of itself may hold a secret."""
+    return (thing if isinstance(thing, FunctionType | type) else type(thing)).__qualname__

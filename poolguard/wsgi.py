@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from . import overload, registry, usage
 from .borrower import CURRENT, Borrower
 from .guards import Guard
-from .logs import logger
+from .logs import logger, name_of
 from .readiness import readiness
 from .telemetry.request import Request, Wire
 
@@ -43,7 +43,7 @@ class PoolGuardMiddleware:
         """The version of the registry that this door has seen."""
 
     def __repr__(self) -> str:
-        return f"<PoolGuardMiddleware guard={self._guard!r} app={self.app!r}>"
+        return f"<PoolGuardMiddleware guard={self._guard!r} app={name_of(self.app)}>"
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if self._known != registry.version:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
+
+import poolguard.asgi
+import poolguard.wsgi
 
 SCRIPT = """
 import logging, logging.config, sys
@@ -91,3 +95,19 @@ def run(how: str, borrows: bool, *args: str) -> list[str]:
         [sys.executable, "-c", script, *args], capture_output=True, text=True, check=True
     )
     return ran.stderr.splitlines()
+
+
+@pytest.mark.parametrize("door", [poolguard.asgi, poolguard.wsgi])
+def test_what_is_not_ours_is_shown_by_its_name(door: Any) -> None:
+    class Application:
+        def __repr__(self) -> str:
+            raise RuntimeError("s3cret")
+
+    def application() -> None: ...
+
+    shown = [repr(door.PoolGuardMiddleware(app)) for app in (Application(), application)]
+    name = "test_what_is_not_ours_is_shown_by_its_name.<locals>"
+    assert shown == [
+        f"<PoolGuardMiddleware guard=None app={name}.Application>",
+        f"<PoolGuardMiddleware guard=None app={name}.application>",
+    ]

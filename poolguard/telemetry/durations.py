@@ -15,7 +15,7 @@ from contextvars import Context
 from typing import TYPE_CHECKING
 
 from ..listener import AcquireEnded, Connected, Listener, Returned
-from ..logs import logger
+from ..logs import logger, name_of
 from .figures import forget
 
 if TYPE_CHECKING:
@@ -98,8 +98,8 @@ class _Recorder:
             provider = get_meter_provider()
         except Exception as error:  # noqa: BLE001 - the environment may name one that fails to load
             if not self._failed:
-                name = type(error).__qualname__
-                logger.warning("poolguard's metrics are not recorded: %s: %s", name, error)
+                named = name_of(error)
+                logger.warning("poolguard's metrics are not recorded: %s: %s", named, error)
             self._failed = True
             return None
         if type(provider).__name__ == "_ProxyMeterProvider":  # until another one is set

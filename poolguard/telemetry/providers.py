@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 from weakref import ref
 
-from ..logs import logger
+from ..logs import logger, name_of
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
@@ -50,8 +50,8 @@ def _add(provider: TracerProvider) -> None:
     except Exception as error:  # noqa: BLE001 - its words may hold what its repr does
         logger.warning(
             "poolguard cannot see which spans %s begins, which has raised %s",
-            type(provider).__qualname__,
-            type(error).__qualname__,
+            name_of(provider),
+            name_of(error),
         )
 
 
