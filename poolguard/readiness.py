@@ -61,12 +61,12 @@ def readiness(method: str, path: str, root: str, kind: str) -> Readiness | None:
 
 
 def _meets(ready_path: str, path: str, root: str) -> bool:
-    """Whether *path* is the ``ready_path``, or leads there from *root* or from above it.
+    """Whether *path* is the ``ready_path``, with nothing before it but a part of *root*.
 
-    A server may leave its ``root_path`` in front of the path, or take it away. Who asks for it
-    cannot tell.
+    Servers leave their ``root_path`` in front of the path, or take it away; frameworks leave there
+    where they mount. Who asks for the path cannot tell.
     """
     if not path.endswith(ready_path):
         return False
     before = path.removesuffix(ready_path)
-    return not before or f"{root}/".startswith(f"{before}/")
+    return not before or f"{before}/" in f"{root}/"

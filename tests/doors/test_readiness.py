@@ -155,6 +155,7 @@ MOUNTED = [
     ("/ready", "/api/ready", "/api/", True),
     ("/ready", "/api//ready", "/api/", True),
     ("/ready", "/api/shop/ready", "/api/shop", True),
+    ("/ready", "/shop/ready", "/api/shop", True),  # as Starlette mounts on such a server
     ("/shop/ready", "/api/shop/ready", "/api/shop", True),  # as it is asked of a uvicorn
     ("/api/ready", "/api/ready", "/api", True),
     ("/ready", "/api/ready", "", False),
