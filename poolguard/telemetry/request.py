@@ -112,12 +112,7 @@ def _span_around() -> Span | None:
         return _server_of(span)
     # One that is sampled and records no more has ended, and is not this request's: asyncio leaks
     # a request's context into the next one of its connection (python/cpython#140947).
-    return None if is_sampled(span) else span
-
-
-def is_sampled(span: Span) -> bool:
-    """Whether *span* is recorded; a vendor's context may have a plain number for its flags."""
-    return bool(int(span.get_span_context().trace_flags) & 1)
+    return None if span.get_span_context().trace_flags.sampled else span
 
 
 def _server_of(span: Span) -> Span:
