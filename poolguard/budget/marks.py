@@ -47,12 +47,8 @@ class Marks:
 
     def count(self) -> int:
         """How many are marked as taken."""
-        return self._map[self._offset : self._offset + self._n].count(_TAKEN)
-
-    def count_free(self, first: int, end: int) -> int:
-        """How many from *first* to before *end* are not."""
-        end = max(first, min(end, self._n))
-        return self._map[self._offset + first : self._offset + end].count(_FREE)
+        marks = self._map[self._offset : self._offset + self._n]
+        return marks.count(_TAKEN, 0, marks.rfind(_TAKEN) + 1)  # rfind is much the faster of both
 
     def take(self, first: int, end: int, start: int) -> int | None:
         """Take a free place from *first* to before *end*, searching from *start* on; or None.

@@ -17,7 +17,7 @@ import pytest
 
 from poolguard.budget import host
 from poolguard.budget.host import PAST, HostLedger
-from poolguard.budget.ledger import POOLED, Backend, Slot, Terms
+from poolguard.budget.ledger import ANYWHERE, POOLED, Backend, Granted, Scope, Slot, Terms
 from poolguard.errors import ForkError, RuntimeDirError
 from poolguard.rundir import RuntimeDir
 from tests.support import until
@@ -31,12 +31,13 @@ def join(tmp_path: Path) -> Iterator[Join]:
     ledgers: list[HostLedger] = []
 
     def another(
-        instance: int | None = 12, workers: int = 3, floor: int = 2, capacity: int | None = None
+        instance: int | None = 12, workers: int = 3, floor: int = 2, scope: Scope = ANYWHERE
     ) -> HostLedger:
-        ledger = HostLedger(RuntimeDir(tmp_path / "run"), "shop", workers=workers)
+        folder = RuntimeDir(tmp_path / "run")
+        ledger = HostLedger(folder, "shop", workers=workers, scope=scope)
         ledgers.append(ledger)
         if instance is not None:
-            ledger.agree(Terms(capacity, instance, workers, floor))
+            ledger.agree(Terms(None, instance, workers, floor))
         return ledger
 
     yield another
@@ -181,6 +182,101 @@ def test_slots_of_a_floor_that_an_elder_still_holds_are_waited_for(join: Join) -
     old.close()
 
 
+def test_who_joins_gets_one_whatever_the_others_floors_hold(join: Join) -> None:
+    """Two hold all as their floors. What the third is sure of is theirs no more."""
+    elders = [join(instance=12, workers=1, floor=6) for _ in range(2)]
+    held = [elder.lease(6) for elder in elders]
+    late = join(instance=12, workers=1, floor=6)
+    assert late.lease(6) == []
+    late.starving(late.sure_of(6))
+    for elder, slots in zip(elders, held, strict=True):
+        assert rings(elder)
+        assert elder.sure_of(6) == 4
+        assert elder.wanted().idle == 2
+        for slot in slots[:2]:
+            elder.release(slot)
+    assert len(late.lease(99)) == 4
+    late.starving(0)
+    assert [elder.wanted().idle for elder in elders] == [0, 0]
+    late.close()
+    assert rings(elders[0])
+    assert elders[0].sure_of(6) == 6
+
+
+def test_what_a_worker_that_ends_may_still_need_is_not_lent(join: Join) -> None:
+    old, new = join(instance=4, workers=1, floor=4), join(instance=4, workers=1, floor=4)
+    last = old.lease(1)[0]
+    old.drain()
+    assert len(new.lease(99)) == 3
+    new.starving(1)
+    assert rings(old)
+    assert old.wanted() == (0, 0)
+    assert old.lacked, "though whoever it accepts keeps the other waiting"
+    old.release(last)
+    assert len(new.lease(99)) == 1
+
+
+def test_who_cannot_connect_has_no_floor_kept(join: Join) -> None:
+    healthy, ill = join(), join()
+    ill.failing(True)
+    assert ill.sure_of(2) == 1
+    assert len(healthy.lease(99)) == 11
+    ill.failing(False)
+    assert ill.sure_of(2) == 2
+
+
+def test_two_databases_share_what_the_server_grants(join: Join) -> None:
+    terms = Terms(Granted(15, database=14), 12, 1, 2, server=12)
+    one = join(None, scope=Scope.of("shop", "app"))
+    one.agree(terms)
+    assert one.part == 12
+    other = join(None, scope=Scope.of("stock", "app"))
+    assert other.published == Granted(15), "the other database may have another limit"
+    other.agree(terms)
+    assert (one.part, other.part) == (6, 6)
+    assert len(one.lease(99)) == 10
+    assert len(other.lease(99)) == 2
+    assert (one.in_use, other.in_use) == (10, 2)
+
+
+def test_a_budget_that_is_a_number_is_its_databases_own(join: Join) -> None:
+    one = join(4, scope=Scope.of("shop", "app"))
+    other, second = (join(3, workers=2, floor=1, scope=Scope.of("stock", "app")) for _ in range(2))
+    assert len(one.lease(99)) == 4
+    assert len(other.lease(99)) == 2
+    assert len(second.lease(99)) == 1
+    assert (one.limit, other.limit) == (4, 3)
+    assert second.lease(1) == []
+    second.starving(1)
+    assert one.wanted() == (0, 0), "what it holds would not help"
+    assert other.wanted() == (1, 0)
+
+
+def test_a_roles_limit_binds_its_own_alone(join: Join) -> None:
+    small = Terms(Granted(15, role=5), 2, 1, 1, server=12, role=2)
+    poor = [join(None, scope=Scope.of("shop", "poor")) for _ in range(2)]
+    rich = join(None, scope=Scope.of("shop", "rich"))
+    rich.agree(Terms(Granted(15), 12, 1, 2, server=12))
+    assert (poor[0].published, rich.published) == (Granted(15), None)
+    for ledger in poor:
+        assert ledger.agree(small).instance == 2
+    assert poor[1].published == Granted(15, role=5)
+    assert rich.limit == 12
+    assert len(poor[0].lease(99)) == 1
+    assert len(poor[1].lease(99)) == 1
+    assert poor[1].lease(1) == []
+    assert len(rich.lease(99)) == 10
+    poor[1].starving(1)
+    assert rich.wanted() == (0, 0)
+    assert "of the 2 connections that this role may have" in poor[1].explain()
+
+
+def test_the_error_names_who_holds_what(join: Join) -> None:
+    one, other = join(), join()
+    one.lease(99)
+    assert f"this pool holds 0, another pool of this process {one.in_use}" in other.explain()
+
+
 def test_random_leases_never_exceed_the_limit(join: Join) -> None:
     """Every number has one holder, whatever is exchanged, and nothing gets lost."""
     rng = random.Random(7)
@@ -211,10 +307,29 @@ def test_before_the_terms_are_known_each_worker_may_hold_one(join: Join) -> None
     assert [len(ledger.lease(3)) for ledger in (first, second, third, beyond)] == [1, 1, 1, 0]
     assert first.lease(1) == []
     assert (first.published, second.published) == (None, None)
-    first.agree(Terms(97, 12, 3, 2))
-    assert second.published == 97
-    second.agree(Terms(97, 12, 3, 2))
+    first.agree(Terms(Granted(97), 12, 3, 2))
+    assert second.published == Granted(97)
+    second.agree(Terms(Granted(97), 12, 3, 2))
     assert len(second.lease(99)) == 1 + 6
+
+
+def test_who_cannot_tell_the_terms_keeps_nobody_from_asking(
+    join: Join, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It cannot log in, and gives its slot back each time; or it hangs, and keeps it."""
+    ill, healthy = join(None, workers=1), join(None, workers=1)
+    slot = ill.lease(1)[0]
+    assert healthy.lease(1) == []
+    healthy.starving(1)
+    ill.release(slot)
+    assert rings(healthy)
+    slot = healthy.lease(1)[0]
+    healthy.release(slot)
+    ill.lease(1)
+    assert healthy.lease(1) == []
+    assert "nobody has learned yet what the server grants" in healthy.explain()
+    monkeypatch.setattr(host, "PATIENCE", 0.0)
+    assert len(healthy.lease(1)) == 1
 
 
 def test_who_does_not_know_the_terms_goes_by_its_siblings(join: Join) -> None:
@@ -241,7 +356,7 @@ def test_while_terms_disagree_the_smaller_share_rules(join: Join) -> None:
 
 def test_what_is_held_beyond_a_smaller_share_is_wanted_back(join: Join) -> None:
     one = join(12)
-    assert len(one.lease(99)) == 8  # 6 of them shared, up to number 11
+    assert len(one.lease(99)) == 12
     join(8)
     assert rings(one)
     assert one.wanted().idle == 4
@@ -282,6 +397,7 @@ def test_nobody_is_rung_while_nobody_starves(join: Join) -> None:
 def test_the_same_need_is_rung_for_now_and_then(join: Join) -> None:
     hungry, rich = join(), join()
     rich.lease(99)
+    hungry.lease(2)
     hungry.starving(1)
     assert rings(rich)
     hungry.starving(2)
@@ -363,7 +479,7 @@ def test_a_dead_owners_slots_stay_taken_until_its_backends_are_gone(
     assert [orphan.backend for orphan in orphans] == [Backend(1000 + n, 7.0) for n in range(8)]
     assert other.orphans() == []  # one asks at a time
     ledger.settle(orphans, gone=orphans[:3])
-    assert len(ledger.lease(99)) == 1  # two of them were of the dead worker's floor
+    assert len(ledger.lease(99)) == 3
     assert len(other.orphans()) == 5
 
 
@@ -387,7 +503,7 @@ def test_who_died_while_connecting_is_waited_for(
     ledger = join()
     killed(tmp_path, seated=0)
     assert ledger.orphans() == []
-    assert ledger.in_use == 8
+    assert ledger.in_use == 10
     monkeypatch.setattr(host, "UNSEATED_GRACE", 0.0)
     assert ledger.orphans() == []
     assert ledger.in_use == 0
@@ -397,15 +513,14 @@ def test_who_died_behind_a_pooler_is_not_waited_for(join: Join, tmp_path: Path) 
     ledger = join()
     killed(tmp_path, seated=1, first_pid=POOLED.pid)
     assert ledger.orphans() == []
-    assert ledger.in_use == 7
+    assert ledger.in_use == 9
 
 
 def test_with_nobody_left_to_ask_one_slot_is_taken_over(
     join: Join, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All slots are the dead's: one process may connect, and asks for its predecessor too."""
-    for first_pid in (1000, 2000, 3000):
-        killed(tmp_path, seated=8, first_pid=first_pid)
+    killed(tmp_path, seated=12)
     one, other = join(), join()
     assert one.in_use == 12
     assert one.lease(1) == []  # the backends are given time to notice
@@ -465,7 +580,7 @@ def test_a_ledger_that_nobody_uses_any_more_is_used_again(join: Join, tmp_path: 
     for slot in slots:
         before.release(slot)
     before.close()
-    assert len(join().lease(99)) == 2 + 6
+    assert len(join().lease(99)) == 12
 
 
 def test_closing_leaves_no_descriptor(tmp_path: Path) -> None:

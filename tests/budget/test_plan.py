@@ -8,9 +8,9 @@ from typing import Any, Literal
 import pytest
 
 from poolguard.budget.capacity import Capacity
-from poolguard.budget.plan import Plan, Workplace, known_budget, make_plan
+from poolguard.budget.plan import Plan, Workplace, known_budget, make_plan, shares
 from poolguard.errors import PlanError
-from poolguard.settings import Settings
+from poolguard.settings import Percent, Settings
 
 HUNDRED = Capacity(97, max_connections=100, for_superusers=3)
 THREADS = Workplace(workers=4, at_once=8, mode="sync", bounded=True)
@@ -43,7 +43,7 @@ def test_the_whole_of_it() -> None:
         "capacity  97  = 100 max_connections − 3 superuser_reserved_connections\n"
         "budget    87  = 97 − 10 reserve (the greater of 3 and 10 %)\n"
         "instance  29  = 87 ÷ 3 instances\n"
-        "workers    4  = gunicorn's, else 1\n"
+        "workers    4  = gunicorn's, else WEB_CONCURRENCY, else 1\n"
         "floor      3  = the least of 8 used at once and 29 ÷ (2 × 4) = 3\n"
         "shared    17  = 29 − 12, what the workers' floors leave to borrow\n"
         "max_size  20  = 3 floor + 17 shared"
@@ -388,3 +388,24 @@ def test_the_repr_shows_all_numbers() -> None:
         "Plan(capacity=97, budget=20, instance=10, workers=4, floor=1, max_size=7, shared=6, "
         "ledger='host', warm_on_reload=4, warnings=('a worker handles 8"
     )
+
+
+@pytest.mark.parametrize(
+    ("capacity", "settings", "expected"),
+    [
+        (HUNDRED, {"instances": 3}, (29, None, None)),
+        (None, {"budget": 30, "instances": 3}, (None, 10, None)),
+        (HUNDRED, {"budget": 30, "instances": 3}, (None, 10, None)),
+        (Capacity(97, role=20), {}, (87, None, 17)),
+        (Capacity(97, role=20, database=30), {}, (87, 27, 17)),
+        (Capacity(97, role=200, database=30), {}, (87, 27, None)),
+        (HUNDRED, {"budget": Percent(50)}, (97, 48, None)),  # the rest is for other databases
+        (Capacity(97, role=20), {"budget": Percent(50)}, (97, 48, 10)),
+    ],
+)
+def test_whom_which_share_binds(
+    capacity: Capacity | None, settings: dict[str, Any], expected: tuple[int | None, ...]
+) -> None:
+    """All who use the server, those of the database, those of the role."""
+    made = Settings(**settings)
+    assert shares(make_plan(capacity, made, THREADS), capacity, made) == expected
