@@ -29,6 +29,7 @@ from ..listener import Listener
 from ._seams import AsyncSeams, seat_of, silence
 from .arrival import ARRIVING, arrive, place_of
 from .books import Books, Opening, log_callback_failed
+from .holds import by_task
 from .lent import AsyncLent
 from .seat import Seat, Watch
 from .shell import Shell, remember_open
@@ -86,6 +87,7 @@ class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
                 reconnect_timeout=reconnect_timeout,
                 leak_after=leak_after,
                 at_once=at_once,
+                taker=by_task,
             )
         )
         self._warm_event: asyncio.Event | None = None

@@ -6,12 +6,16 @@ took them. Nothing here blocks, and the pool's lock may be held.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
 import sys
 import threading
 from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any, TypeAlias
+from weakref import ref
 
 import psycopg_pool
 
@@ -21,7 +25,7 @@ from ..listener import Leak, LeakKind, Returned
 from ..rarely import is_said
 from .seat import Seat
 
-__all__ = ["Hold", "Holds", "log_leak"]
+__all__ = ["Hold", "Holds", "Taker", "by_task", "by_thread", "log_leak"]
 
 logger = logging.getLogger("poolguard")
 
@@ -34,18 +38,59 @@ _OURS = tuple(
 )
 
 
+class _Thread:
+    """A thread, or greenlet, for as long as it runs what this context was made for."""
+
+    __slots__ = ("__weakref__", "ident")
+
+    def __init__(self, ident: int) -> None:
+        self.ident = ident
+
+
+_THREAD: ContextVar[_Thread | None] = ContextVar("poolguard_thread", default=None)
+
+Taker: TypeAlias = "ref[_Thread] | ref[asyncio.Task[Any]] | None"
+"""Who takes a connection. To refer to a task more strongly would keep all that it refers to."""
+
+
+def by_thread() -> Taker:
+    """Who takes a connection of a sync pool.
+
+    A thread of a thread pool is another taker in each call for which it was given a context of its
+    own, as by :func:`asyncio.to_thread`. The taker is gone when such a call has ended.
+    """
+    ident = threading.get_ident()
+    thread = _THREAD.get()
+    if thread is None or thread.ident != ident:
+        thread = _Thread(ident)
+        _THREAD.set(thread)
+    return ref(thread)
+
+
+def by_task() -> Taker:
+    """Who takes a connection of an async pool."""
+    task = asyncio.current_task()
+    return None if task is None else ref(task)
+
+
 class Hold:
     """One connection in somebody's hands."""
 
-    __slots__ = ("_holds", "borrower", "since", "stack", "told")
+    __slots__ = ("_holds", "borrower", "since", "stack", "taker", "told")
 
     def __init__(
-        self, holds: Holds, since: float, borrower: Borrower | None, stack: tuple[str, ...]
+        self,
+        holds: Holds,
+        since: float,
+        borrower: Borrower | None,
+        stack: tuple[str, ...],
+        taker: Taker = None,
     ) -> None:
         self._holds = holds
         self.since = since
         self.borrower = borrower
         self.stack = stack
+        self.taker = taker
         self.told = False
         """It has been reported as held for too long."""
 
@@ -56,9 +101,19 @@ class Hold:
     def unreturned(self) -> None:
         self._holds.unreturned(self)
 
-    def of(self, holds: Holds) -> bool:
-        """Whether it is a connection of that pool."""
-        return self._holds is holds
+    def waits_with(self, holds: Holds, asker: Taker) -> bool:
+        """Whether it is a connection of that pool, and nobody will return it before *asker* is
+        served.
+
+        What another task or thread of the same request has, that one returns in its own time. But
+        one that has ended without returning it has left it to the request.
+        """
+        if self._holds is not holds:
+            return False
+        taker = None if self.taker is None else self.taker()
+        if taker is None or (isinstance(taker, asyncio.Task) and taker.done()):
+            return True
+        return asker is not None and asker() is taker
 
 
 class Holds:
@@ -68,6 +123,7 @@ class Holds:
     :param note: takes what is to be told, also while a lock is held.
     :param tell: tells what was noted.
     :param returned: told of each connection that comes back; None: nobody wants to know.
+    :param taker: says who acquires at the moment, :func:`by_thread` or :func:`by_task`.
     """
 
     def __init__(
@@ -76,6 +132,7 @@ class Holds:
         note: Callable[[Leak], None],
         tell: Callable[[], None],
         returned: Callable[[Returned], None] | None = None,
+        taker: Callable[[], Taker] = by_thread,
     ) -> None:
         self.pool = ""
         self.all = leak_after > 0 or returned is not None
@@ -84,6 +141,7 @@ class Holds:
         self._note = note
         self._tell = tell
         self._returned = returned
+        self._taker = taker
         self._lock = threading.Lock()
         self._watched: dict[Hold, None] = {}
         """Those that may be held for too long, the oldest first."""
@@ -102,9 +160,10 @@ class Holds:
     # -- a connection's way --------------------------------------------------------------------
 
     def asked(self, borrower: Borrower) -> None:
-        """A request acquires; it may have a connection of this pool already."""
+        """A request acquires; who acquires for it may have a connection of this pool already."""
+        asker = self._taker()
         for loan in [*borrower.loans]:
-            if isinstance(loan, Hold) and loan.of(self):
+            if isinstance(loan, Hold) and loan.waits_with(self, asker):
                 times = self._count("nested")
                 stack = here() if is_said(times) else ()
                 self._report("nested", loan, clock(), stack, times)
@@ -116,7 +175,8 @@ class Holds:
         known."""
         if borrower is not None and borrower.over:
             borrower = None
-        hold = seat.hold = Hold(self, clock(), borrower, here() if self.leak_after else ())
+        taker = None if borrower is None else self._taker()
+        hold = seat.hold = Hold(self, clock(), borrower, here() if self.leak_after else (), taker)
         if borrower is not None:
             borrower.loans[hold] = None
         if self.leak_after:
