@@ -18,7 +18,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import registry
-from .asking import async_autocommit, async_row, autocommit, one_row
+from .asking import async_row, one_row
 from .budget.capacity import QUERY, Capacity
 from .budget.host import HostLedger
 from .budget.ledger import POOLED, Backend, Ledger, StaticLedger, Terms
@@ -372,10 +372,9 @@ class SyncOpening(_Opening):
         pool = self.pool
         if pool is None:
             return
-        with autocommit(conn):
-            pool.greeted(conn, self._welcome(conn, self._greet(conn)))
-            if self._must_ask(recovering=pool.recovering):
-                pool.resize(*self._adopt(one_row(conn, QUERY)))
+        pool.greeted(conn, self._welcome(conn, self._greet(conn)))
+        if self._must_ask(recovering=pool.recovering):
+            pool.resize(*self._adopt(one_row(conn, QUERY)))
 
     def _greet(self, conn: psycopg.Connection[Any]) -> Mapping[str, Any]:
         try:
@@ -455,10 +454,9 @@ class AsyncOpening(_Opening):
         pool = self.pool
         if pool is None:
             return
-        async with async_autocommit(conn):
-            pool.greeted(conn, self._welcome(conn, await self._greet(conn)))
-            if self._must_ask(recovering=pool.recovering):
-                await pool.resize(*self._adopt(await async_row(conn, QUERY)))
+        pool.greeted(conn, self._welcome(conn, await self._greet(conn)))
+        if self._must_ask(recovering=pool.recovering):
+            await pool.resize(*self._adopt(await async_row(conn, QUERY)))
 
     async def _greet(self, conn: psycopg.AsyncConnection[Any]) -> Mapping[str, Any]:
         try:

@@ -24,6 +24,7 @@ __all__ = [
     "UNSUPPORTED",
     "Row",
     "backend_of",
+    "backends_of",
     "gone_among",
     "pids_of",
     "to_be_ended",
@@ -96,6 +97,11 @@ def backend_of(row: Mapping[str, Any], login_pid: int) -> Backend:
     if row["pid"] != login_pid:
         return POOLED
     return Backend(row["pid"], row["started"])
+
+
+def backends_of(rows: Iterable[Mapping[str, Any]]) -> list[Row]:
+    """The answer to :data:`ASK_ALIVE`."""
+    return [(row["pid"], row["started"], row["ours"]) for row in rows]
 
 
 def pids_of(orphans: Iterable[Orphan]) -> list[int]:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from ..asking import one_row
 from ..budget.capacity import QUERY, Capacity
 from ..budget.plan import Workplace
 from ..budget.pooler import Kind, detect
@@ -135,12 +136,7 @@ def connect(settings: Settings, name: str) -> Iterator[psycopg.Connection[Any]]:
 
 def ask_capacity(conn: psycopg.Connection[Any]) -> Capacity:
     """What the server grants the role of *conn*."""
-    from psycopg.rows import dict_row
-
-    with conn.cursor(row_factory=dict_row) as cursor:
-        row: Mapping[str, Any] | None = cursor.execute(QUERY).fetchone()
-    assert row is not None
-    return Capacity.from_row(row)
+    return Capacity.from_row(one_row(conn, QUERY))
 
 
 def ask_pooler(conn: psycopg.Connection[Any], settings: Settings, name: str) -> Kind:

@@ -11,8 +11,7 @@ from typing import Any, Generic, cast
 from weakref import ref
 
 import psycopg_pool
-from psycopg import AsyncConnection, AsyncCursor
-from psycopg.rows import tuple_row
+from psycopg import AsyncConnection
 from psycopg_pool.abc import (
     ACT,
     AsyncConnectFailedCB,
@@ -21,9 +20,10 @@ from psycopg_pool.abc import (
     AsyncKwargsParam,
 )
 
+from ..asking import async_answer, async_rows
 from ..borrower import CURRENT
 from ..budget.ledger import Ledger, Orphan
-from ..budget.session import ASK_ALIVE, END, gone_among, pids_of, to_be_ended
+from ..budget.session import ASK_ALIVE, END, backends_of, gone_among, pids_of, to_be_ended
 from ..clock import now as clock
 from ..listener import Listener
 from ._seams import AsyncSeams, seat_of, silence
@@ -169,6 +169,11 @@ class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
         """Change the bounds, as :meth:`psycopg_pool.AsyncConnectionPool.resize` does."""
         await super().resize(min_size, max_size)
         self._ring()  # those who wait may have a connection opened for them now
+
+    @staticmethod
+    async def check_connection(conn: ACT) -> None:
+        """As :meth:`~poolguard.pool.sync.GuardedPool.check_connection`."""
+        await async_answer(conn)
 
     @property
     def warm(self) -> bool:
@@ -414,15 +419,11 @@ class _Clock:
 
 async def _gone(conn: AsyncConnection[Any], orphans: Sequence[Orphan]) -> list[Orphan]:
     """Which of the backends do not exist any more. Those that ought not to are ended."""
-    async with AsyncCursor(conn, row_factory=tuple_row) as cursor:
-        await cursor.execute(ASK_ALIVE, {"pids": pids_of(orphans)}, prepare=False)
-        rows = await cursor.fetchall()
-        if overdue := to_be_ended(orphans, rows):
-            await cursor.execute(END, {"pids": overdue}, prepare=False)
-            logger.info("ended %s sessions whose clients are gone", len(overdue))
-    if not conn.autocommit:
-        await conn.rollback()
-    return gone_among(orphans, rows)
+    living = backends_of(await async_rows(conn, ASK_ALIVE, {"pids": pids_of(orphans)}))
+    if overdue := to_be_ended(orphans, living):
+        await async_rows(conn, END, {"pids": overdue})
+        logger.info("ended %s sessions whose clients are gone", len(overdue))
+    return gone_among(orphans, living)
 
 
 def _seat_then(configure: AsyncConnectionCB[ACT] | None) -> AsyncConnectionCB[ACT]:
