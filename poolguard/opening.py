@@ -12,7 +12,7 @@ import logging
 import math
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import Context
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,8 +24,9 @@ from .budget.host import HostLedger
 from .budget.ledger import POOLED, Backend, Ledger, StaticLedger, Terms
 from .budget.marks import SUPPORTED
 from .budget.plan import Plan, known_budget, make_plan
-from .budget.session import GREETING, KEEPALIVES, PLAIN_GREETING, UNSUPPORTED, backend_of
+from .budget.session import GREETING, PLAIN_GREETING, RESTORE, UNSUPPORTED, backend_of
 from .conninfo import checked, ledger_name, parse
+from .dialing import Dialing
 from .errors import PlanError, PoolguardError
 from .listener import Listener, Listeners
 from .rundir import RuntimeDir
@@ -82,6 +83,7 @@ class _Opening:
         """The server has been asked for its capacity, in this opening."""
         self._plainly = False
         """The server's platform cannot look for its clients, so it is not told to."""
+        self._dialing = Dialing(settings)
         self._behind_pooler = settings.pooler in ("session", "transaction")
         self._warned_of: int | None = None
         """The smaller share of another process that has been warned of, while it rules."""
@@ -130,7 +132,8 @@ class _Opening:
     def _arguments(self) -> dict[str, Any]:
         """What the pool is made with, but for its ``configure``."""
         s = self.settings
-        given = parse(s.dsn, s.source("dsn")) if isinstance(s.dsn, str) else {}
+        if isinstance(s.dsn, str):
+            parse(s.dsn, s.source("dsn"))
         # Where the budget follows the server's capacity, and nobody has asked it yet, one
         # connection does so before there are others.
         plan = self._plan_at_once()
@@ -140,8 +143,9 @@ class _Opening:
         floor, max_size = (1, 1) if plan is None else self._agree(plan)
         self.ledger.on_change(self._learn)
         return {
-            "conninfo": checked(s.dsn, s.source("dsn")) if callable(s.dsn) else s.dsn or "",
-            "kwargs": self._connect_arguments(given),
+            "conninfo": self._conninfo(),
+            "kwargs": self._connect_arguments(),
+            "refused": self._refused,
             "min_size": floor,
             "max_size": max_size,
             "open": False,
@@ -162,16 +166,25 @@ class _Opening:
             "at_once": registry.workplace().most_at_once,
         }
 
-    def _connect_arguments(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        s = self.settings
+    def _conninfo(self) -> str | Callable[[], Any]:
+        dsn = self.settings.dsn
+        if not callable(dsn):
+            return dsn or ""
+        return self._dialing.completing(checked(dsn, self.settings.source("dsn")))
+
+    def _connect_arguments(self) -> dict[str, Any]:
         arguments: dict[str, Any] = {"fallback_application_name": "poolguard"}
-        theirs = "connect_timeout" in given or "PGCONNECT_TIMEOUT" in os.environ
-        if not theirs or s.source("connect_timeout") != "default":
-            arguments["connect_timeout"] = math.ceil(s.connect_timeout)
-        if isinstance(s.dsn, str) and "service" not in given:
-            # What a callable or a service answers may say otherwise, and these would overrule it.
-            arguments |= {name: n for name, n in KEEPALIVES.items() if name not in given}
+        if not callable(self.settings.dsn):
+            arguments |= self._dialing.beside(self.settings.dsn or "")
         return arguments
+
+    def _refused(self, error: BaseException) -> bool:
+        """Whether a connect that has failed with *error* may be tried again at once."""
+        before = self._dialing.options
+        again = self._dialing.refused(error)
+        if self.pool is not None and before != self._dialing.options:
+            self.pool.kwargs = self._connect_arguments()
+        return again
 
     # -- ledger and plan -----------------------------------------------------------------------
 
@@ -268,10 +281,12 @@ class _Opening:
     def _welcome(self, conn: Any, row: Mapping[str, Any]) -> Backend:
         """Judge a new connection by what it was told when it was greeted."""
         if self.settings.pooler == "none":
+            self._dialing.succeeded(pooled=False)
             return Backend(row["pid"], row["started"])
         backend = backend_of(row, conn.info.backend_pid)
         if self.settings.pooler != "auto":
             backend = POOLED  # some poolers tell their clients the server's pid
+        self._dialing.succeeded(pooled=backend == POOLED)
         if backend == POOLED:
             if not self._behind_pooler:
                 # Raises, each time, where the budget was to follow the server's capacity.
@@ -284,7 +299,8 @@ class _Opening:
     def _greeting(self, conn: Any) -> tuple[str, dict[str, Any]]:
         if self._plainly or self._behind_pooler:
             return PLAIN_GREETING, {}
-        return GREETING, {"login_pid": conn.info.backend_pid}
+        restore = RESTORE if self._dialing.options else ""
+        return restore + GREETING, {"login_pid": conn.info.backend_pid}
 
 
 class SyncOpening(_Opening):

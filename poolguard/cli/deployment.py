@@ -6,7 +6,6 @@ What ``poolguard plan`` and ``poolguard check`` have in common.
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ from ..budget.capacity import QUERY, Capacity
 from ..budget.plan import Workplace
 from ..budget.pooler import Kind, detect
 from ..conninfo import parse
+from ..dialing import Dialing
 from ..errors import PoolguardError, SettingsError
 from ..settings import DESCRIPTIONS, Settings
 
@@ -164,9 +164,10 @@ def _connected(settings: Settings, name: str) -> psycopg.Connection[Any]:
         given = parse(dsn, settings.source("dsn")) if dsn else {}
     except SettingsError as error:
         raise SettingsError(spoken(str(error))) from None
-    options: dict[str, Any] = {"fallback_application_name": f"poolguard {name}"}
-    if "connect_timeout" not in given and "PGCONNECT_TIMEOUT" not in os.environ:
-        options["connect_timeout"] = math.ceil(settings.connect_timeout)
+    options = {"fallback_application_name": f"poolguard {name}"} | Dialing(settings).beside(
+        dsn or ""
+    )
+    options.pop("options", None)  # one connection, and not for long
     try:
         return psycopg.connect(dsn or "", autocommit=True, **options)
     except (psycopg.Error, UnicodeError) as error:

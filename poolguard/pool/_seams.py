@@ -56,6 +56,7 @@ from contextlib import AbstractContextManager, contextmanager
 from time import monotonic, sleep
 from typing import Any, Generic, NamedTuple
 
+from psycopg import Error
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 from psycopg_pool import pool as sync_module
 from psycopg_pool import pool_async as async_module
@@ -233,6 +234,9 @@ class Reader:
         in_time = timeout is None or timeout > 0
         return in_time and 0 < soon > len(self._waiting) - self.max_waiting
 
+    def _may_connect_again(self, error: Exception, made_with: object) -> bool:
+        raise NotImplementedError
+
     def _joins_at_once(self, seat: Seat) -> bool:
         raise NotImplementedError
 
@@ -348,7 +352,15 @@ class SyncSeams(Reader, ConnectionPool[CT], Generic[CT]):
         return self._lock
 
     def _connect_one(self) -> CT:
-        return self._connect()
+        while True:
+            made_with = self.kwargs
+            try:
+                return self._connect()
+            except Error as error:
+                with self._lock:
+                    again = self._may_connect_again(error, made_with)
+                if not again:
+                    raise
 
     def _put(self, conn: CT) -> None:
         """Give the connection to the first waiter, or lay it with the idle ones."""
@@ -491,7 +503,13 @@ class AsyncSeams(Reader, AsyncConnectionPool[ACT], Generic[ACT]):
         raise NotImplementedError
 
     async def _connect_one(self) -> ACT:
-        return await self._connect()
+        while True:
+            made_with = self.kwargs
+            try:
+                return await self._connect()
+            except Error as error:
+                if not self._may_connect_again(error, made_with):
+                    raise
 
     async def _put(self, conn: ACT) -> None:
         """Give the connection to the first waiter, or lay it with the idle ones."""

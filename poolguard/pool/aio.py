@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from contextvars import Context
 from typing import Any, Generic, cast
@@ -76,6 +76,7 @@ class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
         check_after_idle: float = 30.0,
         leak_after: float = 0.0,
         at_once: float = 0,
+        refused: Callable[[BaseException], bool] | None = None,
     ) -> None:
         self._keep(
             Books(
@@ -87,6 +88,7 @@ class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
                 reconnect_timeout=reconnect_timeout,
                 leak_after=leak_after,
                 at_once=at_once,
+                refused=refused,
                 taker=by_task,
             )
         )

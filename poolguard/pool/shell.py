@@ -22,6 +22,7 @@ from ..listener import CloseReason
 from ..rarely import Failures
 from ._seams import Reader, seat_of
 from .acquires import Acquires
+from .arrival import ARRIVING
 from .books import Books, Opening
 from .errors import PoolClosed, handled
 from .holds import Holds
@@ -59,6 +60,7 @@ class Shell(Reader):
     """The common half of the two pools."""
 
     name: str
+    kwargs: Any
     _books: Books
     _watch: Watch
     _acquires: Acquires
@@ -241,6 +243,16 @@ class Shell(Reader):
         """Have the pool looked at now; nothing before it is opened, which looks anyway."""
         if (watch := getattr(self, "_watch", None)) is not None:
             watch.ring()
+
+    def _may_connect_again(self, error: Exception, made_with: object) -> bool:
+        """Whether a connect is tried again at once, which has failed with *error*.
+
+        Where others have failed for the same reason, ``kwargs`` are not what it was *made_with*.
+        """
+        seat, _, _ = ARRIVING.get()
+        if seat.seated or self.closed:
+            return False
+        return self.kwargs is not made_with or self._books.refused(error)
 
     def _joins_at_once(self, seat: Seat) -> bool:
         """Whether a connection comes in of which there is nothing to decide: almost always."""
