@@ -11,6 +11,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -149,11 +150,8 @@ class Guard:
                     opening.abandon()
                 opening = self._opening = AsyncOpening(self.name, self.settings)
                 self._publish()
-            elif opening.loop is not asyncio.get_running_loop():
-                raise PoolguardError(
-                    f"the guard {self.name!r} is open on another event loop, and its connections "
-                    f"belong to that. Close it there first, or make a guard with another name"
-                )
+            else:
+                self._insist_on(asyncio.get_running_loop())
         warm = await opening.wait_warm(wait)
         return warm if wait > 0 else self.ready
 
@@ -219,12 +217,28 @@ class Guard:
         return self._sync_pool().connection(timeout)
 
     def aconnection(self, timeout: float | None = None) -> AbstractAsyncContextManager[Any]:
-        """A connection of the async pool: ``async with guard.aconnection() as conn``."""
+        """A connection of the async pool: ``async with guard.aconnection() as conn``.
+
+        Raises :exc:`~poolguard.errors.PoolguardError` where the guard is open on another loop.
+        """
         opening = self._opening
         if isinstance(opening, AsyncOpening) and (pool := opening.usable) and opening.here:
             return pool.connection(timeout)
         self._must_be("async")
-        return self._async_pool().connection(timeout)
+        pool = self._async_pool()
+        with suppress(RuntimeError):  # no loop runs here: it may be entered on the right one
+            self._insist_on(asyncio.get_running_loop())
+        return pool.connection(timeout)
+
+    def _insist_on(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Raise where the guard is open on another loop than this one."""
+        opening = self._own()
+        if isinstance(opening, AsyncOpening) and opening.alive and opening.loop is not loop:
+            raise PoolguardError(
+                f"the guard {self.name!r} is open on another event loop, and its connections "
+                f"belong to that. Use and close it there, or make a guard with another name for "
+                f"this loop"
+            )
 
     def _sync_pool(self) -> GuardedPool[Any]:
         opening = self._opened_here()
@@ -360,7 +374,11 @@ class Guard:
             self._look_for_metrics(LAST_LOOK)
 
     async def aclose(self, timeout: float = 5.0) -> None:
-        """Close the async pool, within *timeout* seconds. Closing twice is allowed."""
+        """Close the async pool, within *timeout* seconds. Closing twice is allowed.
+
+        Raises :exc:`~poolguard.errors.PoolguardError` where the guard is open on another loop.
+        """
+        self._insist_on(asyncio.get_running_loop())
         opening = self._own()
         if isinstance(opening, AsyncOpening):
             board.withdraw(self)

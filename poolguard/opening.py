@@ -413,6 +413,7 @@ class AsyncOpening(_Opening):
 
         self.error: PoolguardError | None = None
         self.loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
         self.pool: AsyncGuardedPool[Any] | None = None
         self._resizing: set[asyncio.Task[None]] = set()
         try:
@@ -431,8 +432,10 @@ class AsyncOpening(_Opening):
 
     @property
     def usable(self) -> AsyncGuardedPool[Any] | None:
-        """The pool while its loop is there."""
-        return None if self.loop.is_closed() else self.pool
+        """The pool where its loop runs: in this thread, where no other can at the same time. (To
+        ask which loop runs costs more, where Python is older than 3.12.)"""
+        here = threading.get_ident() == self._thread and self.loop.is_running()
+        return self.pool if here else None
 
     async def wait_warm(self, timeout: float) -> bool:
         # Shielded: whoever asked first may be cancelled while others still wait for it.
