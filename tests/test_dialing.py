@@ -17,7 +17,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from poolguard import Guard
 from poolguard.asking import rows
-from poolguard.dialing import Dialing, effective
+from poolguard.conninfo import effective
+from poolguard.dialing import Dialing
 from poolguard.lab.postgres import PrivatePostgres
 from poolguard.settings import Settings
 

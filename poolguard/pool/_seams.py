@@ -25,6 +25,8 @@ one, this is the file to mend, and ``tests/pool/test_seams.py`` says which.
 ``_close_connection``            the pool closes a connection of its own will
 ``_signal_stop_worker``          the pool closes, or is collected unclosed
 ``_connect``                     one connect with psycopg_pool's statistics and callbacks
+``_resolve_conninfo``            what an async connect is made with: the names of hosts in it
+``_resolve_kwargs``              are looked up in threads of ours
 ``_set_connection_expiry_date``  a lifetime ends when our upkeep says so: psycopg_pool would
 ``conn._expire_at``              close all that are too old as they come back, at once
 ``_check_open``                  the pool is about to open, or to be asked for a connection: not
@@ -35,6 +37,7 @@ one, this is the file to mend, and ``tests/pool/test_seams.py`` says which.
 ``_nconns_min``                  the fewest idle ones of late: what shrinking is judged by
 ``_min_size _max_size``          the bounds, which ``resize()`` moves
 ``_stats _CONNECTIONS_LOST``     a connection the watch found dead is counted as lost
+``_CONNECTIONS_ERRORS``          a connect that ends with the look-up is counted as failed
 ``_REQUESTS_NUM``                an acquire that has found a free connection is counted
 ``_USAGE_MS``                    what the connections of ``connection()`` were used for is added up
 ``_drained_at conn._created_at`` a connection that was being verified when the pool was drained
@@ -53,6 +56,7 @@ import math
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from time import monotonic, sleep
 from typing import Any, Generic, NamedTuple
 
@@ -65,12 +69,17 @@ from psycopg_pool.abc import ACT, CT
 from ..clock import now as clock
 from .errors import handled
 from .holds import Holds
+from .hosts import addresses, finds_hosts_itself
 from .pause import Pause
 from .seat import Seat
 
 __all__ = ["AsyncSeams", "Counts", "Reader", "SyncSeams", "seat_of", "silence"]
 
 logger = logging.getLogger("psycopg.pool")
+
+
+_CONNINFO: ContextVar[str] = ContextVar("poolguard_conninfo", default="")
+"""The connection string of the connect under way in this task."""
 
 
 class Counts(NamedTuple):
@@ -510,6 +519,21 @@ class AsyncSeams(Reader, AsyncConnectionPool[ACT], Generic[ACT]):
             except Error as error:
                 if not self._may_connect_again(error, made_with):
                     raise
+
+    async def _resolve_conninfo(self) -> str:
+        conninfo = await super()._resolve_conninfo()
+        _CONNINFO.set(conninfo)
+        return conninfo
+
+    async def _resolve_kwargs(self) -> dict[str, Any]:
+        kwargs = await super()._resolve_kwargs()
+        if finds_hosts_itself(self.connection_class):
+            return kwargs
+        try:
+            return {**kwargs, **await addresses(_CONNINFO.get(), kwargs)}
+        except Error:
+            self._stats[self._CONNECTIONS_ERRORS] += 1
+            raise
 
     async def _put(self, conn: ACT) -> None:
         """Give the connection to the first waiter, or lay it with the idle ones."""
