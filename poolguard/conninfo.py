@@ -16,7 +16,7 @@ from typing import Any
 
 from .errors import SettingsError
 
-__all__ = ["checked", "effective", "ledger_name", "parse"]
+__all__ = ["checked", "ledger_name", "parse"]
 
 
 def parse(conninfo: str, source: str) -> Mapping[str, Any]:
@@ -56,30 +56,6 @@ async def _checked_later(answer: Awaitable[str], source: str) -> str:
     conninfo = await answer
     parse(conninfo, source)
     return conninfo
-
-
-def effective(conninfo: str, **overrides: Any) -> dict[str, str]:
-    """The parameters that libpq goes by, with those of its variables and of a service file.
-
-    Without the password. Where the service is not known they are those of *conninfo*.
-    """
-    from psycopg.conninfo import conninfo_to_dict, make_conninfo
-    from psycopg.pq import PGconn
-
-    # libpq tells this of a connection alone. There is no such sslmode, so this one goes nowhere.
-    # With a password it does not look for one.
-    nowhere = make_conninfo(conninfo, **{**overrides, "password": "-", "sslmode": "nowhere"})
-    pgconn = PGconn.connect_start(nowhere.encode())
-    try:
-        found = {each.keyword.decode(): each.val.decode() for each in pgconn.info if each.val}
-    finally:
-        pgconn.finish()
-    given = {key: str(value) for key, value in conninfo_to_dict(nowhere).items()}
-    return {
-        key: value
-        for key, value in {**given, **found}.items()
-        if key not in ("password", "sslmode")
-    }
 
 
 def ledger_name(dsn: str | Callable[[], object] | None, guard: str) -> str:

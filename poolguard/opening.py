@@ -18,15 +18,15 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import registry
-from .asking import async_row, one_row
+from .budget.asking import async_row, one_row
 from .budget.capacity import QUERY, Capacity
+from .budget.dialing import Dialing
 from .budget.host import HostLedger
 from .budget.ledger import POOLED, Backend, Ledger, StaticLedger, Terms
 from .budget.marks import SUPPORTED
 from .budget.plan import Plan, known_budget, make_plan
 from .budget.session import GREETING, PLAIN_GREETING, RESTORE, UNSUPPORTED, backend_of
 from .conninfo import checked, ledger_name, parse
-from .dialing import Dialing
 from .errors import PlanError, PoolguardError
 from .listener import Listener, Listeners
 from .rundir import RuntimeDir
@@ -145,7 +145,6 @@ class _Opening:
         return {
             "conninfo": self._conninfo(),
             "kwargs": self._connect_arguments(),
-            "refused": self._refused,
             "min_size": floor,
             "max_size": max_size,
             "open": False,
@@ -335,6 +334,7 @@ class SyncOpening(_Opening):
             from .pool.sync import GuardedPool
 
             pool = GuardedPool(configure=self._configure, **self._arguments())
+            pool.refused = self._refused
             with self._lock:
                 if self.closed:
                     self.ledger.close()
@@ -418,6 +418,7 @@ class AsyncOpening(_Opening):
         self._resizing: set[asyncio.Task[None]] = set()
         try:
             self.pool = AsyncGuardedPool(configure=self._configure, **self._arguments())
+            self.pool.refused = self._refused
         except BaseException:
             self.ledger.close()
             raise

@@ -188,7 +188,7 @@ def test_conninfo_and_environment_may_set_connect_timeout(
     def chosen(name: str, conninfo: str, **settings: Any) -> object:
         guard = Guard(conninfo, name=name, **SMALL, **settings)
         assert guard.open(wait=10)
-        kwargs: dict[str, Any] = guard.pool.kwargs  # type: ignore[assignment]
+        kwargs: dict[str, Any] = guard.pool.kwargs
         return kwargs.get("connect_timeout", "libpq's")
 
     theirs = make_conninfo(dsn, connect_timeout=7)

@@ -12,12 +12,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ..asking import one_row
+from ..budget.asking import one_row
 from ..budget.capacity import QUERY, Capacity
+from ..budget.dialing import Dialing
 from ..budget.plan import Workplace
 from ..budget.pooler import Kind, detect
 from ..conninfo import parse
-from ..dialing import Dialing
 from ..errors import PoolguardError, SettingsError
 from ..settings import DESCRIPTIONS, Settings
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from contextvars import Context
 from typing import Any, Generic, cast
@@ -20,8 +20,8 @@ from psycopg_pool.abc import (
     AsyncKwargsParam,
 )
 
-from ..asking import async_answer, async_rows
 from ..borrower import CURRENT
+from ..budget.asking import async_answer, async_rows
 from ..budget.ledger import Ledger, Orphan
 from ..budget.session import ASK_ALIVE, END, backends_of, gone_among, pids_of, to_be_ended
 from ..clock import now as clock
@@ -76,7 +76,6 @@ class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
         check_after_idle: float = 30.0,
         leak_after: float = 0.0,
         at_once: float = 0,
-        refused: Callable[[BaseException], bool] | None = None,
     ) -> None:
         self._keep(
             Books(
@@ -88,7 +87,6 @@ class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
                 reconnect_timeout=reconnect_timeout,
                 leak_after=leak_after,
                 at_once=at_once,
-                refused=refused,
                 taker=by_task,
             )
         )

@@ -87,7 +87,6 @@ class Books:
         leak_after: float = 0.0,
         at_once: float = 0,
         taker: Callable[[], Taker] = by_thread,
-        refused: Callable[[BaseException], bool] | None = None,
     ) -> None:
         self.name = ""
         self.lessee = Lessee(ledger)
@@ -101,7 +100,6 @@ class Books:
         # Workers that were started together are not to ask the server together.
         every = pace.refresh_interval * random.uniform(1 - JITTER, 1)
         self.pace = pace._replace(refresh_interval=every)
-        self.refused = refused or (lambda _: False)
         self.max_connecting = max_connecting
         self.at_once = at_once
         self._ahead_from = 0.0

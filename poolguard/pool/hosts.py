@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from psycopg import AsyncConnection, OperationalError
 
-from ..conninfo import effective
+from ..budget.dialing import effective
 
 __all__ = ["addresses", "finds_hosts_itself"]
 

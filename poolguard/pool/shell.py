@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 from weakref import WeakSet
 
@@ -69,6 +69,9 @@ class Shell(Reader):
     _notes_immediate: bool
     _watches_holds: bool
     _ended_outside: Sequence[Seat] = ()
+    refused: Callable[[Exception], bool] | None = None
+    """Told, where a connect fails, of the error; true: it has replaced :attr:`kwargs`, and with
+    those the connect is tried again at once."""
 
     def _keep(self, books: Books) -> None:
         self._books = books
@@ -252,7 +255,9 @@ class Shell(Reader):
         seat, _, _ = ARRIVING.get()
         if seat.seated or self.closed:
             return False
-        return self.kwargs is not made_with or self._books.refused(error)
+        if self.kwargs is not made_with:
+            return True
+        return self.refused is not None and self.refused(error)
 
     def _joins_at_once(self, seat: Seat) -> bool:
         """Whether a connection comes in of which there is nothing to decide: almost always."""

@@ -12,8 +12,8 @@ import psycopg_pool
 from psycopg import Connection
 from psycopg_pool.abc import CT, ConnectFailedCB, ConnectionCB, ConninfoParam, KwargsParam
 
-from ..asking import answer, rows
 from ..borrower import CURRENT
+from ..budget.asking import answer, rows
 from ..budget.ledger import Ledger, Orphan
 from ..budget.session import ASK_ALIVE, END, backends_of, gone_among, pids_of, to_be_ended
 from ..clock import now as clock
@@ -51,8 +51,6 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
     :param at_once: how many acquires can be under way at once. Up to so many, more connections are
         opened than are lent, in the background and before anybody waits for them: their square root
         more. 0 by default: none is opened before it is asked for.
-    :param refused: told of the error of a connect that has failed; true: it is tried again at once,
-        since :attr:`kwargs` have been replaced.
 
     It differs in this: it opens as many connections at once as are waited for, where psycopg_pool
     opens one after the other. It notices earlier that a connection has died: one that the server
@@ -91,7 +89,6 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
         check_after_idle: float = 30.0,
         leak_after: float = 0.0,
         at_once: float = 0,
-        refused: Callable[[BaseException], bool] | None = None,
     ) -> None:
         self._keep(
             Books(
@@ -103,7 +100,6 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
                 reconnect_timeout=reconnect_timeout,
                 leak_after=leak_after,
                 at_once=at_once,
-                refused=refused,
             )
         )
         self._warm = threading.Event()

@@ -19,8 +19,8 @@ from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 
 from poolguard import Guard
-from poolguard.asking import rows
 from poolguard.budget import session
+from poolguard.budget.asking import rows
 from poolguard.budget.ledger import POOLED, Backend, Orphan
 from poolguard.budget.session import (
     ASK_ALIVE,
@@ -45,7 +45,8 @@ OURS = ("1000", "30", "10", "3")
 
 VICTIM = """
 import sys
-from poolguard import Guard, dialing, opening
+from poolguard import Guard, opening
+from poolguard.budget import dialing
 
 if sys.argv[2] == "plainly":
     dialing.OPTIONS = ()
@@ -215,7 +216,8 @@ def test_a_platform_that_cannot_look_for_its_client(
     )
     more, fewer = OPTIONS
     monkeypatch.setattr(
-        "poolguard.dialing.OPTIONS", (more.replace(f"={session.CHECK_INTERVAL}", "=-1"), fewer)
+        "poolguard.budget.dialing.OPTIONS",
+        (more.replace(f"={session.CHECK_INTERVAL}", "=-1"), fewer),
     )
     assert in_guard(kind, dsn)[CHECK] == "0"
 

@@ -202,7 +202,7 @@ async def test_parallel_tasks_or_threads_of_a_request_do_not_wait_for_themselves
         held: list[object] = []
 
         def query() -> None:
-            with pool.pool.connection():  # type: ignore[attr-defined]
+            with pool.pool.connection():  # type: ignore[union-attr]
                 together.wait(10)
 
         async def aquery() -> None:

@@ -12,11 +12,10 @@ from collections.abc import Callable
 from inspect import isawaitable
 from typing import Any
 
-from .budget.session import KEEPALIVES, OPTIONS
-from .conninfo import effective
-from .settings import Settings
+from ..settings import Settings
+from .session import KEEPALIVES, OPTIONS
 
-__all__ = ["Dialing"]
+__all__ = ["Dialing", "effective"]
 
 _OF_OPTIONS = re.compile(
     r"option|startup parameter|tcp_keepalives|client_connection_check", re.IGNORECASE
@@ -29,6 +28,30 @@ _OF_OTHER_THINGS = re.compile(
 )
 _ANSWERED = re.compile(r"\b(FATAL|ERROR):")
 _SETTINGS_ONLY = re.compile(r"\s*((-c\s*|--)[\w.-]+=(\\.|\S)*\s*)*")
+
+
+def effective(conninfo: str, **overrides: Any) -> dict[str, str]:
+    """The parameters that libpq goes by, with those of its variables and of a service file.
+
+    Without the password. Where the service is not known they are those of *conninfo*.
+    """
+    from psycopg.conninfo import conninfo_to_dict, make_conninfo
+    from psycopg.pq import PGconn
+
+    # libpq tells this of a connection alone. There is no such sslmode, so this one goes nowhere.
+    # With a password it does not look for one.
+    nowhere = make_conninfo(conninfo, **{**overrides, "password": "-", "sslmode": "nowhere"})
+    pgconn = PGconn.connect_start(nowhere.encode())
+    try:
+        found = {each.keyword.decode(): each.val.decode() for each in pgconn.info if each.val}
+    finally:
+        pgconn.finish()
+    given = {key: str(value) for key, value in conninfo_to_dict(nowhere).items()}
+    return {
+        key: value
+        for key, value in {**given, **found}.items()
+        if key not in ("password", "sslmode")
+    }
 
 
 class Dialing:

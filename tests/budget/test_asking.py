@@ -13,12 +13,11 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from poolguard import Guard
-from poolguard.asking import async_row, one_row, rows
+from poolguard.budget.asking import async_row, one_row, rows
 from poolguard.budget.capacity import QUERY, Capacity
 from poolguard.budget.session import ASK_ALIVE, GREETING, backend_of
 from poolguard.lab.postgres import PrivatePostgres
-
-from .support import until
+from tests.support import until
 
 HOSTILE = {
     "statement_timeout": "200",
@@ -100,7 +99,7 @@ def test_what_the_session_is_set_to_has_no_part_in_it(hostile: str, dsn: str) ->
 
 
 def test_it_is_bounded_though_the_session_is_not(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("poolguard.asking.PREFACE", "SET LOCAL statement_timeout = 50;")
+    monkeypatch.setattr("poolguard.budget.asking.PREFACE", "SET LOCAL statement_timeout = 50;")
     with psycopg.connect(dsn) as conn, pytest.raises(psycopg.errors.QueryCanceled):
         one_row(conn, "SELECT pg_sleep(20)")
 

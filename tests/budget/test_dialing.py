@@ -16,13 +16,11 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from poolguard import Guard
-from poolguard.asking import rows
-from poolguard.conninfo import effective
-from poolguard.dialing import Dialing
+from poolguard.budget.asking import rows
+from poolguard.budget.dialing import Dialing, effective
 from poolguard.lab.postgres import PrivatePostgres
 from poolguard.settings import Settings
-
-from .support import until
+from tests.support import until
 
 TOLD = {
     "client_connection_check_interval": "1000",
@@ -84,7 +82,9 @@ def test_a_server_that_does_not_take_all_of_it_is_told_the_rest(
     """As PostgreSQL 13, which has no such setting; nor is any connect counted as failed."""
     known = "client_connection_check_interval=1000"
     all_, some = Dialing(Settings())._left
-    monkeypatch.setattr("poolguard.dialing.OPTIONS", (all_.replace(known, f"{known}k"), some))
+    monkeypatch.setattr(
+        "poolguard.budget.dialing.OPTIONS", (all_.replace(known, f"{known}k"), some)
+    )
     guard = Guard(dsn, budget=6, floor=3)
     assert in_session(guard, "DISCARD ALL") == {**TOLD, "client_connection_check_interval": "0"}
     assert caplog.messages == []
@@ -234,13 +234,14 @@ def service(dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def asked_with(guard: Guard, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """What libpq and psycopg are given by a guard's first connect."""
     given: list[dict[str, Any]] = []
-    attempts = psycopg.connection.conninfo_attempts
+    module: Any = psycopg.connection
+    attempts = module.conninfo_attempts
 
     def noting(params: Any) -> Any:
         given.append(dict(params))
         return attempts(params)
 
-    monkeypatch.setattr("psycopg.connection.conninfo_attempts", noting)
+    monkeypatch.setattr(module, "conninfo_attempts", noting)
     with guard, guard.connection() as conn:
         assert conn.execute("SELECT 1").fetchone() == (1,)
         parameters = conn.info.get_parameters()
