@@ -177,7 +177,7 @@ class _Opening:
             arguments |= self._dialing.beside(self.settings.dsn or "")
         return arguments
 
-    def _refused(self, error: BaseException) -> bool:
+    def _dial_again(self, error: BaseException) -> bool:
         """Whether a connect that has failed with *error* may be tried again at once."""
         before = self._dialing.options
         again = self._dialing.refused(error)
@@ -334,7 +334,7 @@ class SyncOpening(_Opening):
             from .pool.sync import GuardedPool
 
             pool = GuardedPool(configure=self._configure, **self._arguments())
-            pool.refused = self._refused
+            pool.dial_again = self._dial_again
             with self._lock:
                 if self.closed:
                     self.ledger.close()
@@ -418,7 +418,7 @@ class AsyncOpening(_Opening):
         self._resizing: set[asyncio.Task[None]] = set()
         try:
             self.pool = AsyncGuardedPool(configure=self._configure, **self._arguments())
-            self.pool.refused = self._refused
+            self.pool.dial_again = self._dial_again
         except BaseException:
             self.ledger.close()
             raise

@@ -88,9 +88,11 @@ async def async_row(
 
 
 def _asked(query: str, values: Values | None) -> str:
+    if values is None:
+        return PREFACE + query
     literals = {
         name: str(int(value)) if isinstance(value, int) else _array(value)
-        for name, value in (values or {}).items()
+        for name, value in values.items()
     }
     return PREFACE + query % literals
 
@@ -126,9 +128,13 @@ _READ: Mapping[int, Callable[[bytes], Any]] = {
 """How the types bool, int8, int2, int4, float4 and float8 are read, by their oids."""
 
 
+def _text(value: bytes) -> str:
+    return value.decode(errors="replace")
+
+
 def _rows_of(result: PGresult) -> list[Row]:
     columns = [
-        ((result.fname(n) or b"").decode(), _READ.get(result.ftype(n), bytes.decode))
+        ((result.fname(n) or b"").decode(), _READ.get(result.ftype(n), _text))
         for n in range(result.nfields)
     ]
     return [

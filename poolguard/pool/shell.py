@@ -69,7 +69,7 @@ class Shell(Reader):
     _notes_immediate: bool
     _watches_holds: bool
     _ended_outside: Sequence[Seat] = ()
-    refused: Callable[[Exception], bool] | None = None
+    dial_again: Callable[[Exception], bool] | None = None
     """Told, where a connect fails, of the error; true: it has replaced :attr:`kwargs`, and with
     those the connect is tried again at once."""
 
@@ -257,7 +257,7 @@ class Shell(Reader):
             return False
         if self.kwargs is not made_with:
             return True
-        return self.refused is not None and self.refused(error)
+        return self.dial_again is not None and self.dial_again(error)
 
     def _joins_at_once(self, seat: Seat) -> bool:
         """Whether a connection comes in of which there is nothing to decide: almost always."""
