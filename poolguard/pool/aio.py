@@ -29,7 +29,7 @@ from ..listener import Listener
 from ._seams import AsyncSeams, seat_of, silence
 from .arrival import ARRIVING, arrive, place_of
 from .books import Books, Opening, log_callback_failed
-from .holds import by_task
+from .holds import by_task_of
 from .lent import AsyncLent
 from .seat import Seat, Watch
 from .shell import Shell, remember_open
@@ -87,7 +87,6 @@ class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
                 reconnect_timeout=reconnect_timeout,
                 leak_after=leak_after,
                 at_once=at_once,
-                taker=by_task,
             )
         )
         self._warm_event: asyncio.Event | None = None
@@ -240,6 +239,7 @@ class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
     def _when_opened(self) -> None:
         self._watch = self._new_watch()
         self._warm_event = asyncio.Event()
+        self._holds.taker = by_task_of(asyncio.get_running_loop())
         self._clock = _Clock(self, self._watch, self._books)
         remember_open(self)
         self._books.opened(self.name, clock(), self._clock.ring)

@@ -38,7 +38,7 @@ from ._seams import Counts
 from .acquires import Acquires
 from .errors import PoolTimeout, TooManyRequests, describe, unfit
 from .growth import Demand, low_water, patience
-from .holds import Holds, Taker, by_thread, log_leak
+from .holds import Holds, log_leak
 from .lessee import Lessee
 from .outage import JITTER, Outage
 from .seat import Seat
@@ -86,7 +86,6 @@ class Books:
         reconnect_timeout: float,
         leak_after: float = 0.0,
         at_once: float = 0,
-        taker: Callable[[], Taker] = by_thread,
     ) -> None:
         self.name = ""
         self.lessee = Lessee(ledger)
@@ -94,7 +93,7 @@ class Books:
         self.listener = listener if isinstance(listener, Listeners) else Listeners([listener])
         self.acquires = Acquires(self.listener)
         returned = self.listener.returned if hears_returns(self.listener) else None
-        self.holds = Holds(leak_after, self._leaked, self.tell, returned, taker)
+        self.holds = Holds(leak_after, self._leaked, self.tell, returned)
         self.alert = False
         """A connection that comes in may have other things to do than to join the pool."""
         # Workers that were started together are not to ask the server together.

@@ -25,7 +25,7 @@ from ..listener import Leak, LeakKind, Returned
 from ..rarely import is_said
 from .seat import Seat
 
-__all__ = ["Hold", "Holds", "Taker", "by_task", "by_thread", "log_leak"]
+__all__ = ["Hold", "Holds", "Taker", "by_task_of", "log_leak"]
 
 logger = logging.getLogger("poolguard")
 
@@ -41,10 +41,11 @@ _OURS = tuple(
 class _Thread:
     """A thread, or greenlet, for as long as it runs what this context was made for."""
 
-    __slots__ = ("__weakref__", "ident")
+    __slots__ = ("__weakref__", "ident", "reference")
 
     def __init__(self, ident: int) -> None:
         self.ident = ident
+        self.reference = ref(self)
 
 
 _THREAD: ContextVar[_Thread | None] = ContextVar("poolguard_thread", default=None)
@@ -64,13 +65,17 @@ def by_thread() -> Taker:
     if thread is None or thread.ident != ident:
         thread = _Thread(ident)
         _THREAD.set(thread)
-    return ref(thread)
+    return thread.reference
 
 
-def by_task() -> Taker:
-    """Who takes a connection of an async pool."""
-    task = asyncio.current_task()
-    return None if task is None else ref(task)
+def by_task_of(loop: asyncio.AbstractEventLoop) -> Callable[[], Taker]:
+    """Who takes a connection of an async pool, whose loop this is."""
+
+    def by_task() -> Taker:
+        task = asyncio.current_task(loop)  # to look for the loop would take longer than all else
+        return None if task is None else ref(task)
+
+    return by_task
 
 
 class Hold:
@@ -123,7 +128,6 @@ class Holds:
     :param note: takes what is to be told, also while a lock is held.
     :param tell: tells what was noted.
     :param returned: told of each connection that comes back; None: nobody wants to know.
-    :param taker: says who acquires at the moment, :func:`by_thread` or :func:`by_task`.
     """
 
     def __init__(
@@ -132,7 +136,6 @@ class Holds:
         note: Callable[[Leak], None],
         tell: Callable[[], None],
         returned: Callable[[Returned], None] | None = None,
-        taker: Callable[[], Taker] = by_thread,
     ) -> None:
         self.pool = ""
         self.all = leak_after > 0 or returned is not None
@@ -141,7 +144,8 @@ class Holds:
         self._note = note
         self._tell = tell
         self._returned = returned
-        self._taker = taker
+        self.taker: Callable[[], Taker] = by_thread
+        """Says who acquires at the moment."""
         self._lock = threading.Lock()
         self._watched: dict[Hold, None] = {}
         """Those that may be held for too long, the oldest first."""
@@ -161,7 +165,7 @@ class Holds:
 
     def asked(self, borrower: Borrower) -> None:
         """A request acquires; who acquires for it may have a connection of this pool already."""
-        asker = self._taker()
+        asker = self.taker()
         for loan in [*borrower.loans]:
             if isinstance(loan, Hold) and loan.waits_with(self, asker):
                 times = self._count("nested")
@@ -175,7 +179,7 @@ class Holds:
         known."""
         if borrower is not None and borrower.over:
             borrower = None
-        taker = None if borrower is None else self._taker()
+        taker = None if borrower is None else self.taker()
         hold = seat.hold = Hold(self, clock(), borrower, here() if self.leak_after else (), taker)
         if borrower is not None:
             borrower.loans[hold] = None
