@@ -181,9 +181,12 @@ class _Opening:
         """Whether a connect that has failed with *error* may be tried again at once."""
         before = self._dialing.options
         again = self._dialing.refused(error)
+        self._note_options(before)
+        return again
+
+    def _note_options(self, before: str) -> None:
         if self.pool is not None and before != self._dialing.options:
             self.pool.kwargs = self._connect_arguments()
-        return again
 
     # -- ledger and plan -----------------------------------------------------------------------
 
@@ -285,7 +288,9 @@ class _Opening:
         backend = backend_of(row, conn.info.backend_pid)
         if self.settings.pooler != "auto":
             backend = POOLED  # some poolers tell their clients the server's pid
+        before = self._dialing.options
         self._dialing.succeeded(pooled=backend == POOLED)
+        self._note_options(before)
         if backend == POOLED:
             if not self._behind_pooler:
                 # Raises, each time, where the budget was to follow the server's capacity.

@@ -27,7 +27,7 @@ _OF_OTHER_THINGS = re.compile(
     re.IGNORECASE,
 )
 _ANSWERED = re.compile(r"\b(FATAL|ERROR):")
-_SETTINGS_ONLY = re.compile(r"\s*((-c\s*|--)[\w.-]+=(\\.|\S)*\s*)*")
+_SETTINGS_ONLY = re.compile(r"\s*((-c\s*|--)[\w.-]+=(\\.|[^\s\\])*(\s+|$))*")
 
 
 def effective(conninfo: str, **overrides: Any) -> dict[str, str]:
@@ -66,7 +66,7 @@ class Dialing:
     def __init__(self, settings: Settings) -> None:
         self._timeout = math.ceil(settings.connect_timeout)
         self._insists = settings.source("connect_timeout") != "default"
-        self._left = [] if settings.pooler in ("session", "transaction") else [*OPTIONS]
+        self._left = () if settings.pooler in ("session", "transaction") else tuple(OPTIONS)
         self._proven = False
         """A connect with these options has succeeded."""
 
@@ -76,7 +76,7 @@ class Dialing:
     @property
     def options(self) -> str:
         """The options that are sent now; empty: none."""
-        return self._left[0] if self._left else ""
+        return next(iter(self._left), "")
 
     def beside(self, conninfo: str) -> dict[str, Any]:
         """What is to be given to a connect beside *conninfo*."""
@@ -113,7 +113,7 @@ class Dialing:
         """A connect has succeeded. What is *pooled* is not to be told anything."""
         self._proven = True
         if pooled:
-            self._left.clear()
+            self._left = ()
 
     def refused(self, error: BaseException) -> bool:
         """A connect has failed with *error*. True: it may be tried again at once, with less."""
@@ -122,10 +122,7 @@ class Dialing:
             return False
         if not _OF_OPTIONS.search(text):
             if not self._proven and not _OF_OTHER_THINGS.search(text):
-                self._left.clear()  # who knows: from the next connect on
+                self._left = ()  # who knows: from the next connect on
             return False
-        if "client_connection_check" in text:
-            del self._left[0]
-        else:
-            self._left.clear()
+        self._left = self._left[1:] if "client_connection_check" in text else ()
         return True
