@@ -43,7 +43,11 @@ def effective(conninfo: str, **overrides: Any) -> dict[str, str]:
     nowhere = make_conninfo(conninfo, **{**overrides, "password": "-", "sslmode": "nowhere"})
     pgconn = PGconn.connect_start(nowhere.encode())
     try:
-        found = {each.keyword.decode(): each.val.decode() for each in pgconn.info if each.val}
+        found = {
+            each.keyword.decode(): each.val.decode(errors="surrogateescape")
+            for each in pgconn.info
+            if each.val
+        }
     finally:
         pgconn.finish()
     given = {key: str(value) for key, value in conninfo_to_dict(nowhere).items()}
