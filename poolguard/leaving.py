@@ -8,7 +8,6 @@ ones boot, and nobody would accept meanwhile.
 from __future__ import annotations
 
 import _thread
-import logging
 import os
 import signal
 import threading
@@ -19,8 +18,9 @@ from time import monotonic
 from typing import Any, Literal
 
 from . import registry
+from .logs import logger
 
-__all__ = ["leave_when_told"]
+__all__ = ["at_once", "leave_when_told"]
 
 POLL = 0.01
 """Seconds between two looks at whether the successors serve."""
@@ -37,15 +37,14 @@ successors_boot: Callable[[], bool] = _nobody
 longest_stay = 15.0
 """Seconds that a worker stays for them at most: set by the gunicorn hooks."""
 
-logger = logging.getLogger("poolguard")
 
-
-def _at_once(end: Callable[[], Any], handler: Any) -> None:  # noqa: ARG001 - as others do it
+def at_once(end: Callable[[], Any], handler: Any) -> None:  # noqa: ARG001 - as others do it
+    """Pass a signal on to a server that has to be told of nothing before."""
     end()
 
 
 def leave_when_told(
-    tell: Callable[[Callable[[], Any], Any], None] = _at_once,
+    tell: Callable[[Callable[[], Any], Any], None] = at_once,
 ) -> Callable[[], None]:
     """From now on, have SIGTERM make this process' guards leave, and the handler found act when
     the successors serve.

@@ -21,7 +21,10 @@ __all__ = ["RuntimeDir", "default_path"]
 _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_FILE = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _READ_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-_REMEDY = "or set runtime_dir (POOLGUARD_RUNTIME_DIR) to a folder of your own"
+_REMEDY = (
+    "set runtime_dir (POOLGUARD_RUNTIME_DIR) to a path where nothing is yet (the folder is made), "
+    "or to a folder that is open to this user alone"
+)
 
 
 def default_path() -> Path:
@@ -69,8 +72,7 @@ class RuntimeDir:
             fd = os.open(self.path, _OPEN_FOLDER)
         except OSError as error:
             raise RuntimeDirError(
-                f"the runtime folder {self.path} cannot be used ({error.strerror}): put a folder "
-                f"of your own there, {_REMEDY}"
+                f"the runtime folder {self.path} cannot be used ({error.strerror}): {_REMEDY}"
             ) from None
         found = os.fstat(fd)
         trouble = None
@@ -81,8 +83,7 @@ class RuntimeDir:
         if trouble is not None:
             os.close(fd)
             raise RuntimeDirError(
-                f"the runtime folder {self.path} cannot be trusted: {trouble}. Remove it or make "
-                f"it yours with mode 0700, {_REMEDY}"
+                f"the runtime folder {self.path} cannot be trusted: {trouble}; {_REMEDY}"
             )
         return fd
 
@@ -167,4 +168,4 @@ class RuntimeDir:
             raise self._refused(name, "it is not a plain file of this user's own")
 
     def _refused(self, name: str, why: str | None) -> RuntimeDirError:
-        return RuntimeDirError(f"{self.path / name} cannot be used ({why}): remove it, {_REMEDY}")
+        return RuntimeDirError(f"{self.path / name} cannot be used ({why}): {_REMEDY}")

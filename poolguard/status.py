@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import logging
 import os
 import re
 import threading
@@ -21,6 +20,7 @@ from typing import Any
 from zlib import crc32
 
 from .errors import RuntimeDirError
+from .logs import logger
 from .rundir import RuntimeDir
 
 __all__ = ["PUBLISHED_EVERY", "publish", "published", "withdraw"]
@@ -30,7 +30,6 @@ PUBLISHED_EVERY = 1.0
 TRIES = 20
 """How often a file is read that is being written meanwhile."""
 
-logger = logging.getLogger("poolguard")
 
 Status = dict[str, Any]
 

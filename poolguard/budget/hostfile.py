@@ -8,6 +8,7 @@ import struct
 
 from ..errors import RuntimeDirError
 from ..rundir import RuntimeDir
+from ..settings import MOST_SLOTS
 from .ledger import Backend, Terms
 from .marks import Marks
 from .sharing import Member
@@ -16,7 +17,6 @@ __all__ = ["MOST_PROCESSES", "MOST_SLOTS", "HostFile"]
 
 MAGIC = b"poolguard ledger, layout 2\n".ljust(32)
 MOST_PROCESSES = 1024
-MOST_SLOTS = 16384
 
 _MEMBERS = len(MAGIC)
 _STARVING = _MEMBERS + MOST_PROCESSES

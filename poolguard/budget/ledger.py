@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Collection
 from typing import NamedTuple, Protocol
 
+from ..logs import logger
+
 __all__ = ["POOLED", "Backend", "Ledger", "Orphan", "Slot", "StaticLedger", "Terms", "Wanted"]
-
-
-logger = logging.getLogger("poolguard")
 
 
 class Backend(NamedTuple):

@@ -51,10 +51,15 @@ class Marks:
 
     def count_free(self, first: int, end: int) -> int:
         """How many from *first* to before *end* are not."""
-        return self._map[self._offset + first : self._offset + max(first, end)].count(_FREE)
+        end = max(first, min(end, self._n))
+        return self._map[self._offset + first : self._offset + end].count(_FREE)
 
     def take(self, first: int, end: int, start: int) -> int | None:
-        """Take a free place from *first* to before *end*, searching from *start* on; or None."""
+        """Take a free place from *first* to before *end*, searching from *start* on; or None.
+
+        There are none beyond the last one, whatever *end* says; the same is true of the others.
+        """
+        end = min(end, self._n)
         if not first <= start < end:
             start = first
         return (
@@ -93,7 +98,7 @@ class Marks:
 
     def inherit(self, first: int, end: int) -> Iterator[int]:
         """Take each place whose owner has died; who wants to leave it that way, abandons it."""
-        at = first
+        at, end = first, min(end, self._n)
         while (found := self._map.find(_TAKEN, self._offset + at, self._offset + end)) >= 0:
             at = found - self._offset
             if at not in self._mine and self._lock(at):
@@ -111,7 +116,7 @@ class Marks:
 
     def marked(self, first: int, end: int) -> Iterator[int]:
         """The places that are marked as taken, living or dead."""
-        at = first
+        at, end = first, min(end, self._n)
         while (found := self._map.find(_TAKEN, self._offset + at, self._offset + end)) >= 0:
             at = found - self._offset
             yield at

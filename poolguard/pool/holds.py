@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import sys
 import threading
@@ -22,12 +21,12 @@ import psycopg_pool
 from ..borrower import Borrower
 from ..clock import now as clock
 from ..listener import Leak, LeakKind, Returned
+from ..logs import logger
 from ..rarely import is_said
 from .seat import Seat
 
 __all__ = ["Hold", "Holds", "Taker", "by_task_of", "log_leak"]
 
-logger = logging.getLogger("poolguard")
 
 DEEPEST = 40
 """Frames of a stack that are kept."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, cast
@@ -17,7 +16,9 @@ from ..budget.asking import answer, rows
 from ..budget.ledger import Ledger, Orphan
 from ..budget.session import ASK_ALIVE, END, backends_of, gone_among, pids_of, to_be_ended
 from ..clock import now as clock
+from ..clock import waitable
 from ..listener import Listener
+from ..logs import logger
 from ._seams import SyncSeams, seat_of, silence
 from .arrival import ARRIVING, arrive, place_of
 from .books import Books, Opening, log_callback_failed
@@ -31,8 +32,6 @@ __all__ = ["GuardedPool"]
 HANGS_AFTER = 0.5
 """Seconds after which closing a pool waits no more for a connect that is under way. The server may
 hang; psycopg cannot be told to give a connect up."""
-
-logger = logging.getLogger("poolguard")
 
 
 class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
@@ -148,7 +147,7 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
         conn = self._free_conn(timeout, began)
         if conn is None:
             try:
-                conn = super().getconn(timeout)
+                conn = super().getconn(None if timeout is None else waitable(timeout))
             except BaseException as error:
                 explained = self._explained(error, began)
                 if explained is error:
@@ -203,7 +202,7 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
         Unlike :meth:`wait` it leaves the pool open when it has not. With no time to wait, no lock
         is taken.
         """
-        return self._warm.is_set() or (timeout > 0 and self._warm.wait(timeout))
+        return self._warm.is_set() or (timeout > 0 and self._warm.wait(waitable(timeout)))
 
     def status(self) -> dict[str, Any]:
         """The pool's counts, outcomes and last failure: plain data."""
@@ -217,7 +216,7 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
         and half a second for those being opened, which close themselves should they come later.
         """
         began = clock()
-        super().close(timeout)
+        super().close(waitable(timeout))
         while (thread := self._unfinished(clock() - began)) is not None:
             if clock() - began >= timeout:
                 break

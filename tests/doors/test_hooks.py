@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import math
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from time import monotonic
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from gunicorn import util
@@ -104,6 +106,50 @@ def test_install_adds_what_the_file_does_not_define() -> None:
     assert namespace == {"workers": 4, **hooks}
 
 
+@pytest.mark.parametrize("how", ["installed again", "called by the next file"])
+def test_hooks_that_are_installed_twice_act_once(
+    how: str, dsn: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A file builds on another one that has installed them, which has hooks of its own."""
+    monkeypatch.setenv("DATABASE_URL", dsn)
+    monkeypatch.setenv("POOLGUARD_BUDGET", "2")
+    monkeypatch.setenv("POOLGUARD_WARMUP_TIMEOUT", "40")
+    monkeypatch.setattr(poolguard.asgi, "longest_wait", math.inf)
+    cfg = Config()
+    cfg.set("worker_class", "asgi")  # which allows no such warm-up, and so is warned of
+    server, worker = SimpleNamespace(cfg=cfg, log=Logger(cfg)), worker_of(Config())
+    worker.log.error_log.addHandler(caplog.handler)
+    ran: list[str] = []
+    base: dict[str, Any] = {
+        "on_starting": lambda server: ran.append("on_starting"),
+        "post_fork": lambda server, worker: ran.append("post_fork"),
+    }
+    poolguard.gunicorn.install(base)
+    namespace = dict(base)
+    if how == "called by the next file":
+
+        def on_starting(server: Any) -> None:
+            base["on_starting"](server)
+
+        def post_fork(server: Any, worker: Any) -> None:
+            base["post_fork"](server, worker)
+
+        namespace |= {"on_starting": on_starting, "post_fork": post_fork}
+    poolguard.gunicorn.install(namespace)
+
+    usual = sys.getswitchinterval()
+    namespace["on_starting"](server)
+    namespace["post_fork"](server, worker)
+    namespace["post_worker_init"](worker)
+    namespace["worker_exit"](server, worker)
+    namespace["child_exit"](server, worker)
+    assert ran == ["on_starting", "post_fork"]
+    assert sys.getswitchinterval() == pytest.approx(usual)
+    said = [record.getMessage() for record in caplog.records]
+    assert len([line for line in said if "POOLGUARD_WARMUP_TIMEOUT=40" in line]) == 1
+    assert len([line for line in said if "is warm" in line]) == 1
+
+
 def their_post_fork(server: list[str], worker: object) -> None:
     """A hook that the file names as ``"module.function"``."""
     server.append("theirs")
@@ -147,7 +193,7 @@ def test_importing_the_hooks_imports_neither_psycopg_nor_opentelemetry_nor_gunic
         ({"POOLGUARD_FLOOR": "many"}, "POOLGUARD_FLOOR"),
         ({"POOLGUARD_FLOR": "2"}, "POOLGUARD_FLOR"),
         ({"POOLGUARD_BUDGET": "1", "TEST_WORKERS": "2"}, "budget"),
-        ({"DATABASE_URL": "mysql://user:s3cret@localhost/shop"}, "DATABASE_URL"),
+        ({"POOLGUARD_DSN": "mysql://user:s3cret@localhost/shop"}, "POOLGUARD_DSN"),
     ],
     ids=["value", "name", "budget", "dsn"],
 )
@@ -281,6 +327,61 @@ def test_a_default_guard_beside_one_of_the_same_database_is_warned_about(
     assert dsn not in str(said)
 
 
+def test_an_environment_that_the_application_changes_is_followed(
+    dsn: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It may read variables from a file as it is imported, after the default guard was opened."""
+    monkeypatch.setenv("DATABASE_URL", dsn)
+    monkeypatch.setenv("POOLGUARD_BUDGET", "4")
+    worker = worker_of(Config())
+    poolguard.gunicorn.post_fork(None, worker)
+    monkeypatch.setenv("DATABASE_URL", make_conninfo(dsn, dbname="template1"))
+    poolguard.gunicorn.post_worker_init(worker)
+    with poolguard.connection() as conn:
+        assert conn.info.dbname == "template1"
+    poolguard.gunicorn.worker_exit(None, worker)
+    assert "it is opened anew" in capfd.readouterr().err
+
+
+def test_what_says_nothing_of_a_database_opens_none_and_is_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("PGHOST", "PGPORT", "PGUSER", "PGDATABASE", "PGSERVICE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DATABASE_URL", "mysql://u:s3cret@db/shop")
+    caplog.set_level("INFO")
+    worker = worker_of(Config())
+    worker.log.error_log.addHandler(caplog.handler)
+    poolguard.gunicorn.on_starting(SimpleNamespace(cfg=worker.cfg, log=worker.log))
+    for _ in range(2):
+        poolguard.gunicorn.post_fork(None, worker)
+        poolguard.gunicorn.post_worker_init(worker)
+    assert registry.guards() == []
+    said = [record.getMessage() for record in caplog.records]
+    assert sum("another kind of database (mysql)" in line for line in said) == 1
+    assert sum("Set DATABASE_URL, POOLGUARD_DSN" in line for line in said) == 1
+    assert "s3cret" not in str(said)
+
+
+def test_a_later_generation_that_cannot_open_its_pools_does_not_halt_gunicorn(
+    dsn: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A worker that exits as it boots takes the whole service down, which may have run for long."""
+    poolguard.Guard(dsn, budget=2, floor=2, workers=1)
+    cfg = Config()
+    cfg.set("workers", 1)
+    guard = poolguard.guard()
+    guard.settings = guard.settings.replace(dsn="host=127.0.0.1 port=none")
+    for age in (2, 1):
+        worker = worker_of(cfg, age=age)
+        ended = pytest.raises(SystemExit) if age == 1 else nullcontext()
+        poolguard.gunicorn.post_fork(None, worker)
+        with ended:
+            poolguard.gunicorn.post_worker_init(worker)
+        poolguard.gunicorn.worker_exit(None, worker)
+        assert "[ERROR] poolguard: " in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["worker_int", "worker_abort"])
 def test_a_hook_that_runs_in_a_signal_handler_closes_nothing_there(name: str, dsn: str) -> None:
     """What the signal interrupted may hold it; ``worker_exit`` follows."""
@@ -302,6 +403,43 @@ def test_a_logger_class_without_an_error_log_is_no_obstacle(
     for name in ("DATABASE_URL", "PGHOST"):
         monkeypatch.delenv(name, raising=False)
     poolguard.gunicorn.post_fork(None, worker_of(Config(), log=SimpleNamespace()))
+
+
+def test_a_logger_class_that_answers_everything_is_no_obstacle(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("DATABASE_URL", "PGHOST"):
+        monkeypatch.delenv(name, raising=False)
+    poolguard.gunicorn.post_fork(None, worker_of(Config(), log=Mock()))
+
+
+def test_what_the_hooks_say_is_written_where_gunicorns_logger_is_disabled(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As by a preloaded application that configures logging, and by any other in the worker."""
+    monkeypatch.setenv("POOLGUARD_WARMUP_TIMEOUT", "40")
+    cfg = Config()
+    cfg.set("worker_class", "asgi")
+    log = Logger(cfg)
+    monkeypatch.setattr(log.error_log, "disabled", True)
+    poolguard.gunicorn.on_starting(SimpleNamespace(cfg=cfg, log=log))
+    (record,) = caplog.records
+    assert "POOLGUARD_WARMUP_TIMEOUT=40" in record.getMessage()
+
+
+def test_a_driver_that_the_hooks_import_early_is_heard_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An application that configures logging and then imports psycopg would hear it without us."""
+    for name in ("DATABASE_URL", "PGHOST"):
+        monkeypatch.delenv(name, raising=False)
+    elder, worker = logging.getLogger("psycopg.elder"), worker_of(Config())
+    poolguard.gunicorn.post_fork(None, worker)
+    younger, other = logging.getLogger("psycopg.younger"), logging.getLogger("psycopgs.cousin")
+    for each in (elder, younger, other):
+        monkeypatch.setattr(each, "disabled", True)  # as logging.config does
+    poolguard.gunicorn.post_worker_init(worker)
+    assert [each.disabled for each in (elder, younger, other)] == [True, False, True]
 
 
 def test_the_settings_in_the_hooks_are_gunicorns() -> None:

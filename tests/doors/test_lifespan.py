@@ -6,11 +6,12 @@ import asyncio
 import logging
 import signal
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from time import monotonic
 from typing import Any, Protocol
 
 import pytest
+from psycopg.conninfo import make_conninfo
 from starlette.applications import Starlette
 from uvicorn.config import Config
 from uvicorn.lifespan.on import LifespanOn
@@ -119,7 +120,7 @@ def said(caplog: pytest.LogCaptureFixture, level: int = logging.WARNING) -> list
 
 async def refusing(scope: Scope, receive: Receive, send: Send) -> None:
     """It has no lifespan, as Django."""
-    raise ValueError("this application takes HTTP only")
+    raise ValueError(f"Django can only handle ASGI/HTTP connections, not {scope['type']}.")
 
 
 async def ignoring(scope: Scope, receive: Receive, send: Send) -> None:
@@ -243,6 +244,99 @@ def test_a_startup_that_raises_reaches_the_server(guard: poolguard.Guard) -> Non
     run(main)
 
 
+class Licence(Exception):
+    """Something goes wrong at an application's startup."""
+
+
+async def failing_at_once(scope: Scope, receive: Receive, send: Send) -> None:
+    """As a middleware that connects to its cache."""
+    raise Licence
+
+
+async def failing_midway(scope: Scope, receive: Receive, send: Send) -> None:
+    await receive()
+    raise Licence
+
+
+async def failing_by_hand(scope: Scope, receive: Receive, send: Send) -> None:
+    """By an error as those that have no lifespan raise."""
+    raise ValueError("no licence")
+
+
+async def exiting(scope: Scope, receive: Receive, send: Send) -> None:
+    raise SystemExit(5)
+
+
+def raised(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The errors whose tracebacks were logged."""
+    infos = [record.exc_info for record in caplog.records if record.levelno >= logging.WARNING]
+    return [info[0].__name__ for info in infos if info is not None and info[0] is not None]
+
+
+FAILING = [failing_at_once, failing_midway, failing_by_hand, exiting]
+
+
+@pytest.mark.parametrize(
+    ("mode", "app"),
+    [(mode, app) for mode in ("auto", "on") for app in FAILING]
+    + [("gunicorn", app) for app in FAILING if app is not exiting],  # it ends the loop there
+)
+def test_what_the_application_raises_at_its_startup_is_logged_once(
+    app: App, mode: Any, guard: poolguard.Guard, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And the server serves, or does not, as without us."""
+
+    async def outcome(door: App) -> object:
+        if mode == "gunicorn":
+            with suppress(RuntimeError):
+                await gunicorn(door).startup()
+            return None
+        lifespan = LifespanOn(Config(door, lifespan=mode, log_config=None))
+        await lifespan.startup()
+        ends = lifespan.should_exit
+        await lifespan.shutdown()
+        return ends
+
+    async def main() -> None:
+        without = await outcome(app)
+        caplog.clear()
+        assert await outcome(PoolGuardMiddleware(app)) == without
+        assert len(raised(caplog)) == 1
+        assert mode == "gunicorn" or not guard.opened
+
+    run(main)
+
+
+async def asserting(scope: Scope, receive: Receive, send: Send) -> None:
+    assert scope["type"] == "http"
+
+
+async def reading(scope: Scope, receive: Receive, send: Send) -> None:
+    _ = scope["path"]
+
+
+async def implementing_less(scope: Scope, receive: Receive, send: Send) -> None:
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize("app", [refusing, asserting, reading, implementing_less])
+@pytest.mark.parametrize("mode", ["auto", "on"])
+def test_an_application_without_a_lifespan_is_no_error(
+    app: App, mode: Any, guard: poolguard.Guard, caplog: pytest.LogCaptureFixture
+) -> None:
+    """ASGI has those raise something."""
+
+    async def main() -> None:
+        lifespan = LifespanOn(Config(PoolGuardMiddleware(app), lifespan=mode, log_config=None))
+        await lifespan.startup()
+        assert guard.ready
+        assert not lifespan.should_exit
+        await lifespan.shutdown()
+        assert raised(caplog) == said(caplog) == []
+
+    run(main)
+
+
 def test_a_lifespan_that_fails_while_the_server_serves_leaves_the_pools(
     guard: poolguard.Guard,
 ) -> None:
@@ -347,6 +441,73 @@ def test_a_guard_that_is_open_already_is_left_as_it_is(guard: poolguard.Guard) -
             assert guard.ready
 
     run(main)
+
+
+def test_the_last_of_two_lifespans_closes_what_they_share(
+    guard: poolguard.Guard,
+) -> None:
+    """As where fixtures of a session and of a test run the lifespan of one application."""
+    app = PoolGuardMiddleware(Starlette())
+
+    async def main() -> None:
+        first, second = Uvicorn(app), Uvicorn(app)
+        await first.startup()
+        await second.startup()
+        await first.shutdown()
+        async with guard.aconnection() as conn:
+            await conn.execute("SELECT 1")
+        await second.shutdown()
+        assert not guard.opened
+        async with poolguard.asgi.lifespan():  # one after the other
+            assert guard.ready
+
+    run(main)
+
+
+@every_server
+@pytest.mark.parametrize("how", ["keyword", "variable"])
+def test_a_sync_guard_is_opened_where_no_hook_has(
+    how: str, server: Server, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Endpoints that run in threads use it."""
+    monkeypatch.setenv("DATABASE_URL", dsn)
+    monkeypatch.setenv("POOLGUARD_BUDGET", "3")
+    if how == "variable":
+        monkeypatch.setenv("POOLGUARD_MODE", "sync")
+    else:
+        poolguard.Guard(mode="sync")
+
+    def endpoint() -> None:
+        with poolguard.connection() as conn:
+            conn.execute("SELECT 1")
+
+    async def main() -> None:
+        lifespan = server(PoolGuardMiddleware(ignoring))
+        await lifespan.startup()
+        assert poolguard.guard().ready
+        await asyncio.to_thread(endpoint)
+        await lifespan.shutdown()
+        assert not poolguard.guard().opened
+
+    run(main)
+
+
+def test_the_default_guard_follows_the_environment_of_each_lifespan(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tests that set DATABASE_URL for each application work on that database."""
+    monkeypatch.setenv("POOLGUARD_BUDGET", "3")
+    seen: list[str] = []
+
+    async def main() -> None:
+        for database in ("postgres", "template1"):
+            monkeypatch.setenv("DATABASE_URL", make_conninfo(dsn, dbname=database))
+            async with poolguard.asgi.lifespan(), poolguard.aconnection() as conn:
+                seen.append(conn.info.dbname)
+            await poolguard.guard().aclose()
+
+    run(main)
+    assert seen == ["postgres", "template1"]
 
 
 def test_an_error_within_closes_the_pools_and_passes(guard: poolguard.Guard) -> None:
