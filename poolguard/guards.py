@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -197,11 +198,22 @@ class Guard:
             opening = self._opening = AsyncOpening(self.name, self.settings)
             self._publish()
         elif opening.loop is not loop:
-            raise PoolguardError(
-                f"the guard {self.name!r} is open on another event loop, and its connections "
-                f"belong to that. Close it there first, or make a guard with another name"
-            )
+            raise self._elsewhere()
         return opening
+
+    def _elsewhere(self) -> PoolguardError:
+        return PoolguardError(
+            f"the guard {self.name!r} is open on another event loop, and its connections belong to "
+            f"that. Use and close it there, or make a guard with another name for this loop"
+        )
+
+    def _insist_on_its_loop(self) -> None:
+        """Raise where it is open on another loop than the one that runs here, if one does."""
+        opening = self._own()
+        if isinstance(opening, AsyncOpening) and opening.alive:
+            with suppress(RuntimeError):  # no loop runs here
+                if opening.loop is not asyncio.get_running_loop():
+                    raise self._elsewhere()
 
     def wait_warm(self, timeout: float) -> bool:
         """Wait at most *timeout* seconds until the floor is reached; true when it has been.
@@ -341,11 +353,16 @@ class Guard:
         return self._sync_pool().connection(timeout)
 
     def aconnection(self, timeout: float | None = None) -> AbstractAsyncContextManager[Any]:
-        """A connection of the async pool: ``async with guard.aconnection() as conn``."""
+        """A connection of the async pool: ``async with guard.aconnection() as conn``.
+
+        Raises :exc:`~poolguard.errors.PoolguardError` where the guard is open on another loop.
+        """
         opening = self._opening
         if isinstance(opening, AsyncOpening) and (pool := opening.usable) and opening.here:
             return pool.connection(timeout)
-        return self._async_pool().connection(timeout)
+        pool = self._async_pool()
+        self._insist_on_its_loop()
+        return pool.connection(timeout)
 
     def _sync_pool(self) -> GuardedPool[Any]:
         self._must_be("sync")
@@ -493,8 +510,10 @@ class Guard:
     async def aclose(self, timeout: float = 5.0) -> None:
         """Close the async pool, within *timeout* seconds. Closing twice is allowed.
 
-        It is opened again by its name only, as after :meth:`close`.
+        It is opened again by its name only, as after :meth:`close`. Raises
+        :exc:`~poolguard.errors.PoolguardError` where the guard is open on another loop.
         """
+        self._insist_on_its_loop()
         self.retired = True
         await self.ashut(timeout)
 

@@ -17,13 +17,14 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import registry
-from .asking import async_autocommit, async_row, autocommit, one_row
+from .budget.asking import async_row, one_row
 from .budget.capacity import QUERY, Capacity
+from .budget.dialing import Dialing
 from .budget.host import HostLedger
 from .budget.ledger import POOLED, Backend, Granted, Ledger, Scope, StaticLedger, Terms
 from .budget.marks import SUPPORTED
 from .budget.plan import Plan, known_budget, make_plan, shares
-from .budget.session import GREETING, KEEPALIVES, PLAIN_GREETING, UNSUPPORTED, backend_of
+from .budget.session import GREETING, PLAIN_GREETING, RESTORE, UNSUPPORTED, backend_of
 from .clock import waitable
 from .conninfo import checked, database_name, ledger_name, parse, session_of
 from .errors import PlanError, PoolguardError
@@ -89,6 +90,7 @@ class _Opening:
         """The server has been asked for its capacity, in this opening."""
         self._plainly = False
         """The server's platform cannot look for its clients, so it is not told to."""
+        self._dialing = Dialing(settings)
         self._behind_pooler = settings.pooler in ("session", "transaction")
         self._warned_of: int | None = None
         """The smaller share of another process that has been warned of, while it rules."""
@@ -152,7 +154,8 @@ class _Opening:
     def _arguments(self) -> dict[str, Any]:
         """What the pool is made with, but for its ``configure``."""
         s = self.settings
-        given = parse(s.dsn, s.source("dsn")) if isinstance(s.dsn, str) else {}
+        if isinstance(s.dsn, str):
+            parse(s.dsn, s.source("dsn"))
         # Where the budget follows the server's capacity, and nobody has asked it yet, one
         # connection does so before there are others.
         plan = self._plan_at_once()
@@ -162,8 +165,8 @@ class _Opening:
         floor, max_size = (1, 1) if plan is None else self._agree(plan)
         self.ledger.on_change(self._learn)
         return {
-            "conninfo": checked(s.dsn, s.source("dsn")) if callable(s.dsn) else s.dsn or "",
-            "kwargs": self._connect_arguments(given),
+            "conninfo": self._conninfo(),
+            "kwargs": self._connect_arguments(),
             "min_size": floor,
             "max_size": max_size,
             "open": False,
@@ -184,16 +187,28 @@ class _Opening:
             "at_once": registry.workplace().most_at_once,
         }
 
-    def _connect_arguments(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        s = self.settings
+    def _conninfo(self) -> str | Callable[[], Any]:
+        dsn = self.settings.dsn
+        if not callable(dsn):
+            return dsn or ""
+        return self._dialing.completing(checked(dsn, self.settings.source("dsn")))
+
+    def _connect_arguments(self) -> dict[str, Any]:
         arguments: dict[str, Any] = {"fallback_application_name": "poolguard"}
-        theirs = "connect_timeout" in given or "PGCONNECT_TIMEOUT" in os.environ
-        if not theirs or s.source("connect_timeout") != "default":
-            arguments["connect_timeout"] = math.ceil(s.connect_timeout)
-        if isinstance(s.dsn, str) and "service" not in given:
-            # What a callable or a service answers may say otherwise, and these would overrule it.
-            arguments |= {name: n for name, n in KEEPALIVES.items() if name not in given}
+        if not callable(self.settings.dsn):
+            arguments |= self._dialing.beside(self.settings.dsn or "")
         return arguments
+
+    def _dial_again(self, error: BaseException) -> bool:
+        """Whether a connect that has failed with *error* may be tried again at once."""
+        before = self._dialing.options
+        again = self._dialing.refused(error)
+        self._note_options(before)
+        return again
+
+    def _note_options(self, before: str) -> None:
+        if self.pool is not None and before != self._dialing.options:
+            self.pool.kwargs = self._connect_arguments()
 
     # -- ledger and plan -----------------------------------------------------------------------
 
@@ -312,10 +327,14 @@ class _Opening:
     def _welcome(self, conn: Any, row: Mapping[str, Any]) -> Backend:
         """Judge a new connection by what it was told when it was greeted."""
         if self.settings.pooler == "none":
+            self._dialing.succeeded(pooled=False)
             return Backend(row["pid"], row["started"])
         backend = backend_of(row, conn.info.backend_pid)
         if self.settings.pooler != "auto":
             backend = POOLED  # some poolers tell their clients the server's pid
+        before = self._dialing.options
+        self._dialing.succeeded(pooled=backend == POOLED)
+        self._note_options(before)
         if backend == POOLED:
             if not self._behind_pooler:
                 # Raises, each time, where the budget was to follow the server's capacity.
@@ -328,7 +347,8 @@ class _Opening:
     def _greeting(self, conn: Any) -> tuple[str, dict[str, Any]]:
         if self._plainly or self._behind_pooler:
             return PLAIN_GREETING, {}
-        return GREETING, {"login_pid": conn.info.backend_pid}
+        restore = RESTORE if self._dialing.options else ""
+        return restore + GREETING, {"login_pid": conn.info.backend_pid}
 
 
 class SyncOpening(_Opening):
@@ -363,6 +383,7 @@ class SyncOpening(_Opening):
             from .pool.sync import GuardedPool
 
             pool = GuardedPool(configure=self._configure, **self._arguments())
+            pool.dial_again = self._dial_again
             with self._lock:
                 if self.closed:
                     self.ledger.close()
@@ -420,16 +441,15 @@ class SyncOpening(_Opening):
         pool = self.pool
         if pool is None:
             return
-        with autocommit(conn):
-            pool.greeted(conn, self._welcome(conn, self._greet(conn)))
-            if self._must_ask(recovering=pool.recovering):
-                try:
-                    row = one_row(conn, QUERY)
-                except _errors() as error:
-                    if conn.broken or not self._has_a_plan(error):
-                        raise
-                else:
-                    pool.resize(*self._adopt(row))
+        pool.greeted(conn, self._welcome(conn, self._greet(conn)))
+        if self._must_ask(recovering=pool.recovering):
+            try:
+                row = one_row(conn, QUERY)
+            except _errors() as error:
+                if conn.broken or not self._has_a_plan(error):
+                    raise
+            else:
+                pool.resize(*self._adopt(row))
 
     def _greet(self, conn: psycopg.Connection[Any]) -> Mapping[str, Any]:
         try:
@@ -452,10 +472,12 @@ class AsyncOpening(_Opening):
 
         self.error: PoolguardError | None = None
         self.loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
         self.pool: AsyncGuardedPool[Any] | None = None
         self._tasks: set[asyncio.Task[None]] = set()  # the loop itself would let a task go
         try:
             self.pool = AsyncGuardedPool(configure=self._configure, **self._arguments())
+            self.pool.dial_again = self._dial_again
         except BaseException:
             self.ledger.close()
             raise
@@ -470,8 +492,10 @@ class AsyncOpening(_Opening):
 
     @property
     def usable(self) -> AsyncGuardedPool[Any] | None:
-        """The pool while its loop is there."""
-        return None if self.loop.is_closed() else self.pool
+        """The pool where its loop runs: in this thread, where no other can at the same time. (To
+        ask which loop runs costs more, where Python is older than 3.12.)"""
+        here = threading.get_ident() == self._thread and self.loop.is_running()
+        return self.pool if here else None
 
     async def wait_warm(self, timeout: float) -> bool:
         pool = self.pool
@@ -516,16 +540,15 @@ class AsyncOpening(_Opening):
         pool = self.pool
         if pool is None:
             return
-        async with async_autocommit(conn):
-            pool.greeted(conn, self._welcome(conn, await self._greet(conn)))
-            if self._must_ask(recovering=pool.recovering):
-                try:
-                    row = await async_row(conn, QUERY)
-                except _errors() as error:
-                    if conn.broken or not self._has_a_plan(error):
-                        raise
-                else:
-                    await pool.resize(*self._adopt(row))
+        pool.greeted(conn, self._welcome(conn, await self._greet(conn)))
+        if self._must_ask(recovering=pool.recovering):
+            try:
+                row = await async_row(conn, QUERY)
+            except _errors() as error:
+                if conn.broken or not self._has_a_plan(error):
+                    raise
+            else:
+                await pool.resize(*self._adopt(row))
 
     async def _greet(self, conn: psycopg.AsyncConnection[Any]) -> Mapping[str, Any]:
         try:

@@ -165,6 +165,11 @@ def test_a_loop_that_still_runs_keeps_its_pool(dsn: str) -> None:
         assert opened.wait(10)
         with pytest.raises(PoolguardError, match="open on another event loop"):
             asyncio.run(guard.aopen())
+        with pytest.raises(PoolguardError, match="open on another event loop"):
+            asyncio.run(answer(guard))
+        with pytest.raises(PoolguardError, match="open on another event loop"):
+            asyncio.run(guard.aclose())
+        assert guard.opened
     finally:
         ended.set()
         thread.join(10)

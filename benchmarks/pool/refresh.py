@@ -13,8 +13,6 @@ from functools import partial
 from time import perf_counter, sleep
 from typing import Any
 
-from psycopg import AsyncConnection, Connection
-
 from ..table import Row, Table, ratios
 from .frame import AIO, SYNC, AsyncPool, Stage, SyncPool, awaited
 
@@ -84,15 +82,17 @@ def run(stage: Stage) -> Table:
     return Table(f"{title} verified over a round trip of {1000 * ROUND_TRIP:.0f} ms", rows)
 
 
-def _counting(base: type[Any], statements: list[float]) -> type[Any]:
-    """A connection class that notes when a statement is sent: here, only verifications do."""
+def _counted(pool: Any) -> list[float]:
+    """When *pool* verifies a connection, from now on."""
+    verified: list[float] = []
+    check = pool.check_connection
 
-    class Counting(base):  # type: ignore[misc]
-        def execute(self, *args: Any, **kwargs: Any) -> Any:
-            statements.append(perf_counter())
-            return super().execute(*args, **kwargs)
+    def counting(conn: Any) -> Any:
+        verified.append(perf_counter())
+        return check(conn)
 
-    return Counting
+    pool.check_connection = counting
+    return verified
 
 
 def _sync(
@@ -100,9 +100,8 @@ def _sync(
 ) -> _Window:
     seconds = QUICK_SECONDS if stage.quick else SECONDS
     latencies: list[float] = []
-    statements: list[float] = []
-    settings = {**settings, "connection_class": _counting(Connection, statements), "open": False}
-    with make(stage.conninfo, min_size=CONNECTIONS, **settings) as pool:
+    with make(stage.conninfo, min_size=CONNECTIONS, open=False, **settings) as pool:
+        verified = _counted(pool)
         pool.wait()
         with _checking(pool) if check else contextlib.nullcontext():
             start = perf_counter()
@@ -112,7 +111,7 @@ def _sync(
                 latencies.append(1000 * (perf_counter() - began))
                 pool.putconn(conn)
                 sleep(PAUSE)
-    return _Window(latencies, sum(start <= at < until for at in statements) / seconds)
+    return _Window(latencies, sum(start <= at < until for at in verified) / seconds)
 
 
 @contextmanager
@@ -137,13 +136,8 @@ async def _aio(
 ) -> _Window:
     seconds = QUICK_SECONDS if stage.quick else SECONDS
     latencies: list[float] = []
-    statements: list[float] = []
-    settings = {
-        **settings,
-        "connection_class": _counting(AsyncConnection, statements),
-        "open": False,
-    }
-    async with make(stage.conninfo, min_size=CONNECTIONS, **settings) as pool:
+    async with make(stage.conninfo, min_size=CONNECTIONS, open=False, **settings) as pool:
+        verified = _counted(pool)
         await pool.wait()
         over = asyncio.Event()
         checking = asyncio.create_task(_check_aio(pool, over)) if check else None
@@ -157,7 +151,7 @@ async def _aio(
         over.set()
         if checking is not None:
             await checking
-    return _Window(latencies, sum(start <= at < until for at in statements) / seconds)
+    return _Window(latencies, sum(start <= at < until for at in verified) / seconds)
 
 
 async def _check_aio(pool: AsyncPool, over: asyncio.Event) -> None:

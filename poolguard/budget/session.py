@@ -3,7 +3,8 @@
 A server that runs a query does not notice that its client has died until it writes to it, unless
 ``client_connection_check_interval`` (PostgreSQL 14) has it look now and then; a client whose host
 has vanished it notices by TCP keepalives alone, after more than two hours by default. Any role may
-set these for its own session. Through a pooler nothing is set: a setting would stay with a server
+set these for its own session. They are told to the server as a session begins, where it takes that,
+and else in the greeting. Through a pooler nothing is set: a setting would stay with a server
 connection that others use next, or reset it.
 """
 
@@ -20,10 +21,13 @@ __all__ = [
     "END",
     "GREETING",
     "KEEPALIVES",
+    "OPTIONS",
     "PLAIN_GREETING",
+    "RESTORE",
     "UNSUPPORTED",
     "Row",
     "backend_of",
+    "backends_of",
     "gone_among",
     "pids_of",
     "to_be_ended",
@@ -41,6 +45,17 @@ KEEPALIVES = {
 }
 """libpq's parameters for the same in the other direction: a server's host that has vanished."""
 
+_TELLING_KEEPALIVES = (
+    f"-c tcp_keepalives_idle={KEEPALIVES_IDLE} -c tcp_keepalives_interval={KEEPALIVES_INTERVAL} "
+    f"-c tcp_keepalives_count={KEEPALIVES_COUNT}"
+)
+OPTIONS = (
+    f"{_TELLING_KEEPALIVES} -c client_connection_check_interval={CHECK_INTERVAL}",
+    _TELLING_KEEPALIVES,
+)
+"""What a session can be told as it begins, most first. What is told in this way is what ``RESET``
+and ``DISCARD ALL`` go back to."""
+
 UNSUPPORTED = "22023"
 """SQLSTATE of a server whose platform cannot look for its client; then it is greeted plainly."""
 
@@ -52,6 +67,21 @@ _BACKEND = """
 
 PLAIN_GREETING = f"SELECT {_BACKEND}"
 """Asks who serves this session."""
+
+RESTORE = """
+SELECT set_config(name, value, false)
+  FROM (SELECT DISTINCT ON (1) split_part(each, '=', 1) AS name,
+               substr(each, strpos(each, '=') + 1) AS value
+          FROM pg_db_role_setting s, unnest(setconfig) AS each
+         WHERE s.setrole IN (0, (SELECT oid FROM pg_roles WHERE rolname = session_user))
+           AND s.setdatabase IN (0, (SELECT oid FROM pg_database
+                                      WHERE datname = current_database()))
+           AND split_part(each, '=', 1) IN ('client_connection_check_interval',
+               'tcp_keepalives_idle', 'tcp_keepalives_interval', 'tcp_keepalives_count')
+         ORDER BY 1, s.setrole = 0, s.setdatabase = 0) AS theirs
+ WHERE pg_backend_pid() = %(login_pid)s;
+"""
+"""Sets what the operator has told this role or database, which the options have overruled."""
 
 # The pid that the server gave at login is this session's own, unless a pooler gave it. What the
 # server does not know is NULL, and what its operator has made strict already is left alone.
@@ -96,6 +126,11 @@ def backend_of(row: Mapping[str, Any], login_pid: int) -> Backend:
     if row["pid"] != login_pid:
         return POOLED
     return Backend(row["pid"], row["started"])
+
+
+def backends_of(rows: Iterable[Mapping[str, Any]]) -> list[Row]:
+    """The answer to :data:`ASK_ALIVE`."""
+    return [(row["pid"], row["started"], row["ours"]) for row in rows]
 
 
 def pids_of(orphans: Iterable[Orphan]) -> list[int]:

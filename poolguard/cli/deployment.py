@@ -6,14 +6,15 @@ What ``poolguard plan`` and ``poolguard check`` have in common.
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from ..budget.asking import one_row
 from ..budget.capacity import QUERY, Capacity
+from ..budget.dialing import Dialing
 from ..budget.plan import Workplace
 from ..budget.pooler import Kind, detect
 from ..conninfo import parse
@@ -135,12 +136,7 @@ def connect(settings: Settings, name: str) -> Iterator[psycopg.Connection[Any]]:
 
 def ask_capacity(conn: psycopg.Connection[Any]) -> Capacity:
     """What the server grants the role of *conn*."""
-    from psycopg.rows import dict_row
-
-    with conn.cursor(row_factory=dict_row) as cursor:
-        row: Mapping[str, Any] | None = cursor.execute(QUERY).fetchone()
-    assert row is not None
-    return Capacity.from_row(row)
+    return Capacity.from_row(one_row(conn, QUERY))
 
 
 def ask_pooler(conn: psycopg.Connection[Any], settings: Settings, name: str) -> Kind:
@@ -168,9 +164,10 @@ def _connected(settings: Settings, name: str) -> psycopg.Connection[Any]:
         given = parse(dsn, settings.source("dsn")) if dsn else {}
     except SettingsError as error:
         raise SettingsError(spoken(str(error))) from None
-    options: dict[str, Any] = {"fallback_application_name": f"poolguard {name}"}
-    if "connect_timeout" not in given and "PGCONNECT_TIMEOUT" not in os.environ:
-        options["connect_timeout"] = math.ceil(settings.connect_timeout)
+    options = {"fallback_application_name": f"poolguard {name}"} | Dialing(settings).beside(
+        dsn or ""
+    )
+    options.pop("options", None)  # one connection, and not for long
     try:
         return psycopg.connect(dsn or "", autocommit=True, **options)
     except (psycopg.Error, UnicodeError) as error:

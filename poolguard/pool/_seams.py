@@ -27,6 +27,8 @@ one, this is the file to mend, and ``tests/pool/test_seams.py`` says which.
 ``_connect``                     one connect with psycopg_pool's statistics and callbacks
 ``_resolve_conninfo``            the conninfo of a connect, which a callable may have answered:
                                  refused where libpq would not read it as it is meant
+``_resolve_kwargs``              what an async connect is made with: the names of hosts are looked
+                                 up in threads of ours
 ``_set_connection_expiry_date``  a lifetime ends when our upkeep says so: psycopg_pool would
 ``conn._expire_at``              close all that are too old as they come back, at once
 ``_check_open``                  the pool is about to open, or to be asked for a connection: not
@@ -37,6 +39,7 @@ one, this is the file to mend, and ``tests/pool/test_seams.py`` says which.
 ``_nconns_min``                  the fewest idle ones of late: what shrinking is judged by
 ``_min_size _max_size``          the bounds, which ``resize()`` moves
 ``_stats _CONNECTIONS_LOST``     a connection the watch found dead is counted as lost
+``_CONNECTIONS_ERRORS``          a connect that ends with the look-up is counted as failed
 ``_REQUESTS_NUM``                an acquire that has found a free connection is counted
 ``_USAGE_MS``                    what the connections of ``connection()`` were used for is added up
 ``_drained_at conn._created_at`` a connection that was being verified when the pool was drained
@@ -55,9 +58,11 @@ import math
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from time import monotonic, sleep
 from typing import Any, Generic, NamedTuple
 
+from psycopg import Error
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 from psycopg_pool import pool as sync_module
 from psycopg_pool import pool_async as async_module
@@ -67,12 +72,17 @@ from ..clock import now as clock
 from ..conninfo import insist_clear
 from .errors import handled
 from .holds import Holds
+from .hosts import addresses, finds_hosts_itself
 from .pause import Pause
 from .seat import Seat
 
 __all__ = ["AsyncSeams", "Counts", "Reader", "SyncSeams", "seat_of", "silence"]
 
 logger = logging.getLogger("psycopg.pool")
+
+
+_CONNINFO: ContextVar[str] = ContextVar("poolguard_conninfo", default="")
+"""The connection string of the connect under way in this task."""
 
 
 class Counts(NamedTuple):
@@ -240,6 +250,9 @@ class Reader:
         in_time = timeout is None or timeout > 0
         return in_time and 0 < soon > len(self._waiting) - self.max_waiting
 
+    def _may_connect_again(self, error: Exception, made_with: object) -> bool:
+        raise NotImplementedError
+
     def _joins_at_once(self, seat: Seat) -> bool:
         raise NotImplementedError
 
@@ -356,7 +369,15 @@ class SyncSeams(Reader, ConnectionPool[CT], Generic[CT]):
         return self._lock
 
     def _connect_one(self) -> CT:
-        return self._connect()
+        while True:
+            made_with = self.kwargs
+            try:
+                return self._connect()
+            except Error as error:
+                with self._lock:
+                    again = self._may_connect_again(error, made_with)
+                if not again:
+                    raise
 
     def _resolve_conninfo(self) -> str:
         self._tried = conninfo = super()._resolve_conninfo()
@@ -504,12 +525,29 @@ class AsyncSeams(Reader, AsyncConnectionPool[ACT], Generic[ACT]):
         raise NotImplementedError
 
     async def _connect_one(self) -> ACT:
-        return await self._connect()
+        while True:
+            made_with = self.kwargs
+            try:
+                return await self._connect()
+            except Error as error:
+                if not self._may_connect_again(error, made_with):
+                    raise
 
     async def _resolve_conninfo(self) -> str:
         self._tried = conninfo = await super()._resolve_conninfo()
         insist_clear(conninfo)
+        _CONNINFO.set(conninfo)
         return conninfo
+
+    async def _resolve_kwargs(self) -> dict[str, Any]:
+        kwargs = await super()._resolve_kwargs()
+        if finds_hosts_itself(self.connection_class):
+            return kwargs
+        try:
+            return {**kwargs, **await addresses(_CONNINFO.get(), kwargs)}
+        except Error:
+            self._stats[self._CONNECTIONS_ERRORS] += 1
+            raise
 
     async def _put(self, conn: ACT) -> None:
         """Give the connection to the first waiter, or lay it with the idle ones."""

@@ -10,8 +10,7 @@ from typing import Any, Generic, cast
 from weakref import ref
 
 import psycopg_pool
-from psycopg import AsyncConnection, AsyncCursor
-from psycopg.rows import tuple_row
+from psycopg import AsyncConnection
 from psycopg_pool.abc import (
     ACT,
     AsyncConnectFailedCB,
@@ -21,14 +20,16 @@ from psycopg_pool.abc import (
 )
 
 from ..borrower import CURRENT
+from ..budget.asking import async_answer, async_rows
 from ..budget.ledger import Ledger, Orphan
-from ..budget.session import ASK_ALIVE, END, gone_among, pids_of, to_be_ended
+from ..budget.session import ASK_ALIVE, END, backends_of, gone_among, pids_of, to_be_ended
 from ..clock import now as clock
 from ..listener import Listener
 from ..logs import logger
 from ._seams import AsyncSeams, seat_of, silence
 from .arrival import ARRIVING, arrive, place_of
 from .books import Books, Opening, log_callback_failed
+from .holds import by_task_of
 from .lent import AsyncLent
 from .seat import Seat, Watch
 from .shell import Shell, remember_open
@@ -166,6 +167,11 @@ class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
         await super().resize(min_size, max_size)
         self._ring()  # those who wait may have a connection opened for them now
 
+    @staticmethod
+    async def check_connection(conn: ACT) -> None:
+        """As :meth:`~poolguard.pool.sync.GuardedPool.check_connection`."""
+        await async_answer(conn)
+
     @property
     def warm(self) -> bool:
         """The floor has been reached at least once."""
@@ -231,6 +237,7 @@ class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
     def _when_opened(self) -> None:
         self._watch = self._new_watch()
         self._warm_event = asyncio.Event()
+        self._holds.taker = by_task_of(asyncio.get_running_loop())
         self._clock = _Clock(self, self._watch, self._books)
         remember_open(self)
         self._books.opened(self.name, clock(), self._clock.ring)
@@ -410,15 +417,11 @@ class _Clock:
 
 async def _gone(conn: AsyncConnection[Any], orphans: Sequence[Orphan]) -> list[Orphan]:
     """Which of the backends do not exist any more. Those that ought not to are ended."""
-    async with AsyncCursor(conn, row_factory=tuple_row) as cursor:
-        await cursor.execute(ASK_ALIVE, {"pids": pids_of(orphans)}, prepare=False)
-        rows = await cursor.fetchall()
-        if overdue := to_be_ended(orphans, rows):
-            await cursor.execute(END, {"pids": overdue}, prepare=False)
-            logger.info("ended %s sessions whose clients are gone", len(overdue))
-    if not conn.autocommit:
-        await conn.rollback()
-    return gone_among(orphans, rows)
+    living = backends_of(await async_rows(conn, ASK_ALIVE, {"pids": pids_of(orphans)}))
+    if overdue := to_be_ended(orphans, living):
+        await async_rows(conn, END, {"pids": overdue})
+        logger.info("ended %s sessions whose clients are gone", len(overdue))
+    return gone_among(orphans, living)
 
 
 def _seat_then(configure: AsyncConnectionCB[ACT] | None) -> AsyncConnectionCB[ACT]:

@@ -6,11 +6,15 @@ took them. Nothing here blocks, and the pool's lock may be held.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import sys
 import threading
 from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any, TypeAlias
+from weakref import ref
 
 import psycopg_pool
 
@@ -21,7 +25,7 @@ from ..logs import logger
 from ..rarely import is_said
 from .seat import Seat
 
-__all__ = ["Hold", "Holds", "log_leak"]
+__all__ = ["Hold", "Holds", "Taker", "by_task_of", "log_leak"]
 
 
 DEEPEST = 40
@@ -33,18 +37,64 @@ _OURS = tuple(
 )
 
 
+class _Thread:
+    """A thread, or greenlet, for as long as it runs what this context was made for."""
+
+    __slots__ = ("__weakref__", "ident", "reference")
+
+    def __init__(self, ident: int) -> None:
+        self.ident = ident
+        self.reference = ref(self)
+
+
+_THREAD: ContextVar[_Thread | None] = ContextVar("poolguard_thread", default=None)
+
+Taker: TypeAlias = "ref[_Thread] | ref[asyncio.Task[Any]] | None"
+"""Who takes a connection. To refer to a task more strongly would keep all that it refers to."""
+
+
+def by_thread() -> Taker:
+    """Who takes a connection of a sync pool.
+
+    A thread of a thread pool is another taker in each call for which it was given a context of its
+    own, as by :func:`asyncio.to_thread`. The taker is gone when such a call has ended.
+    """
+    ident = threading.get_ident()
+    thread = _THREAD.get()
+    if thread is None or thread.ident != ident:
+        thread = _Thread(ident)
+        _THREAD.set(thread)
+    return thread.reference
+
+
+def by_task_of(loop: asyncio.AbstractEventLoop) -> Callable[[], Taker]:
+    """Who takes a connection of an async pool, whose loop this is."""
+
+    def by_task() -> Taker:
+        task = asyncio.current_task(loop)  # to look for the loop would take longer than all else
+        return None if task is None else ref(task)
+
+    return by_task
+
+
 class Hold:
     """One connection in somebody's hands."""
 
-    __slots__ = ("_holds", "borrower", "since", "stack", "told")
+    __slots__ = ("_holds", "borrower", "since", "stack", "taker", "told")
 
     def __init__(
-        self, holds: Holds, since: float, borrower: Borrower | None, stack: tuple[str, ...]
+        self,
+        holds: Holds,
+        since: float,
+        borrower: Borrower | None,
+        stack: tuple[str, ...],
+        taker: Taker = None,
     ) -> None:
         self._holds = holds
         self.since = since
         self.borrower = borrower
         self.stack = stack
+        self.taker = taker
         self.told = False
         """It has been reported as held for too long."""
 
@@ -55,9 +105,19 @@ class Hold:
     def unreturned(self) -> None:
         self._holds.unreturned(self)
 
-    def of(self, holds: Holds) -> bool:
-        """Whether it is a connection of that pool."""
-        return self._holds is holds
+    def waits_with(self, holds: Holds, asker: Taker) -> bool:
+        """Whether it is a connection of that pool, and nobody will return it before *asker* is
+        served.
+
+        What another task or thread of the same request has, that one returns in its own time. But
+        one that has ended without returning it has left it to the request.
+        """
+        if self._holds is not holds:
+            return False
+        taker = None if self.taker is None else self.taker()
+        if taker is None or (isinstance(taker, asyncio.Task) and taker.done()):
+            return True
+        return asker is not None and asker() is taker
 
 
 class Holds:
@@ -83,6 +143,8 @@ class Holds:
         self._note = note
         self._tell = tell
         self._returned = returned
+        self.taker: Callable[[], Taker] = by_thread
+        """Says who acquires at the moment."""
         self._lock = threading.Lock()
         self._watched: dict[Hold, None] = {}
         """Those that may be held for too long, the oldest first."""
@@ -101,9 +163,10 @@ class Holds:
     # -- a connection's way --------------------------------------------------------------------
 
     def asked(self, borrower: Borrower) -> None:
-        """A request acquires; it may have a connection of this pool already."""
+        """A request acquires; who acquires for it may have a connection of this pool already."""
+        asker = self.taker()
         for loan in [*borrower.loans]:
-            if isinstance(loan, Hold) and loan.of(self):
+            if isinstance(loan, Hold) and loan.waits_with(self, asker):
                 times = self._count("nested")
                 stack = here() if is_said(times) else ()
                 self._report("nested", loan, clock(), stack, times)
@@ -115,7 +178,8 @@ class Holds:
         known."""
         if borrower is not None and borrower.over:
             borrower = None
-        hold = seat.hold = Hold(self, clock(), borrower, here() if self.leak_after else ())
+        taker = None if borrower is None else self.taker()
+        hold = seat.hold = Hold(self, clock(), borrower, here() if self.leak_after else (), taker)
         if borrower is not None:
             borrower.loans[hold] = None
         if self.leak_after:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 from weakref import WeakSet
 
@@ -22,7 +22,7 @@ from ..listener import CloseReason, Place
 from ..rarely import Failures
 from ._seams import Reader, seat_of
 from .acquires import Acquires
-from .arrival import place_by
+from .arrival import ARRIVING, place_by
 from .books import Books, Opening
 from .errors import PoolClosed, handled
 from .holds import Holds
@@ -70,6 +70,9 @@ class Shell(Reader):
     _notes_immediate: bool
     _watches_holds: bool
     _ended_outside: Sequence[Seat] = ()
+    dial_again: Callable[[Exception], bool] | None = None
+    """Told, where a connect fails, of the error; true: it has replaced :attr:`kwargs`, and with
+    those the connect is tried again at once."""
 
     def _keep(self, books: Books) -> None:
         self._books = books
@@ -244,6 +247,18 @@ class Shell(Reader):
         """Have the pool looked at now; nothing before it is opened, which looks anyway."""
         if (watch := getattr(self, "_watch", None)) is not None:
             watch.ring()
+
+    def _may_connect_again(self, error: Exception, made_with: object) -> bool:
+        """Whether a connect is tried again at once, which has failed with *error*.
+
+        Where others have failed for the same reason, ``kwargs`` are not what it was *made_with*.
+        """
+        seat, _, _ = ARRIVING.get()
+        if seat.seated or self.closed:
+            return False
+        if self.kwargs is not made_with:
+            return True
+        return self.dial_again is not None and self.dial_again(error)
 
     def _joins_at_once(self, seat: Seat) -> bool:
         """Whether a connection comes in of which there is nothing to decide: almost always."""

@@ -8,13 +8,13 @@ from typing import Any, Generic, cast
 from weakref import ReferenceType, ref
 
 import psycopg_pool
-from psycopg import Connection, Cursor
-from psycopg.rows import tuple_row
+from psycopg import Connection
 from psycopg_pool.abc import CT, ConnectFailedCB, ConnectionCB, ConninfoParam, KwargsParam
 
 from ..borrower import CURRENT
+from ..budget.asking import answer, rows
 from ..budget.ledger import Ledger, Orphan
-from ..budget.session import ASK_ALIVE, END, gone_among, pids_of, to_be_ended
+from ..budget.session import ASK_ALIVE, END, backends_of, gone_among, pids_of, to_be_ended
 from ..clock import now as clock
 from ..clock import waitable
 from ..listener import Listener
@@ -181,6 +181,15 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
         """Change the bounds, as :meth:`psycopg_pool.ConnectionPool.resize` does."""
         super().resize(min_size, max_size)
         self._ring()  # those who wait may have a connection opened for them now
+
+    @staticmethod
+    def check_connection(conn: CT) -> None:
+        """Raise unless the server answers, as
+        :meth:`psycopg_pool.ConnectionPool.check_connection`.
+
+        No instrumentation sees the question, and the transaction mode stays as it is.
+        """
+        answer(conn)
 
     @property
     def warm(self) -> bool:
@@ -417,15 +426,11 @@ def _keep_up(pool: ReferenceType[GuardedPool[Any]], watch: Watch, books: Books) 
 
 def _gone(conn: Connection[Any], orphans: Sequence[Orphan]) -> list[Orphan]:
     """Which of the backends do not exist any more. Those that ought not to are ended."""
-    with Cursor(conn, row_factory=tuple_row) as cursor:
-        cursor.execute(ASK_ALIVE, {"pids": pids_of(orphans)}, prepare=False)
-        rows = cursor.fetchall()
-        if overdue := to_be_ended(orphans, rows):
-            cursor.execute(END, {"pids": overdue}, prepare=False)
-            logger.info("ended %s sessions whose clients are gone", len(overdue))
-    if not conn.autocommit:
-        conn.rollback()
-    return gone_among(orphans, rows)
+    living = backends_of(rows(conn, ASK_ALIVE, {"pids": pids_of(orphans)}))
+    if overdue := to_be_ended(orphans, living):
+        rows(conn, END, {"pids": overdue})
+        logger.info("ended %s sessions whose clients are gone", len(overdue))
+    return gone_among(orphans, living)
 
 
 def _seat_then(configure: ConnectionCB[CT] | None) -> ConnectionCB[CT]:

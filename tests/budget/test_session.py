@@ -20,12 +20,15 @@ from psycopg.rows import dict_row
 
 from poolguard import Guard
 from poolguard.budget import session
+from poolguard.budget.asking import rows
 from poolguard.budget.ledger import POOLED, Backend, Orphan
 from poolguard.budget.session import (
     ASK_ALIVE,
     END,
     GREETING,
+    OPTIONS,
     PLAIN_GREETING,
+    RESTORE,
     Row,
     backend_of,
     gone_among,
@@ -43,8 +46,10 @@ OURS = ("1000", "30", "10", "3")
 VICTIM = """
 import sys
 from poolguard import Guard, opening
+from poolguard.budget import dialing
 
 if sys.argv[2] == "plainly":
+    dialing.OPTIONS = ()
     opening.GREETING = "SELECT pg_backend_pid() AS pid, 0::float8 AS started"
 guard = Guard(sys.argv[1], budget=4, floor=1)
 guard.open(wait=20)
@@ -167,6 +172,27 @@ def test_a_session_whose_pid_is_another_is_told_nothing(server: PrivatePostgres)
         assert settings(conn) == before
 
 
+def test_as_options_it_outlives_a_reset_and_gives_way_to_the_operators_own(
+    server: PrivatePostgres,
+) -> None:
+    role = server.create_role("restored")
+    with server.connect() as admin:
+        admin.execute("CREATE DATABASE restored")
+        admin.execute(f"ALTER ROLE restored SET {CHECK} = '0.2s'")
+        admin.execute(f"ALTER DATABASE restored SET {CHECK} = '9s'")
+        admin.execute("ALTER DATABASE restored SET tcp_keepalives_idle = '15s'")
+    conninfo = make_conninfo(role, dbname="restored", options=OPTIONS[0])
+    with psycopg.connect(conninfo, autocommit=True) as conn:
+        told = settings(conn)
+        assert told == dict(zip((CHECK, *KEEPALIVES), OURS, strict=True))
+        rows(conn, RESTORE, {"login_pid": 1})
+        assert settings(conn) == told
+        rows(conn, RESTORE, {"login_pid": conn.info.backend_pid})
+        assert settings(conn) == {**told, CHECK: "200", "tcp_keepalives_idle": "15"}
+        conn.execute("DISCARD ALL")
+        assert settings(conn) == told
+
+
 @pytest.mark.parametrize("kind", ["sync", "async"])
 def test_a_guard_greets_each_connection(
     dsn: str, kind: str, in_guard: Callable[..., dict[str, str]]
@@ -181,11 +207,17 @@ def test_a_platform_that_cannot_look_for_its_client(
     in_guard: Callable[..., dict[str, str]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It refuses the setting (22023), and is greeted plainly from then on."""
+    """It refuses the setting, as an option and then as a setting (22023), and is greeted plainly
+    from then on."""
     # PostgreSQL answers the same to any value that it cannot take.
     monkeypatch.setattr(
         "poolguard.opening.GREETING",
         GREETING.replace(f"'{session.CHECK_INTERVAL}', false", "'-1', false"),
+    )
+    more, fewer = OPTIONS
+    monkeypatch.setattr(
+        "poolguard.budget.dialing.OPTIONS",
+        (more.replace(f"={session.CHECK_INTERVAL}", "=-1"), fewer),
     )
     assert in_guard(kind, dsn)[CHECK] == "0"
 

@@ -7,6 +7,9 @@ import gc
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
+from threading import Barrier, Thread
+from typing import Any
 
 import psycopg_pool
 import pytest
@@ -16,7 +19,8 @@ from poolguard.listener import Leak, LeakKind
 from poolguard.pool import holds as module
 from poolguard.pool.holds import Holds, log_leak
 from poolguard.pool.seat import Seat
-from tests.pool.support import Kind, eventually, in_loop, opened
+from poolguard.pool.sync import GuardedPool
+from tests.pool.support import Face, Kind, eventually, in_loop, opened
 
 
 class Request(Borrower):
@@ -35,6 +39,13 @@ def serving(request: Borrower) -> Iterator[None]:
         yield
     finally:
         CURRENT.reset(token)
+
+
+async def take(pool: Face, timeout: float | None = None) -> Any:
+    """A connection that this very task acquires, or this very thread."""
+    if isinstance(pool.pool, GuardedPool):
+        return pool.pool.getconn(timeout)
+    return await pool.pool.getconn(timeout)
 
 
 # -- held for too long -------------------------------------------------------------------------
@@ -122,8 +133,8 @@ async def test_a_request_that_ends_without_returning_is_told_of(
     async with opened(kind, dsn, min_size=2) as pool:
         request = Request()
         with serving(request):
-            conn = await pool.get()
-            await pool.put(await pool.get())
+            conn = await take(pool)
+            await pool.put(await take(pool))
         assert pool.recorder.leaks[0].kind == "nested"
         request.ended()
         request.ended()
@@ -171,14 +182,62 @@ async def test_a_request_that_acquires_twice_is_told_of_before_it_waits(
     async with opened(kind, dsn, min_size=1, max_size=1) as pool:
         request = Request()
         with serving(request):
-            conn = await pool.get()
+            conn = await take(pool)
             with pytest.raises(psycopg_pool.PoolTimeout):
-                await pool.get(timeout=0.05)
+                await take(pool, 0.05)
         [nested] = pool.recorder.leaks
         assert (nested.kind, nested.borrower) == ("nested", "GET /orders")
         assert nested.held < 0.05 + 5
         assert nested.stack
         await pool.put(conn)
+
+
+@in_loop
+async def test_parallel_tasks_or_threads_of_a_request_do_not_wait_for_themselves(
+    kind: Kind, dsn: str
+) -> None:
+    """Each takes one, uses it and returns it; that another has one meanwhile is no matter."""
+    together = Barrier(3)
+    async with opened(kind, dsn, min_size=3) as pool:
+        held: list[object] = []
+
+        def query() -> None:
+            with pool.pool.connection():  # type: ignore[union-attr]
+                together.wait(10)
+
+        async def aquery() -> None:
+            async with pool.pool.connection() as conn:  # type: ignore[union-attr]
+                held.append(conn)
+                await eventually(lambda: len(held) >= 3)
+
+        with serving(Request()):
+            for _ in range(2):  # a thread that has been used before is as good
+                jobs = [asyncio.to_thread(query) if kind == "sync" else aquery() for _ in range(3)]
+                await asyncio.gather(*jobs)
+        assert pool.recorder.leaks == []
+
+
+@in_loop
+async def test_what_a_task_or_a_thread_has_left_to_its_request_is_the_requests(
+    kind: Kind, dsn: str
+) -> None:
+    """As a dependency does that a framework enters in another thread than the endpoint's."""
+    async with opened(kind, dsn, min_size=2) as pool:
+        taken: list[Any] = []
+
+        async def one() -> None:
+            taken.append(await take(pool))
+
+        with serving(Request()):
+            for _ in range(2):
+                if kind == "async":
+                    await asyncio.create_task(one())
+                else:
+                    thread = Thread(target=copy_context().run, args=(asyncio.run, one()))
+                    thread.start()
+                    thread.join()
+        assert [leak.kind for leak in pool.recorder.leaks] == ["nested"]
+        await pool.put(*taken)
 
 
 @in_loop
@@ -197,9 +256,9 @@ async def test_what_may_happen_with_every_request_is_said_ever_more_rarely(
 ) -> None:
     async with opened(kind, dsn, min_size=2) as pool:
         with serving(Request()):
-            conn = await pool.get()
+            conn = await take(pool)
             for _ in range(9):
-                await pool.put(await pool.get())
+                await pool.put(await take(pool))
         await pool.put(conn)
         assert pool.status()["leaks"] == {"nested": 9}
         assert [leak.times for leak in pool.recorder.leaks] == [*range(1, 10)]

@@ -205,14 +205,14 @@ async def test_shrinking_copes_with_a_check_that_has_the_idle_ones_out(
     held = threading.Event()
 
     class Slow(psycopg.Connection[Any]):
-        def execute(self, *args: Any, **kwargs: Any) -> Any:
+        def wait(self, *args: Any, **kwargs: Any) -> Any:
             held.wait(10)
-            return super().execute(*args, **kwargs)
+            return super().wait(*args, **kwargs)
 
     class AsyncSlow(psycopg.AsyncConnection[Any]):
-        async def execute(self, *args: Any, **kwargs: Any) -> Any:
+        async def wait(self, *args: Any, **kwargs: Any) -> Any:
             await asyncio.to_thread(held.wait, 10)
-            return await super().execute(*args, **kwargs)
+            return await super().wait(*args, **kwargs)
 
     cls = Slow if kind == "sync" else AsyncSlow
     async with opened(

@@ -141,6 +141,10 @@ CONTRACT: dict[str, list[Callable[[type[Any]], None]]] = {
         method("_resolve_conninfo", also_async=True),
         calls("_connect", "conninfo = self._resolve_conninfo()"),
     ],
+    "_resolve_kwargs": [
+        method("_resolve_kwargs", also_async=True),
+        calls("_connect", "self._resolve_kwargs()"),
+    ],
     "_check_open": [
         method("_check_open", also_async=False),
         calls("_open", "self._check_open()"),
@@ -184,6 +188,7 @@ CONTRACT: dict[str, list[Callable[[type[Any]], None]]] = {
     "_max_size": [attribute("_max_size", int), calls("resize", "self._max_size = max_size")],
     "_stats": [attribute("_stats", Counter)],
     "_CONNECTIONS_LOST": [attribute("_CONNECTIONS_LOST", str)],
+    "_CONNECTIONS_ERRORS": [attribute("_CONNECTIONS_ERRORS", str)],
     "_REQUESTS_NUM": [
         attribute("_REQUESTS_NUM", str),
         calls("getconn", "self._stats[self._REQUESTS_NUM] += 1"),

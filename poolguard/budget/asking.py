@@ -1,0 +1,146 @@
+"""Asks the server one thing over an idle connection: sync and async I/O.
+
+It goes through libpq's own connection and reads the bytes of the answer. So it takes no part in
+what the application has set up, and leaves all of it as it is: loaders, factories, prepared
+statements, the transaction mode, and the instrumentation that traces what the application executes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import psycopg
+    from psycopg.abc import PQGen
+    from psycopg.pq.abc import PGresult
+
+__all__ = [
+    "Row",
+    "Values",
+    "answer",
+    "async_answer",
+    "async_row",
+    "async_rows",
+    "one_row",
+    "rows",
+]
+
+ANSWER_TIMEOUT = 5000
+"""Milliseconds after which the server gives up a question."""
+
+PREFACE = f"""
+SET LOCAL statement_timeout = {ANSWER_TIMEOUT};
+SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+SET LOCAL lock_timeout = {ANSWER_TIMEOUT};
+SET LOCAL ROLE NONE;
+SET LOCAL search_path = pg_catalog, pg_temp;
+SET LOCAL extra_float_digits = 3;
+SELECT CASE WHEN current_setting('transaction_timeout', true) <> '0'
+            THEN set_config('transaction_timeout', '0', true) END;
+"""
+"""What holds for a question, and for nothing after it: what is sent as one message is one
+transaction. The application, or its role, may have set any of these otherwise, so that the server
+would answer too late, to another role, by functions of its own, or with fewer digits."""
+
+Row = Mapping[str, Any]
+Values = Mapping[str, int | Sequence[int]]
+
+
+def answer(conn: psycopg.Connection[Any]) -> None:
+    """Have the server give a sign of life, or raise :exc:`psycopg.Error`."""
+    conn.wait(_ask(conn, ""))
+
+
+async def async_answer(conn: psycopg.AsyncConnection[Any]) -> None:
+    """As :func:`answer`."""
+    await conn.wait(_ask(conn, ""))
+
+
+def rows(conn: psycopg.Connection[Any], query: str, values: Values | None = None) -> list[Row]:
+    """What the server answers to *query*, in which *values* stand for ``%(name)s``.
+
+    Of a row, integers, floats and booleans are such, and anything else is text. Raises
+    :exc:`psycopg.Error`.
+    """
+    return conn.wait(_ask(conn, _asked(query, values)))
+
+
+async def async_rows(
+    conn: psycopg.AsyncConnection[Any], query: str, values: Values | None = None
+) -> list[Row]:
+    """As :func:`rows`."""
+    return await conn.wait(_ask(conn, _asked(query, values)))
+
+
+def one_row(conn: psycopg.Connection[Any], query: str, values: Values | None = None) -> Row:
+    """The only row of :func:`rows`."""
+    [row] = rows(conn, query, values)
+    return row
+
+
+async def async_row(
+    conn: psycopg.AsyncConnection[Any], query: str, values: Values | None = None
+) -> Row:
+    """The only row of :func:`async_rows`."""
+    [row] = await async_rows(conn, query, values)
+    return row
+
+
+def _asked(query: str, values: Values | None) -> str:
+    if values is None:
+        return PREFACE + query
+    literals = {
+        name: str(int(value)) if isinstance(value, int) else _array(value)
+        for name, value in values.items()
+    }
+    return PREFACE + query % literals
+
+
+def _array(numbers: Sequence[int]) -> str:
+    return "'{" + ",".join(str(int(n)) for n in numbers) + "}'"
+
+
+def _ask(
+    conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any], query: str
+) -> PQGen[list[Row]]:
+    """Put *query* to the server, as what the ``wait()`` of a connection runs."""
+    from psycopg.errors import error_from_result
+    from psycopg.generators import execute
+    from psycopg.pq import ExecStatus
+
+    conn.pgconn.send_query(query.encode())
+    results = yield from execute(conn.pgconn)
+    for result in results:
+        if result.status == ExecStatus.FATAL_ERROR:
+            raise error_from_result(result, encoding=conn.info.encoding)
+    return _rows_of(results[-1])
+
+
+_READ: Mapping[int, Callable[[bytes], Any]] = {
+    16: lambda value: value == b"t",
+    20: int,
+    21: int,
+    23: int,
+    700: float,
+    701: float,
+}
+"""How the types bool, int8, int2, int4, float4 and float8 are read, by their oids."""
+
+
+def _text(value: bytes) -> str:
+    return value.decode(errors="replace")
+
+
+def _rows_of(result: PGresult) -> list[Row]:
+    columns = [
+        ((result.fname(n) or b"").decode(), _READ.get(result.ftype(n), _text))
+        for n in range(result.nfields)
+    ]
+    return [
+        {
+            name: None if (value := result.get_value(row, n)) is None else read(value)
+            for n, (name, read) in enumerate(columns)
+        }
+        for row in range(result.ntuples)
+    ]

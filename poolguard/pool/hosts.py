@@ -1,0 +1,130 @@
+"""Names of hosts, looked up in threads of our own.
+
+psycopg has an event loop look them up, which does so in its default executor. Its few threads are
+the application's, for ``asyncio.to_thread``: where names resolve slowly, a pool that opens many
+connections at once would take them all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from ipaddress import ip_address
+from itertools import takewhile
+from typing import Any, NamedTuple
+
+from psycopg import AsyncConnection, OperationalError
+
+from ..budget.dialing import effective
+
+__all__ = ["addresses", "finds_hosts_itself"]
+
+_OF_PLACE = ("host", "hostaddr", "port", "service")
+_METHODS = ("connect", "_get_connection_params")
+"""Where psycopg's documentation has a connection class find its hosts in ways of its own."""
+
+
+class Place(NamedTuple):
+    """One host to try, as libpq's lists of hosts, addresses and ports name it."""
+
+    host: str
+    address: str
+    port: str
+
+    @property
+    def is_name(self) -> bool:
+        """It is to be looked up: no address, nor the folder of a Unix socket."""
+        return not (self.address or self.host[:1] in ("", "/") or self.host[1:2] == ":")
+
+
+def finds_hosts_itself(connection_class: type[Any]) -> bool:
+    """Whether a connection class knows better what its hosts are, as one that asks for SRV does."""
+    own = takewhile(lambda each: each is not AsyncConnection, connection_class.__mro__)
+    return any(name in vars(each) for each in own for name in _METHODS)
+
+
+async def addresses(conninfo: str, kwargs: Mapping[str, Any]) -> dict[str, str]:
+    """The hosts that a connect with these is to try, with their addresses; nothing where no name is
+    to be looked up.
+
+    Raises :exc:`psycopg.OperationalError`, as psycopg does, where none is found.
+    """
+    places = _places(effective(conninfo, **{k: kwargs[k] for k in _OF_PLACE if k in kwargs}))
+    if not any(place.is_name for place in places):
+        return {}
+    looks = [_look_up(place) for place in places]
+    found = await asyncio.gather(*looks, return_exceptions=True)
+    tried: list[Place] = []
+    failed: OSError | None = None
+    for place, answer in zip(places, found, strict=True):
+        if isinstance(answer, OSError):
+            failed, name = answer, place.host
+        elif isinstance(answer, BaseException):
+            raise answer
+        else:
+            tried += answer
+    if not tried:
+        raise OperationalError(f"failed to resolve host {name!r}: {failed}")
+    return {
+        "host": ",".join(place.host for place in tried),
+        "hostaddr": ",".join(place.address for place in tried),
+        "port": ",".join(place.port for place in tried),
+    }
+
+
+def _places(given: Mapping[str, str]) -> list[Place]:
+    """Empty where the lists do not fit, which psycopg says better."""
+    hosts, listed, ports = (
+        given[key].split(",") if given.get(key) else [] for key in ("host", "hostaddr", "port")
+    )
+    n = max(len(hosts), len(listed))
+    hosts, listed = hosts or [""] * n, listed or [""] * n
+    ports = ports * n if len(ports) == 1 else ports or [""] * n
+    if not len(hosts) == len(listed) == len(ports):
+        return []
+    return [
+        Place(host, address or _if_address(host), port)
+        for host, address, port in zip(hosts, listed, ports, strict=True)
+    ]
+
+
+def _if_address(host: str) -> str:
+    with suppress(ValueError):
+        return str(ip_address(host)) and host
+    return ""
+
+
+async def _look_up(place: Place) -> list[Place]:
+    """The same place for each address of its host, in the resolver's order."""
+    if not place.is_name:
+        return [place]
+    loop = asyncio.get_running_loop()
+    answered: asyncio.Future[list[Place]] = loop.create_future()
+
+    def settle(found: list[Place], error: Exception | None) -> None:
+        if answered.done():
+            return
+        if error is None:
+            answered.set_result(found)
+        else:
+            answered.set_exception(error)
+
+    def look_up() -> None:
+        found: list[Place] = []
+        failed: Exception | None = None
+        try:
+            for *_, address in socket.getaddrinfo(
+                place.host, place.port, proto=socket.IPPROTO_TCP, type=socket.SOCK_STREAM
+            ):
+                found.append(place._replace(address=str(address[0])))
+        except Exception as error:  # noqa: BLE001 - raised where it is awaited
+            failed = error
+        with suppress(RuntimeError):  # the loop is closed, and nobody waits any more
+            loop.call_soon_threadsafe(settle, found, failed)
+
+    # Not joined at exit: a resolver may take its time.
+    threading.Thread(target=look_up, name="poolguard-lookup", daemon=True).start()
+    return await answered
