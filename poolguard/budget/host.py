@@ -229,9 +229,10 @@ class HostLedger:
         taken = [*self._found(n)]
         self._tell()
         after = self._slots.count()
-        if after != before + len(taken):
+        if after != before + len(taken) or len(self._sides) > 1:
             # Others have taken some at the same moment, and may have found the same room. Of those
-            # who are too late for it one at least sees that here.
+            # who are too late for it one at least sees that here. Whose role or database a slot is
+            # for is known a moment later than that it is taken.
             for number in taken[: max(0, -self._room(after))]:
                 self._forget(number)
                 taken.remove(number)

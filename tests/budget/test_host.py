@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 
 from poolguard.budget import host
 from poolguard.budget.host import PAST, HostLedger
+from poolguard.budget.hostfile import HostFile, SlotRecord
 from poolguard.budget.ledger import ANYWHERE, POOLED, Backend, Granted, Scope, Slot, Terms
 from poolguard.errors import ForkError, RuntimeDirError
 from poolguard.rundir import RuntimeDir
@@ -269,6 +271,45 @@ def test_a_roles_limit_binds_its_own_alone(join: Join) -> None:
     poor[1].starving(1)
     assert rich.wanted() == (0, 0)
     assert "of the 2 connections that this role may have" in poor[1].explain()
+
+
+def test_two_that_lease_for_one_role_at_the_same_moment_have_not_both_the_last(
+    join: Join, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has taken a slot before the other has written whose it is; the second writes last."""
+    join(None, scope=Scope.of("shop", "rich")).agree(Terms(Granted(15), 12, 1, 2, server=12))
+    poor = [join(None, scope=Scope.of("shop", "poor")) for _ in range(2)]
+    for ledger in poor:
+        ledger.agree(Terms(Granted(15, role=6), 3, 1, 1, server=12, role=3))
+    for ledger in poor:
+        assert len(ledger.lease(1)) == 1
+    taken = {name: threading.Event() for name in ("first", "second")}
+    first_is_done = threading.Event()
+    write = HostFile.write_slot
+
+    def write_late(file: HostFile, number: int, record: SlotRecord) -> None:
+        name = threading.current_thread().name
+        taken[name].set()
+        (taken["second"] if name == "first" else first_is_done).wait(10)
+        write(file, number, record)
+
+    monkeypatch.setattr(HostFile, "write_slot", write_late)
+    leased: list[Slot] = []
+
+    def lease(ledger: HostLedger) -> None:
+        leased.extend(ledger.lease(1))
+
+    first, second = (
+        threading.Thread(target=lease, args=[ledger], name=name)
+        for ledger, name in zip(poor, taken, strict=True)
+    )
+    first.start()
+    assert taken["first"].wait(10)
+    second.start()
+    first.join()
+    first_is_done.set()
+    second.join()
+    assert len(leased) == 1
 
 
 def test_the_error_names_who_holds_what(join: Join) -> None:
