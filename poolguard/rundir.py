@@ -94,7 +94,7 @@ class RuntimeDir:
         try:
             fd = os.open(name, _OPEN_FILE | os.O_CREAT, 0o600, dir_fd=self._fd)
         except OSError as error:
-            raise self._refused(name, error.strerror) from None
+            raise self.refused(name, error.strerror) from None
         self._insist(fd, name, stat.S_ISREG)
         return fd
 
@@ -103,7 +103,7 @@ class RuntimeDir:
         try:
             fd = os.open(name, _READ_FILE, dir_fd=self._fd)
         except OSError as error:
-            raise self._refused(name, error.strerror) from None
+            raise self.refused(name, error.strerror) from None
         self._insist(fd, name, stat.S_ISREG)
         return fd
 
@@ -124,7 +124,7 @@ class RuntimeDir:
             # For writing too: without a writer, a reader is told of end-of-file again and again.
             fd = os.open(name, _OPEN_FILE, dir_fd=self._fd)
         except OSError as error:
-            raise self._refused(name, error.strerror) from None
+            raise self.refused(name, error.strerror) from None
         self._insist(fd, name, stat.S_ISFIFO)
         return fd
 
@@ -164,7 +164,7 @@ class RuntimeDir:
         assert callable(kind)
         if not kind(found.st_mode) or found.st_uid != os.geteuid() or found.st_nlink != 1:
             os.close(fd)
-            raise self._refused(name, "it is not a plain file of this user's own")
+            raise self.refused(name, "it is not a plain file of this user's own")
 
-    def _refused(self, name: str, why: str | None) -> RuntimeDirError:
+    def refused(self, name: str, why: str | None) -> RuntimeDirError:
         return RuntimeDirError(f"{self.path / name} cannot be used ({why}): remove it, {_REMEDY}")

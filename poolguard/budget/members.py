@@ -88,6 +88,9 @@ class Members:
     def _bury(self) -> None:
         for number in self._file.members.inherit(0, MOST_PROCESSES):
             self._remove(number)
+        for number in self._file.starving():
+            if not self._file.members.is_marked(number):  # it is nobody who says so
+                self._file.clear_member(number)
 
     def _remove(self, number: int) -> None:
         self._file.clear_member(number)
