@@ -214,6 +214,14 @@ def test_two_processes_share_one_budget(dsn: str, hold: Hold) -> None:
             guard.connection(timeout=0.3).__enter__()
 
 
+def test_what_a_killed_process_held_is_free_soon_though_nobody_needs_it(
+    dsn: str, hold: Hold
+) -> None:
+    with Guard(dsn, name="one", mode="sync", budget=6, workers=2, floor=1) as one:
+        hold(dsn, name="two", budget=6, workers=2, floor=1).kill()
+        until(lambda: one.status()["budget"]["in_use"] == 1)
+
+
 def test_another_database_has_another_budget(dsn: str, hold: Hold) -> None:
     hold(dsn, budget=2, floor=2)
     with Guard(make_conninfo(dsn, dbname="template1"), budget=2, floor=2) as guard:

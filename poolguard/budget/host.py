@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from time import monotonic
 from weakref import WeakSet
 
@@ -362,6 +363,24 @@ class HostLedger:
             self._tell()
         self._callbacks.call()
 
+    # -- looking after it ----------------------------------------------------------------------
+
+    def tend(self) -> bool:
+        """Also what a lost bell would have told, and what others have damaged."""
+        with self._lock:
+            if self._closed:
+                return False
+            with suppress(OSError):  # no room on the disk, which others need more
+                self._file.mend()
+            for number, slot in self._held.items():
+                if slot.predecessor is None:
+                    self._file.keep_slot(number, slot.backend or CONNECTING)
+            self._look(within=0)
+            self._settle_down()
+            self._tell()
+            living = sum(member.held for member in self._members.siblings())
+            return self._slots.count() > len(self._held) + len(self._asking) + living
+
     # -- the dead ------------------------------------------------------------------------------
 
     def orphans(self) -> list[Orphan]:
@@ -396,8 +415,9 @@ class HostLedger:
         with self._lock:
             if self._closed:
                 return
+            known = frozenset(gone)  # they may be thousands, in a file that was damaged
             for orphan in orphans:
-                self._settle(orphan, gone=orphan in gone)
+                self._settle(orphan, gone=orphan in known)
             if gone:
                 self._members.ring(self._members.starving())
         if gone:

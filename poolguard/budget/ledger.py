@@ -128,6 +128,10 @@ class Ledger(Protocol):
     def settle(self, orphans: Collection[Orphan], gone: Collection[Orphan]) -> None:
         """Free those whose backends are gone, and let the others be asked about again."""
 
+    def tend(self) -> bool:
+        """Look after the ledger itself, now and then. True where slots are taken that nobody who
+        lives holds: the server is to be asked about them."""
+
     def drain(self) -> None:
         """This process will end: what is guaranteed to it may go to others."""
 
@@ -243,6 +247,9 @@ class StaticLedger:
         return []
 
     def settle(self, orphans: Collection[Orphan], gone: Collection[Orphan]) -> None: ...
+
+    def tend(self) -> bool:
+        return False
 
     def drain(self) -> None: ...
 

@@ -190,6 +190,7 @@ class Books:
             counts = counts._replace(min_size=0)
             self.lessee.leave()
         self._note_warmth(now, counts)
+        tend_at = self.lessee.tend(now)
         snapshot = self._snapshot(now, counts, idle)
         actions, wake = decide(now, snapshot, self.pace)
         openings: list[Opening] = []
@@ -214,7 +215,7 @@ class Books:
         )
         self.low_water = low_water(now, begun_now)
         overdue = self.holds.overdue(now)
-        wake = min((at for at in (wake, overdue) if at is not None), default=None)
+        wake = min((at for at in (wake, overdue, tend_at) if at is not None), default=None)
         self.alert = self.lessee.returned_owed > 0 or self.lessee.asks
         return openings, [a for a in actions if not isinstance(a, Open)], wake
 
