@@ -22,11 +22,12 @@ from .asking import async_autocommit, async_row, autocommit, one_row
 from .budget.capacity import QUERY, Capacity
 from .budget.host import HostLedger
 from .budget.ledger import POOLED, Backend, Ledger, StaticLedger, Terms
+from .budget.lone import LoneLedger
 from .budget.marks import SUPPORTED
 from .budget.plan import Plan, known_budget, make_plan
 from .budget.session import GREETING, KEEPALIVES, PLAIN_GREETING, UNSUPPORTED, backend_of
 from .conninfo import checked, ledger_name, parse
-from .errors import PlanError, PoolguardError
+from .errors import PlanError, PoolguardError, RuntimeDirError
 from .listener import Listener, Listeners
 from .rundir import RuntimeDir
 from .settings import Settings
@@ -182,12 +183,22 @@ class _Opening:
         if s.ledger == "static":
             return StaticLedger(1)
         workers = registry.workplace().workers if s.workers == "auto" else s.workers
-        folder = RuntimeDir(s.runtime_dir)
         try:
-            return HostLedger(folder, name, workers=workers)
-        except BaseException:
-            folder.close()
-            raise
+            folder = RuntimeDir(s.runtime_dir)
+            try:
+                return HostLedger(folder, name, workers=workers)
+            except BaseException:
+                folder.close()
+                raise
+        except RuntimeDirError as error:
+            logger.warning(
+                "poolguard %r: %s. This process goes by its own equal part of the budget and "
+                "shares nothing, until it is started again",
+                self.name,
+                error,
+            )
+        self.ledger_named["kind"] = "static"
+        return LoneLedger(s.runtime_dir, name, workers=workers)
 
     def _plan_at_once(self) -> Plan | None:
         """The plan where it does not depend on the server."""
@@ -242,8 +253,13 @@ class _Opening:
             plan = self._plan_as_published()
             if plan is not None:
                 self._resize_soon(self._agree(plan))
-        elif self.settings.ledger != "static" and (share := self.ledger.limit) is not None:
+        elif (share := self.ledger.limit) is not None and not self._has_own_part:
             self._note_ruling(share)
+
+    @property
+    def _has_own_part(self) -> bool:
+        """Its limit is less than the share, and no other process' plan is the reason."""
+        return self.settings.ledger == "static" or self.ledger.parted
 
     def _resize_soon(self, bounds: Bounds) -> None:
         raise NotImplementedError

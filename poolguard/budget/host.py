@@ -12,6 +12,7 @@ until the server was asked, and says that the backend is gone.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Collection, Iterator
@@ -22,8 +23,19 @@ from weakref import WeakSet
 from ..errors import ForkError, RuntimeDirError
 from ..rundir import RuntimeDir
 from .hostfile import MOST_SLOTS, HostFile
-from .ledger import NOTHING_WANTED, POOLED, Backend, Callbacks, Orphan, Slot, Terms, Wanted
+from .ledger import (
+    NOTHING_WANTED,
+    POOLED,
+    Backend,
+    Callbacks,
+    Orphan,
+    Slot,
+    Terms,
+    Wanted,
+    divided,
+)
 from .members import Members
+from .presence import Presence
 from .sharing import asked_of, may_take, usual
 
 __all__ = ["HostLedger"]
@@ -67,12 +79,16 @@ class HostLedger:
         self._file = HostFile(folder, f"{name}.ledger")
         try:
             self._members = Members(self._file, folder, name)
+            self._presence = Presence(folder.path, name, self._file.inode)
         except BaseException:
             self._file.close()
             raise
         self._slots = self._file.slots
         self._places = self._file.places
+        self._agreed: Terms | None = None
         self._terms: Terms | None = None
+        """The same, for this part of those who share the budget: mostly there is one."""
+        self._warned: str | None = None
         self._limit: int | None = None
         """The smallest share that a living process knows of; None until one knows terms."""
         self._floors = 0
@@ -124,14 +140,16 @@ class HostLedger:
             if terms.workers != self._workers:
                 self._leave_place()
                 self._workers = terms.workers
-            self._terms = terms
+            self._agreed = terms
+            self._divide()
             self._tell()
             self._look(within=0)
             self._settle_down()
             self._members.ring()
             others = [each.terms for each in self._members.siblings() if each.terms is not None]
+            parted = self._presence.parts > 1
         self._callbacks.call()
-        return min([terms, *others], key=lambda each: each.instance)
+        return terms if parted else min([terms, *others], key=lambda each: each.instance)
 
     # -- slots ---------------------------------------------------------------------------------
 
@@ -140,7 +158,7 @@ class HostLedger:
             self._insist_open()
             if self._place is None:
                 self._settle_down()
-            allowed = min(n, self._allowed())
+            allowed = min(n, self._allowed(), self._allowed_by_other_parts())
             leased = [*self._leased(allowed)]
             if len(leased) < allowed and self._look():
                 self._settle_down()
@@ -159,6 +177,20 @@ class HostLedger:
         self._look(within=RECHECK / 2)
         me = self._members.me._replace(held=len(self._held))
         return may_take(self._limit, me, self._members.siblings(), self._free_shared(self._limit))
+
+    def _allowed_by_other_parts(self) -> int:
+        allowed = self._presence.allows(holds=bool(self._held))
+        if not allowed:  # they may have made room just now
+            self._divide()
+            allowed = self._presence.allows(holds=bool(self._held))
+        return allowed
+
+    def _divide(self) -> None:
+        """Go by this part's share, while there are other parts."""
+        share = None if self._agreed is None else self._agreed.instance
+        self._presence.look(in_use=self._slots.count(), share=share)
+        if self._agreed is not None:
+            self._terms = divided(self._agreed, self._presence.parts)
 
     def _free_shared(self, limit: int) -> int:
         return self._slots.count_free(self._floors, limit)
@@ -345,7 +377,9 @@ class HostLedger:
                 return NOTHING_WANTED
             self._look(within=RECHECK / 2)
             free = self._free_shared(self._limit)
-            return asked_of(self._limit, self._members.me, self._members.siblings(), over, free)
+            me, siblings = self._members.me, self._members.siblings()
+            asked = asked_of(self._limit, me, siblings, over, free)
+            return asked._replace(returned=max(over, asked.returned))
 
     def on_change(self, callback: Callable[[], None]) -> Callable[[], None]:
         return self._callbacks.add(callback)
@@ -365,13 +399,15 @@ class HostLedger:
 
     # -- looking after it ----------------------------------------------------------------------
 
-    def tend(self) -> bool:
-        """Also what a lost bell would have told, and what others have damaged."""
+    def tend(self, say: Callable[[int, str], None]) -> bool:
+        """Also what a lost bell would have told, and what others have done to the file."""
         with self._lock:
             if self._closed:
                 return False
             with suppress(OSError):  # no room on the disk, which others need more
                 self._file.mend()
+            self._divide()
+            self._say_what_is_wrong(say)
             for number, slot in self._held.items():
                 if slot.predecessor is None:
                     self._file.keep_slot(number, slot.backend or CONNECTING)
@@ -380,6 +416,21 @@ class HostLedger:
             self._tell()
             living = sum(member.held for member in self._members.siblings())
             return self._slots.count() > len(self._held) + len(self._asking) + living
+
+    def _say_what_is_wrong(self, say: Callable[[int, str], None]) -> None:
+        wrong = self._folder.trouble()
+        if wrong is None and not self._file.is_found(self._folder):
+            wrong = f"the ledger {self._folder.path / self._name} was deleted or replaced"
+        elif wrong is None and self._presence.parts > 1:
+            wrong = f"not all processes share the ledger {self._folder.path / self._name}"
+        if wrong is not None and self._warned is None:
+            say(
+                logging.WARNING,
+                f"poolguard: {wrong}. Who shares it now goes on doing so, others have a part of "
+                f"the budget of their own, and all parts are equal, until those end that were "
+                f"there before: then reload the service, or start it again",
+            )
+        self._warned = wrong
 
     # -- the dead ------------------------------------------------------------------------------
 
@@ -476,6 +527,10 @@ class HostLedger:
         return any(slot.predecessor is not None for slot in [*self._held.values()])
 
     @property
+    def parted(self) -> bool:
+        return self._presence.parts > 1
+
+    @property
     def recheck(self) -> float | None:
         return RECHECK
 
@@ -495,6 +550,7 @@ class HostLedger:
             self._closed = True
             self._leave_place()
             self._members.leave()
+            self._presence.close()
             self._file.close()
             self._folder.close()
 

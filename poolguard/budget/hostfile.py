@@ -64,6 +64,15 @@ class HostFile:
         """Close it; whatever this process still holds is now that of a dead one."""
         os.close(self._file.fd)
 
+    @property
+    def inode(self) -> int:
+        """By which file it is, whatever its name."""
+        return os.fstat(self._file.fd).st_ino
+
+    def is_found(self, folder: RuntimeDir) -> bool:
+        """Whether those who look for it in *folder* now find this very file."""
+        return folder.leads_to(self._name, self._file.fd)
+
     def mend(self) -> None:
         """Write again what this process holds, and the head: others may have damaged the file.
 

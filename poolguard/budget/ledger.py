@@ -7,7 +7,17 @@ import threading
 from collections.abc import Callable, Collection
 from typing import NamedTuple, Protocol
 
-__all__ = ["POOLED", "Backend", "Ledger", "Orphan", "Slot", "StaticLedger", "Terms", "Wanted"]
+__all__ = [
+    "POOLED",
+    "Backend",
+    "Ledger",
+    "Orphan",
+    "Slot",
+    "StaticLedger",
+    "Terms",
+    "Wanted",
+    "divided",
+]
 
 
 logger = logging.getLogger("poolguard")
@@ -65,6 +75,15 @@ class Terms(NamedTuple):
     """Slots in all: this host's share of the budget."""
     workers: int
     floor: int
+
+
+def divided(terms: Terms, parts: int) -> Terms:
+    """The terms of one of so many parts, between which the share is divided."""
+    if parts == 1:
+        return terms
+    instance = max(1, terms.instance // parts)
+    floor = max(1, min(terms.floor, instance // terms.workers))
+    return terms._replace(instance=instance, floor=floor)
 
 
 class Orphan(NamedTuple):
@@ -128,8 +147,9 @@ class Ledger(Protocol):
     def settle(self, orphans: Collection[Orphan], gone: Collection[Orphan]) -> None:
         """Free those whose backends are gone, and let the others be asked about again."""
 
-    def tend(self) -> bool:
-        """Look after the ledger itself, now and then. True where slots are taken that nobody who
+    def tend(self, say: Callable[[int, str], None]) -> bool:
+        """Look after the ledger itself, now and then; *say* takes a level of logging and a text,
+        where there is something to be said. True where slots are taken that nobody who
         lives holds: the server is to be asked about them."""
 
     def drain(self) -> None:
@@ -141,6 +161,10 @@ class Ledger(Protocol):
     @property
     def unsettled(self) -> bool:
         """One of our slots was a dead owner's, and its backend must be asked about."""
+
+    @property
+    def parted(self) -> bool:
+        """Some of those who are to share it do not, and its limit is a part of what it would be."""
 
     @property
     def recheck(self) -> float | None:
@@ -174,6 +198,10 @@ class StaticLedger:
 
     @property
     def unsettled(self) -> bool:
+        return False
+
+    @property
+    def parted(self) -> bool:
         return False
 
     @property
@@ -248,7 +276,7 @@ class StaticLedger:
 
     def settle(self, orphans: Collection[Orphan], gone: Collection[Orphan]) -> None: ...
 
-    def tend(self) -> bool:
+    def tend(self, say: Callable[[int, str], None]) -> bool:  # noqa: ARG002 - nothing happens to it
         return False
 
     def drain(self) -> None: ...

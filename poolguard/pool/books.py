@@ -58,6 +58,7 @@ __all__ = ["Books", "Opening", "log_callback_failed"]
 
 # The name of psycopg_pool's own logger: those who filter or count its records go on doing so.
 logger = logging.getLogger("psycopg.pool")
+ours = logging.getLogger("poolguard")
 
 AHEAD_AGAIN = 1.0
 """Seconds until it is tried again to open connections ahead for which there was no slot."""
@@ -142,6 +143,10 @@ class Books:
         """Write, when no lock is held, a record that psycopg_pool would write here, too."""
         self._news.append(partial(logger.log, level, text, *args))
 
+    def _say(self, level: int, text: str) -> None:
+        """Write a record of ours when no lock is held."""
+        self._news.append(partial(ours.log, level, "%s", text))
+
     def _leaked(self, leak: Leak) -> None:
         self._news.append(partial(log_leak, leak))
         self._news.append(partial(self.listener.leak, leak))
@@ -190,7 +195,7 @@ class Books:
             counts = counts._replace(min_size=0)
             self.lessee.leave()
         self._note_warmth(now, counts)
-        tend_at = self.lessee.tend(now)
+        tend_at = self.lessee.tend(now, self._say)
         snapshot = self._snapshot(now, counts, idle)
         actions, wake = decide(now, snapshot, self.pace)
         openings: list[Opening] = []

@@ -140,13 +140,14 @@ class Lessee:
 
     # -- asking --------------------------------------------------------------------------------
 
-    def tend(self, now: float) -> float | None:
-        """Look after the ledger, if it is time; when it is again, None for never."""
+    def tend(self, now: float, say: Callable[[int, str], None]) -> float | None:
+        """Look after the ledger, if it is time; when it is again, None for never. *say* takes what
+        is to be logged."""
         if self.ledger.recheck is None:
             return None
         if now >= self._tend_at:
             self._tend_at = now + TEND_EVERY
-            self._bereaved = self.ledger.tend()
+            self._bereaved = self.ledger.tend(say)
         return self._tend_at
 
     @property

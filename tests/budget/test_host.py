@@ -25,6 +25,10 @@ from tests.support import until
 Join = Callable[..., HostLedger]
 
 
+def unsaid(level: int, text: str) -> None:
+    raise AssertionError(text)
+
+
 @pytest.fixture
 def join(tmp_path: Path) -> Iterator[Join]:
     """One more process takes part: 3 workers, floors of 2, 12 slots, unless told otherwise."""
@@ -477,7 +481,7 @@ def test_it_has_room_on_the_disk_for_all_of_it(
     if size is not None:
         os.truncate(path, size)
         assert one.lease(3), "what is gone reads as nobody's"
-        one.tend()
+        one.tend(unsaid)
     assert path.stat().st_size == whole
     assert path.stat().st_blocks * 512 >= whole
     other, numbers = join(), {slot.number for slot in held}
@@ -515,12 +519,12 @@ def test_nonsense_in_it_heals(
     random.seed(byte)
     path.write_bytes(random.randbytes(size) if byte is None else bytes([byte]) * size)
     for ledger in (one, other, one):
-        ledger.tend()
+        ledger.tend(unsaid)
         orphans = ledger.orphans()
         assert not {orphan.number for orphan in orphans} & {slot.number for slot in held}
         ledger.settle(orphans, orphans)
     assert (one.in_use, one.limit, one.wanted()) == (6, 12, (0, 0))
-    assert not one.tend()
+    assert not one.tend(unsaid)
     third = join()
     found = third.lease(99)
     assert len(found) == 6
@@ -530,13 +534,13 @@ def test_nonsense_in_it_heals(
 def test_the_dead_are_seen_by_who_needs_nothing(join: Join, tmp_path: Path) -> None:
     ledger = join()
     ledger.lease(2)
-    assert not ledger.tend()
+    assert not ledger.tend(unsaid)
     killed(tmp_path, seated=8)
-    assert ledger.tend()
+    assert ledger.tend(unsaid)
     orphans = ledger.orphans()
-    assert ledger.tend() is False, "they are being asked about"
+    assert ledger.tend(unsaid) is False, "they are being asked about"
     ledger.settle(orphans, ())
-    assert ledger.tend()
+    assert ledger.tend(unsaid)
 
 
 def test_a_ledger_that_nobody_uses_any_more_is_used_again(join: Join, tmp_path: Path) -> None:

@@ -21,6 +21,10 @@ NOW = 1000.0
 DEAD = [Orphan(7, Backend(4711, 1.0))]
 
 
+def unsaid(level: int, text: str) -> None:
+    raise AssertionError(text)
+
+
 class Recording(StaticLedger):
     """One that shares its slots, and is told of by what was called."""
 
@@ -46,7 +50,7 @@ class Recording(StaticLedger):
     def starving(self, n: int) -> None:
         self.told.append(n)
 
-    def tend(self) -> bool:
+    def tend(self, say: Callable[[int, str], None]) -> bool:
         self.told.append("tend")
         return self.dead
 
@@ -246,12 +250,12 @@ def test_the_dead_are_asked_about_now_and_then(make: Callable[[], Lessee]) -> No
 def test_a_shared_ledger_is_tended_now_and_then() -> None:
     ledger = Recording()
     lessee = Lessee(ledger)
-    again = lessee.tend(NOW)
+    again = lessee.tend(NOW, unsaid)
     assert again == NOW + TEND_EVERY
-    assert lessee.tend(again - 0.01) == again
+    assert lessee.tend(again - 0.01, unsaid) == again
     assert ledger.told == ["tend"]
-    assert lessee.tend(again) == again + TEND_EVERY
-    assert Lessee(Recording(recheck=None)).tend(NOW) is None
+    assert lessee.tend(again, unsaid) == again + TEND_EVERY
+    assert Lessee(Recording(recheck=None)).tend(NOW, unsaid) is None
 
 
 def test_who_needs_nothing_asks_calmly_about_the_dead_it_sees() -> None:
@@ -259,12 +263,12 @@ def test_who_needs_nothing_asks_calmly_about_the_dead_it_sees() -> None:
     ledger.dead = True
     lessee = Lessee(ledger)
     assert lessee.orphans(NOW) == []
-    lessee.tend(NOW)
+    lessee.tend(NOW, unsaid)
     assert lessee.orphans(NOW) == DEAD
     assert lessee.orphans(NOW + ASK_CALMLY * 0.9) == []
     assert lessee.orphans(NOW + ASK_CALMLY * 1.1) == DEAD
     ledger.dead = False
-    lessee.tend(NOW + TEND_EVERY)
+    lessee.tend(NOW + TEND_EVERY, unsaid)
     assert lessee.orphans(NOW + 9) == []
 
 
