@@ -53,6 +53,9 @@ OVERDUE = 3.0
 client_connection_check_interval that connections are given: it is ended where it has not, and where
 nobody has a connection left to do so, one slot of the dead is taken over for it."""
 
+PARTED_FOR = 2.0
+"""Seconds after which the last sibling has noticed, too, that there is only one part again."""
+
 PAST = 600.0
 """Seconds for which it matters what a process held that has ended: a service that is started again
 has the load that it had."""
@@ -88,6 +91,7 @@ class HostLedger:
         self._agreed: Terms | None = None
         self._terms: Terms | None = None
         """The same, for this part of those who share the budget: mostly there is one."""
+        self._parted_at = -PARTED_FOR
         self._warned: str | None = None
         self._limit: int | None = None
         """The smallest share that a living process knows of; None until one knows terms."""
@@ -147,9 +151,8 @@ class HostLedger:
             self._settle_down()
             self._members.ring()
             others = [each.terms for each in self._members.siblings() if each.terms is not None]
-            parted = self._presence.parts > 1
         self._callbacks.call()
-        return terms if parted else min([terms, *others], key=lambda each: each.instance)
+        return terms if self.parted else min([terms, *others], key=lambda each: each.instance)
 
     # -- slots ---------------------------------------------------------------------------------
 
@@ -189,6 +192,8 @@ class HostLedger:
         """Go by this part's share, while there are other parts."""
         share = None if self._agreed is None else self._agreed.instance
         self._presence.look(in_use=self._slots.count(), share=share)
+        if self._presence.parts > 1:
+            self._parted_at = monotonic()
         if self._agreed is not None:
             self._terms = divided(self._agreed, self._presence.parts)
 
@@ -528,7 +533,10 @@ class HostLedger:
 
     @property
     def parted(self) -> bool:
-        return self._presence.parts > 1
+        with self._lock:
+            if not self._closed:
+                self._divide()
+            return monotonic() - self._parted_at < PARTED_FOR
 
     @property
     def recheck(self) -> float | None:

@@ -82,7 +82,7 @@ def divided(terms: Terms, parts: int) -> Terms:
     if parts == 1:
         return terms
     instance = max(1, terms.instance // parts)
-    floor = max(1, min(terms.floor, instance // terms.workers))
+    floor = max(1, min(terms.floor, instance // (2 * terms.workers)))
     return terms._replace(instance=instance, floor=floor)
 
 

@@ -17,6 +17,7 @@ __all__ = ["SUPPORTED", "Marks"]
 
 _FREE, _TAKEN = b"\0", b"\1"
 _MARKED = re.compile(rb"[^\0]")
+_NO_MARK = re.compile(rb"[^\0\1]")
 
 
 class Marks:
@@ -105,10 +106,19 @@ class Marks:
             yield first + found.start()
 
     def renew(self) -> None:
-        """Mark again what we hold, should somebody else have written there."""
+        """Mark again what we hold, and wipe what is no mark where nobody holds it, should somebody
+        else have written there."""
         for place in self._mine:
-            if not self.is_marked(place):
+            if self._read(place, place + 1) != _TAKEN:
                 self._write(place, _TAKEN)
+        marks = self._read(0, self._n)
+        if not marks.translate(None, _FREE + _TAKEN):
+            return
+        for found in _NO_MARK.finditer(marks):
+            place = found.start()
+            if place not in self._mine and self._lock(place):
+                self._write(place, _FREE)
+                self._unlock(place)
 
     def _read(self, first: int, end: int) -> bytes:
         return self._file.read(self._offset + first, max(0, end - first))
