@@ -253,9 +253,10 @@ class _Opening:
             plan = self._plan_as_published()
             if plan is not None:
                 self._resize_soon(self._agree(plan))
-        elif (share := self.ledger.limit) is not None:
-            if share >= self.plan.instance or not self._has_own_part:
-                self._note_ruling(share)
+        elif (share := self.ledger.limit) is not None and (
+            share >= self.plan.instance or not self._has_own_part
+        ):
+            self._note_ruling(share)
 
     @property
     def _has_own_part(self) -> bool:

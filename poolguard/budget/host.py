@@ -582,7 +582,7 @@ class HostLedger:
         """
         if not self._closed:
             self._closed = self._forked = True
-            os.close(self._members.bell)
+            self._members.close()
             self._file.close()
             self._folder.close()
 

@@ -19,13 +19,14 @@ __all__ = ["MOST_PROCESSES", "MOST_SLOTS", "HostFile"]
 
 logger = logging.getLogger("poolguard")
 
-MAGIC = b"poolguard ledger, layout 2\n".ljust(32)
+MAGIC = b"poolguard ledger, layout 2\n"
+_HEAD = struct.Struct("28sI")  # and the file's own inode: a copy tells of what others hold
 MOST_PROCESSES = 1024
 MOST_SLOTS = 16384
 YEAR_3000 = 32503680000.0
 """In seconds since the epoch."""
 
-_MEMBERS = len(MAGIC)
+_MEMBERS = _HEAD.size
 _STARVING = _MEMBERS + MOST_PROCESSES
 _PLACES = _STARVING + MOST_PROCESSES
 _ASKER = _PLACES + MOST_PROCESSES
@@ -79,8 +80,8 @@ class HostFile:
         Raises :exc:`OSError` where somebody has truncated it, and the disk has no room now.
         """
         self._file.allocate()
-        if self._file.read(0, len(MAGIC)) != MAGIC:
-            self._file.write(0, MAGIC)
+        if self._file.read(0, _HEAD.size) != _head(self._file.fd):
+            self._file.write(0, _head(self._file.fd))
         for marks in (self.members, self.places, self.asker, self.slots):
             marks.renew()
 
@@ -153,16 +154,20 @@ class HostFile:
         self._file.write(_PAST_RECORD, _PAST.pack(held, at))
 
 
+def _head(fd: int) -> bytes:
+    return _HEAD.pack(MAGIC, os.fstat(fd).st_ino & 0xFFFFFFFF)
+
+
 def _opened(folder: RuntimeDir, name: str) -> SharedFile | None:
     """The file, with room for all of it; None where it was something else, and is gone now."""
     fd = folder.file(name)
     file = SharedFile(fd, _SIZE)
     try:
-        head = file.read(0, len(MAGIC))
-        if os.fstat(fd).st_size <= _SIZE and head in (MAGIC, bytes(len(MAGIC))):
+        head = file.read(0, _HEAD.size)
+        if os.fstat(fd).st_size <= _SIZE and head in (_head(fd), bytes(_HEAD.size)):
             set_lock(fd, fcntl.F_RDLCK, 0)  # it says why, where there are no such locks
             file.allocate()
-            file.write(0, MAGIC)  # two processes that do this at once do the same
+            file.write(0, _head(fd))  # two processes that do this at once do the same
             return file
         if not _has_lock(file):
             raise RuntimeDirError(

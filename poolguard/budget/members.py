@@ -7,6 +7,7 @@ reads as they are then.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable
 from contextlib import suppress
@@ -19,6 +20,8 @@ from .ledger import Terms
 from .sharing import Member
 
 __all__ = ["Members"]
+
+logger = logging.getLogger("poolguard")
 
 FRESH = 0.02
 """Seconds for which the last look at who lives is good enough."""
@@ -42,8 +45,14 @@ class Members:
             )
         self._number = number
         self.me = Member(number, None, 0, 0, draining=False)
-        self.bell = folder.make_fifo(self._bell_of(number))
-        """The descriptor of this process' own FIFO."""
+        self.bell = -1
+        """The descriptor of this process' own FIFO; -1 where it has none."""
+        try:
+            self.bell = folder.make_fifo(self._bell_of(number))
+        except RuntimeDirError as error:
+            logger.warning(
+                "poolguard: %s. What siblings need is noticed by looking, twice a second", error
+            )
 
     def tell(self, *, terms: Terms | None, held: int, starving: int, draining: bool) -> None:
         """Publish what the others must know of this process."""
@@ -83,7 +92,13 @@ class Members:
     def leave(self) -> None:
         """This process takes no more part."""
         self._remove(self._number)
-        os.close(self.bell)
+        self.close()
+
+    def close(self) -> None:
+        """Close the FIFO."""
+        if self.bell >= 0:
+            os.close(self.bell)
+            self.bell = -1
 
     def _bury(self) -> None:
         for number in self._file.members.inherit(0, MOST_PROCESSES):
@@ -94,7 +109,8 @@ class Members:
 
     def _remove(self, number: int) -> None:
         self._file.clear_member(number)
-        self._folder.remove(self._bell_of(number))
+        if self._file.is_found(self._folder):  # or it is the bell of one who counts elsewhere
+            self._folder.remove(self._bell_of(number))
         self._file.members.free(number)
 
     def _bell_of(self, number: int) -> str:

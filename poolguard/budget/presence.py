@@ -69,7 +69,9 @@ class Presence:
         self._fd = -1
         self._home = True
         self._where = (0, 0)
-        self._enter()
+        self._base = 0
+        with suppress(OSError):  # no descriptor is left: it sees nobody, and is seen by nobody
+            self._enter()
         _present.add(self)
 
     def look(self, *, in_use: int, share: int | None) -> None:
