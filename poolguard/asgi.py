@@ -10,6 +10,7 @@ import asyncio
 import logging
 import math
 import signal
+import sys
 import threading
 from collections.abc import (
     AsyncIterator,
@@ -21,21 +22,24 @@ from collections.abc import (
     MutableMapping,
 )
 from contextlib import asynccontextmanager, contextmanager
+from threading import Thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from . import overload, registry
+from . import overload, registry, usage
 from ._uvicorn import tell_when_read
 from .borrower import CURRENT
 from .errors import PoolguardError
-from .guards import Guard
-from .guards import guard as guard_of
+from .guards import Guard, guards_to_open
+from .leaving import at_once as _at_once
 from .leaving import leave_when_told
 from .readiness import Readiness, readiness
 from .rehearsal import rehearse
 from .telemetry.request import Request, Wire
+from .usage import announce
 
 if TYPE_CHECKING:
+    from .opening import AsyncOpening, SyncOpening
     from .telemetry.http import Attributes
 
 __all__ = ["PoolGuardMiddleware", "lifespan"]
@@ -50,6 +54,8 @@ TURNS = 10
 """Turns of the event loop after which the first connects of a pool that opens are under way."""
 POLL = 0.05
 """Seconds between two looks at whether the server was told to stop while it warms up."""
+SYNC_POLL = 0.005
+"""Seconds between two looks at a sync pool that warms up."""
 
 logger = logging.getLogger("poolguard")
 
@@ -79,38 +85,26 @@ class PoolGuardMiddleware:
     """Opens, warms and closes the async pools with the server's lifespan; records requests.
 
     :param app: the ASGI application.
-    :param guard: the guard to open; by default every async guard that is registered when the
-        server starts, or the default one from the environment where none is.
+    :param guard: the guard to open; by default every guard that is registered when the server
+        starts, and the default one where the environment names a database.
+
+    A request opens nothing by itself. Where the server runs no lifespan, a guard is opened by the
+    first acquire.
     """
 
     def __init__(self, app: App, guard: Guard | None = None) -> None:
         self.app = app
         self._guard = guard
-        self._opened: dict[Guard, asyncio.AbstractEventLoop] = {}
-        self._settled = -1
-        """The version of the registry all of whose guards have been opened …"""
-        self._loop: asyncio.AbstractEventLoop | None = None
-        """… and on which loop."""
+        self._known = -1
+        """The version of the registry that this door has seen."""
 
     def __repr__(self) -> str:
         return f"<PoolGuardMiddleware guard={self._guard!r} app={self.app!r}>"
 
-    async def _settle(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Open the guards that are not open yet, once each."""
-        version = registry.version  # before they are looked at, in case there is another meanwhile
-        for guard in _guards(self._guard):
-            if self._opened.get(guard) is not loop:
-                # Where the server runs no lifespan (asgi_lifespan="off") the first requests open,
-                # and wait for it. Once: one that is closed at shutdown is not to be opened again.
-                if not guard.opened:
-                    logger.warning(
-                        "poolguard %r is opened by a request, which may have to wait: the server "
-                        "has started no lifespan that reached the middleware",
-                        guard.name,
-                    )
-                await guard.aopen()
-                self._opened[guard] = loop
-        self._settled, self._loop = version, loop
+    def _look(self) -> None:
+        """See which guards there are, which opens none."""
+        usage.look(self._guard)
+        self._known = registry.version
         serves()  # where there was no lifespan to tell
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
@@ -119,13 +113,16 @@ class PoolGuardMiddleware:
             return await _Lifespan(self.app, self._guard).run(scope, receive, send)
         if kind not in ("http", "websocket"):
             return await self.app(scope, receive, send)
-        loop = asyncio.get_running_loop()
-        if self._settled != registry.version or self._loop is not loop:
-            await self._settle(loop)
+        if self._known != registry.version:
+            self._look()
         # The handshake of a websocket is a GET.
         method, path = scope.get("method", "GET"), scope.get("path", "")
-        if path in registry.ready_paths and kind == "http" and (answer := readiness(method, path)):
-            return await _tell(answer, scope, send)
+        if path in registry.ready_paths and kind == "http":
+            answer = readiness(method, path, "async")
+            if answer is not None:
+                return await _tell(answer, scope, send)
+        if usage.counts:
+            usage.note()
         outer = CURRENT.get()
         if outer is not None and outer.lasts(None):
             return await self.app(scope, receive, send)
@@ -229,14 +226,6 @@ def _described(scope: Scope) -> Attributes:
 _WIRE = Wire(_Headers, _described)
 
 
-def _guards(given: Guard | None) -> list[Guard]:
-    """The async guards that a door is responsible for."""
-    if given is not None:
-        return [given]
-    found = registry.guards() or [guard_of()]
-    return [guard for guard in found if guard.mode != "sync"]
-
-
 @asynccontextmanager
 async def lifespan(app: object = None, /, *, guard: Guard | None = None) -> AsyncIterator[None]:
     """Opens and warms the pools, and closes them at the end: what the middleware's lifespan does.
@@ -244,10 +233,11 @@ async def lifespan(app: object = None, /, *, guard: Guard | None = None) -> Asyn
     For applications that have a lifespan of their own; it may also be given as it is, as
     ``Starlette(lifespan=poolguard.asgi.lifespan)``, which passes its application. Waits at most
     ``warmup_timeout`` seconds; a database that is away is no error, unless ``on_warmup_failure`` is
-    ``exit``. Guards that are open already are none of its business.
+    ``exit``. Guards that are open already are none of its business, but for those that another
+    lifespan has opened: the last one to end closes them.
 
-    :param guard: the guard to open, also as the first argument; by default every async guard that
-        is registered, or the default one from the environment where none is.
+    :param guard: the guard to open, also as the first argument; by default every guard that is
+        registered, and the default one where the environment names a database.
     """
     opened = await _Opened.open(app if isinstance(app, Guard) else guard)
     serves()
@@ -258,46 +248,88 @@ async def lifespan(app: object = None, /, *, guard: Guard | None = None) -> Asyn
 
 
 class _Opened:
-    """The guards that one lifespan has opened, and closes."""
+    """The guards that one lifespan has opened, or shares with another, and lets go of."""
 
-    def __init__(self, guards: list[Guard]) -> None:
-        self._guards = guards
+    def __init__(self) -> None:
+        self._held: list[tuple[Guard, SyncOpening | AsyncOpening]] = []
         self._stop_listening: Callable[[], None] = lambda: None
 
     @classmethod
     async def open(cls, given: Guard | None) -> _Opened:
-        """Open and warm the guards that are not open yet."""
-        self = cls([each for each in _guards(given) if not each.opened])
+        """Open the guards that are not open yet, and wait for them to be warm."""
+        self = cls()
+        to_warm: list[Guard] = []
         try:
             with _listening() as told:
-                for each in self._guards:
-                    await each.aopen()
+                announce(given)
+                for each in guards_to_open(given):
+                    kind = "sync" if each.mode == "sync" else "async"
+                    if not each.opened:
+                        to_warm.append(each)
+                    if kind == "async" and not _on_asyncio():
+                        to_warm.remove(each)
+                        _say_that_asyncio_is_needed(each)
+                    elif (opening := each.hold(kind)) is not None:
+                        self._held.append((each, opening))
                 began = monotonic()
                 for _ in range(TURNS):
-                    await asyncio.sleep(0)
+                    await _pause(0)
                 rehearse()
-                for each in self._guards:
+                for each in to_warm:
                     await _warm(each, began, told)
         except BaseException as error:
             await self.close()
             if stop_server is not None and isinstance(error, Exception):
                 await stop_server(error)
             raise
-        self._stop_listening = leave_when_told(tell_when_read(asyncio.get_running_loop()))
+        read = tell_when_read(asyncio.get_running_loop()) if _on_asyncio() else _at_once
+        self._stop_listening = leave_when_told(read)
         return self
 
     async def close(self) -> None:
-        guards, self._guards = self._guards, []
+        held, self._held = self._held, []
         self._stop_listening()
-        for each in guards:
-            await each.aclose()
+        last = [guard for guard, opening in held if guard.let_go(opening)]
+        # In threads: what closes a sync pool may wait for a server that does not answer.
+        closing = [Thread(target=each.shut) for each in last if each.mode == "sync"]
+        for thread in closing:
+            thread.start()
+        for each in last:
+            if each.mode != "sync":
+                await each.ashut()
+        while any(thread.is_alive() for thread in closing):
+            await _pause(0.002)
+
+
+def _on_asyncio() -> bool:
+    """Whether asyncio runs what calls this; ASGI servers may run it on trio."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+async def _pause(seconds: float) -> None:
+    if _on_asyncio():
+        await asyncio.sleep(seconds)
+    else:
+        await sys.modules["trio"].sleep(seconds)
+
+
+def _say_that_asyncio_is_needed(guard: Guard) -> None:
+    logger.warning(
+        "poolguard %r is not opened: an async pool needs asyncio, and this server runs on another "
+        "event loop. Run it on asyncio, or use a guard with mode='sync' in threads",
+        guard.name,
+    )
 
 
 async def _warm(guard: Guard, began: float, told: Callable[[], bool]) -> None:
     """Wait for one guard to be warm, within its time, and as long as nobody stops the server."""
     wait = min(guard.settings.warmup_timeout, longest_wait)
     until = began + wait
-    while not await guard.aopen(min(POLL, until - monotonic())):
+    while not await _is_warm(guard, min(POLL, until - monotonic())):
         if told():
             return
         if monotonic() >= until:
@@ -308,6 +340,14 @@ async def _warm(guard: Guard, began: float, told: Callable[[], bool]) -> None:
     if guard.settings.on_warmup_failure == "exit" and may_exit:
         raise PoolguardError(said)
     logger.warning("%s. It serves anyway, and keeps trying", said)
+
+
+async def _is_warm(guard: Guard, wait: float) -> bool:
+    if guard.mode != "sync":
+        return await guard.wait_warm_async(wait)
+    if not guard.wait_warm(0):  # a thread opens it, and the loop has to go on meanwhile
+        await _pause(min(SYNC_POLL, max(0.0, wait)))
+    return guard.wait_warm(0)
 
 
 @contextmanager
@@ -349,7 +389,7 @@ class _Lifespan:
     def __init__(self, app: App, guard: Guard | None) -> None:
         self._app = app
         self._guard = guard
-        self._opened = _Opened([])
+        self._opened = _Opened()
         self._asked = False
         """The application has asked for a message: it has a lifespan of its own."""
         self._started = False

@@ -10,7 +10,9 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-__all__ = ["now"]
+__all__ = ["now", "waitable"]
+
+LONGEST_WAIT = 1e9
 
 now: Callable[[], float] = (
     partial(time.clock_gettime, time.CLOCK_BOOTTIME)
@@ -18,3 +20,8 @@ now: Callable[[], float] = (
     else time.monotonic
 )
 """Seconds since a moment that is the same for all processes of this machine."""
+
+
+def waitable(seconds: float) -> float:
+    """*seconds*, at most 30 years: a thread cannot wait for a time that is endless."""
+    return min(seconds, LONGEST_WAIT)

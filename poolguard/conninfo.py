@@ -7,16 +7,20 @@ piece of the password.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from hashlib import sha256
 from inspect import isawaitable
 from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from .errors import SettingsError
+from .parameters import unknown
+from .settings import plain_url
 
-__all__ = ["checked", "ledger_name", "parse"]
+__all__ = ["checked", "ledger_name", "parse", "same_database"]
 
 
 def parse(conninfo: str, source: str) -> Mapping[str, Any]:
@@ -30,6 +34,8 @@ def parse(conninfo: str, source: str) -> Mapping[str, Any]:
     # Beside libpq's own errors: UnicodeEncodeError, whose repr holds the whole string.
     with suppress(Exception):
         given = conninfo_to_dict(conninfo)
+    if given is None and (lines := [f"{source}: {line}" for line in unknown(conninfo)]):
+        raise SettingsError("\n".join(lines))
     if given is None or _is_misread(conninfo, given):
         raise SettingsError(
             f"{source}: libpq cannot read it as a connection string or URL (neither it nor "
@@ -46,14 +52,17 @@ def checked(dsn: Callable[[], str], source: str) -> Callable[[], Any]:
         answer: Any = dsn()
         if isawaitable(answer):  # psycopg's async pool takes such a callable too
             return _checked_later(answer, source)
-        parse(answer, source)
-        return answer
+        return _parsed(answer, source)
 
     return conninfo
 
 
 async def _checked_later(answer: Awaitable[str], source: str) -> str:
-    conninfo = await answer
+    return _parsed(await answer, source)
+
+
+def _parsed(answer: str, source: str) -> str:
+    conninfo = plain_url(answer) if isinstance(answer, str) else answer
     parse(conninfo, source)
     return conninfo
 
@@ -80,6 +89,35 @@ def ledger_name(dsn: str | Callable[[], object] | None, guard: str) -> str:
     place = [known.get(key, "") for key in ("service", "host", "hostaddr", "port")]
     database = known.get("dbname") or known.get("user", "")
     return f"{_plain(database)}-{_digest(*place, database)}"
+
+
+def same_database(one: str, other: str) -> bool:
+    """Whether two connection strings name the same host, port and database, as far as their texts
+    tell. psycopg, which knows better, may not be imported yet where this is asked.
+    """
+    return one == other or _database_of(one) == _database_of(other)
+
+
+_PAIR = re.compile(r"(\w+)\s*=\s*('(?:[^'\\]|\\.)*'|\S*)")
+
+
+def _database_of(dsn: str) -> tuple[str, ...]:
+    known = {"host": "", "port": "5432", "dbname": ""}
+    variables = {"host": "PGHOST", "port": "PGPORT", "dbname": "PGDATABASE", "user": "PGUSER"}
+    known |= {key: os.environ[name] for key, name in variables.items() if os.environ.get(name)}
+    if "://" in dsn:
+        with suppress(ValueError):  # what is wrong with it is told when it is used
+            url = urlsplit(dsn)
+            user, _, place = url.netloc.rpartition("@")
+            host, _, port = place.rpartition(":") if re.search(r":\d*$", place) else (place, "", "")
+            found = {"host": host, "port": port, "dbname": url.path[1:]}
+            found["user"] = user.partition(":")[0]
+            known |= {key: unquote(value) for key, value in found.items() if value}
+            known |= {key: values[-1] for key, values in parse_qs(url.query).items()}
+    else:
+        known |= {key: value.strip("'") for key, value in _PAIR.findall(dsn)}
+    database = known["dbname"] or known.get("user", "")
+    return known.get("service", ""), known.get("hostaddr", known["host"]), known["port"], database
 
 
 def _digest(*parts: str) -> str:

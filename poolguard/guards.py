@@ -9,17 +9,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any, Literal
 
 from . import registry
 from . import status as board
 from .budget.plan import Plan
+from .conninfo import same_database
 from .errors import ForkError, ModeError, PoolguardError, SettingsError
 from .opening import AsyncOpening, SyncOpening
-from .settings import Settings
+from .settings import Settings, checked_name
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
@@ -27,12 +29,14 @@ if TYPE_CHECKING:
     from .pool.aio import AsyncGuardedPool
     from .pool.sync import GuardedPool
 
-__all__ = ["Guard", "aconnection", "connection", "guard"]
+__all__ = ["Guard", "aconnection", "connection", "guard", "guards_to_open"]
 
 logger = logging.getLogger("poolguard")
 
 BUILD_TIMEOUT = 30.0
 """Seconds that an acquire waits for the opening thread to have imported psycopg."""
+GUNICORNS_FILE = "__config__"
+"""As what gunicorn runs gunicorn.conf.py (gunicorn/app/base.py)."""
 LAST_LOOK = 0.5
 """Seconds that a guard which is closed waits for its metrics to be set up, where they are not yet:
 the process may end now, and report for the only time."""
@@ -42,11 +46,11 @@ class Guard:
     """A pool for one database, sized from the budget, warmed in the background, kept fresh.
 
     Inert until opened, so it may be made before a fork. The same name and settings give the same
-    guard.
+    guard. One that is not open gives way to the next one of its name.
 
     :param conninfo: a libpq connection string or URL, or a callable that returns one (asked at
         each connect, so credentials may rotate); by default what the environment says.
-    :param name: names the pool in logs, spans and status.
+    :param name: names the pool in logs, spans and status; up to 100 printable characters.
     :param settings: see :class:`~poolguard.settings.Settings`.
 
     Raises :exc:`~poolguard.errors.SettingsError`, which names what is wrong and what to do.
@@ -55,6 +59,12 @@ class Guard:
     name: str
     settings: Settings
     from_environment: bool
+    """Nobody has spelled it out: it follows the environment of the moment in which it is opened."""
+    retired: bool
+    """It was closed by its name, and is opened again by its name only: no hook and no lifespan
+    that opens all guards opens it."""
+    in_file: Literal["", "now", "before"]
+    """gunicorn.conf.py has made it, as it ran last or before that; the registry's to change."""
     _lock: threading.RLock
     _opening: SyncOpening | AsyncOpening | None
 
@@ -65,13 +75,16 @@ class Guard:
         name: str = "default",
         **settings: Any,
     ) -> Guard:
+        name = checked_name(name)
         if conninfo is not None:
             if settings.get("dsn") is not None:
                 raise SettingsError("conninfo and dsn are the same setting; give one of them")
             settings["dsn"] = conninfo
         built = Settings.build(**settings)
         found = registry.register(name, built, lambda: cls._make(name, built))
-        found.from_environment = False
+        found.from_environment = found.retired = False
+        if _is_made_by_file():
+            found.in_file = "now"
         return found
 
     @classmethod
@@ -80,6 +93,8 @@ class Guard:
         self.name = name
         self.settings = settings
         self.from_environment = from_environment
+        self.retired = False
+        self.in_file = ""
         # Reentrant: a signal's handler may close the guard while the thread it interrupts opens it.
         self._lock = threading.RLock()
         self._opening = None
@@ -112,20 +127,82 @@ class Guard:
         Waits at most *wait* seconds for it to be warm; true when it is. A database that is away is
         no error: the pool keeps trying. Opening twice is allowed, reopening a closed guard too.
         Raises :exc:`~poolguard.errors.PoolguardError` where the settings cannot work, if that
-        turns out within *wait* seconds; it is logged in any case.
+        turns out within *wait* seconds; it is logged in any case. Raises
+        :exc:`~poolguard.errors.SettingsError` where another guard of its name is open, or where it
+        is open itself, and the environment that it comes from says something else by now.
         """
         with self._lock:
-            self._must_be("sync")
-            if not self.opened:
-                before = self._opening
-                self._opening = opening = SyncOpening(self.name, self.settings)
-                try:
-                    opening.begin()
-                except RuntimeError:  # the process may have no more threads
-                    self._opening = before
-                    raise
-                self._publish()
+            self._begin("sync")
+            self.retired = False
         return self.wait_warm(wait) if wait > 0 else self.ready
+
+    async def aopen(self, wait: float = 0) -> bool:
+        """Open the async pool on the running loop and start warming it.
+
+        Waits at most *wait* seconds for it to be warm; true when it is. A pool whose loop was
+        closed under it is given up, and another one opened. Otherwise as :meth:`open`.
+        """
+        with self._lock:
+            self._begin("async")
+            self.retired = False
+        warm = await self.wait_warm_async(wait)
+        return warm if wait > 0 else self.ready
+
+    def _begin(self, kind: str) -> SyncOpening | AsyncOpening:
+        """Have it open, as a pool of that kind. Call it under the lock."""
+        if self.from_environment:
+            self._follow_environment()
+        self._must_be(kind)
+        registry.claim(self)
+        return self._begin_sync() if kind == "sync" else self._begin_async()
+
+    def _follow_environment(self) -> None:
+        says = Settings.build()
+        if says == self.settings:
+            return
+        if self.opened:
+            raise SettingsError(
+                f"the guard {self.name!r} is open by what the environment said before: "
+                f"{self.settings!r}, and it says {says!r} now, maybe for another database. Close "
+                f"the guard before the environment is changed"
+            )
+        self.settings = says
+        registry.changed()
+
+    def _begin_sync(self) -> SyncOpening:
+        opening = self._own()
+        if isinstance(opening, SyncOpening) and opening.alive:
+            return opening
+        before = self._opening
+        self._opening = opening = SyncOpening(self.name, self.settings)
+        try:
+            opening.begin()
+        except RuntimeError:  # the process may have no more threads
+            self._opening = before
+            raise
+        self._publish()
+        return opening
+
+    def _begin_async(self) -> AsyncOpening:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise PoolguardError(
+                f"the guard {self.name!r} is async, and asyncio runs no event loop here: open it "
+                f"in a task of asyncio's, or use a guard with mode='sync' in threads"
+            ) from None
+        opening = self._own()
+        if not isinstance(opening, AsyncOpening) or not opening.alive:
+            if isinstance(opening, AsyncOpening):
+                opening.abandon()
+            opening = self._opening = AsyncOpening(self.name, self.settings)
+            self._publish()
+        elif opening.loop is not loop:
+            raise PoolguardError(
+                f"the guard {self.name!r} is open on another event loop, and its connections "
+                f"belong to that. Close it there first, or make a guard with another name"
+            )
+        return opening
 
     def wait_warm(self, timeout: float) -> bool:
         """Wait at most *timeout* seconds until the floor is reached; true when it has been.
@@ -135,27 +212,74 @@ class Guard:
         opening = self._own()
         return isinstance(opening, SyncOpening) and opening.wait_warm(timeout)
 
-    async def aopen(self, wait: float = 0) -> bool:
-        """Open the async pool on the running loop and start warming it.
+    async def wait_warm_async(self, timeout: float) -> bool:
+        """As :meth:`wait_warm`, for the async pool."""
+        opening = self._own()
+        return isinstance(opening, AsyncOpening) and await opening.wait_warm(timeout)
 
-        Waits at most *wait* seconds for it to be warm; true when it is. A pool whose loop was
-        closed under it is given up, and another one opened. Otherwise as :meth:`open`.
+    # -- doors ---------------------------------------------------------------------------------
+
+    def hold(self, kind: str) -> SyncOpening | AsyncOpening | None:
+        """A lifespan begins: open the pool, or share it with another lifespan that has opened it.
+
+        Returns what :meth:`let_go` takes; None where somebody else has opened the pool, and closes
+        it. *kind* is ``sync`` or ``async``. Raises as :meth:`open`.
         """
         with self._lock:
-            self._must_be("async")
-            opening = self._own()
-            if not isinstance(opening, AsyncOpening) or not opening.alive:
-                if isinstance(opening, AsyncOpening):
-                    opening.abandon()
-                opening = self._opening = AsyncOpening(self.name, self.settings)
-                self._publish()
-            elif opening.loop is not asyncio.get_running_loop():
-                raise PoolguardError(
-                    f"the guard {self.name!r} is open on another event loop, and its connections "
-                    f"belong to that. Close it there first, or make a guard with another name"
-                )
-        warm = await opening.wait_warm(wait)
-        return warm if wait > 0 else self.ready
+            alive = self.opened
+            opening = self._begin(kind)
+            if alive and not opening.holders:
+                return None
+            opening.holders += 1
+            return opening
+
+    def let_go(self, opening: SyncOpening | AsyncOpening) -> bool:
+        """That lifespan ends. True: it was the last one, and the pool is to be closed."""
+        with self._lock:
+            opening.holders -= 1
+            return not opening.holders and opening is self._opening
+
+    def open_for_request(self, kind: str) -> None:
+        """Open it where no hook and no lifespan has, and a door has begun to serve requests.
+
+        Once: what was closed stays closed, unless that was on another loop, which has ended.
+        """
+        if not registry.served & {None, self}:
+            return
+        with self._lock:
+            opening = self._opening
+            ended = isinstance(opening, AsyncOpening) and opening.loop.is_closed()
+            if opening is not None and not (ended and opening.here):
+                return
+            logger.warning(
+                "poolguard %r is opened by the first request that needs it, which has to wait: %s",
+                self.name,
+                "the server has started no lifespan that reached poolguard's middleware"
+                if kind == "async"
+                else "poolguard's hooks in gunicorn.conf.py open it before, in each worker",
+            )
+            self._begin(kind).by_request = True
+
+    def begin_anew(self) -> None:
+        """Another application begins to serve: what a request of the one before has opened by an
+        environment that has changed since is closed, and opened anew when it is needed.
+
+        Raises :exc:`~poolguard.errors.SettingsError` where the environment is wrong.
+        """
+        opening = self._own()
+        if opening is None or not (self.from_environment and opening.by_request and self.opened):
+            return
+        if Settings.build() == self.settings:
+            return
+        logger.warning(
+            "poolguard %r was opened by what the environment said before: it is closed, and opened "
+            "anew by what it says now",
+            self.name,
+        )
+        with self._lock:
+            self._opening = None
+        board.withdraw(self)
+        opening.close_soon()
 
     # -- use -----------------------------------------------------------------------------------
 
@@ -215,7 +339,6 @@ class Guard:
         opening = self._opening
         if isinstance(opening, SyncOpening) and opening.usable is not None and opening.here:
             return opening.usable.connection(timeout)  # almost always: nothing is to be decided
-        self._must_be("sync")
         return self._sync_pool().connection(timeout)
 
     def aconnection(self, timeout: float | None = None) -> AbstractAsyncContextManager[Any]:
@@ -223,10 +346,11 @@ class Guard:
         opening = self._opening
         if isinstance(opening, AsyncOpening) and (pool := opening.usable) and opening.here:
             return pool.connection(timeout)
-        self._must_be("async")
         return self._async_pool().connection(timeout)
 
     def _sync_pool(self) -> GuardedPool[Any]:
+        self._must_be("sync")
+        self.open_for_request("sync")
         opening = self._opened_here()
         pool = opening.built(BUILD_TIMEOUT) if isinstance(opening, SyncOpening) else None
         if pool is None:
@@ -234,6 +358,8 @@ class Guard:
         return pool
 
     def _async_pool(self) -> AsyncGuardedPool[Any]:
+        self._must_be("async")
+        self.open_for_request("async")
         opening = self._opened_here()
         if (
             not isinstance(opening, AsyncOpening)
@@ -265,7 +391,7 @@ class Guard:
         if mode is not None and mode != kind:
             use = "connection() and open()" if mode == "sync" else "aconnection() and aopen()"
             raise ModeError(
-                f"the guard {self.name!r} is {mode} here, where {use} belong. For a {kind} pool "
+                f"the guard {self.name!r} is {mode} here, where {use} belong. For the other kind "
                 f"make another guard with a name of its own and mode={kind!r}"
             )
 
@@ -345,8 +471,14 @@ class Guard:
         """Close the sync pool, within *timeout* seconds. Closing twice is allowed.
 
         A connection that is in use goes on until it is returned. In another process than the one
-        that opened the guard, and for an async guard whose loop is there, nothing is done.
+        that opened the guard, and for an async guard whose loop is there, nothing is done. It is
+        opened again by its name only: by :meth:`open`, or a middleware that was given it.
         """
+        self.retired = True
+        self.shut(timeout)
+
+    def shut(self, timeout: float = 5.0) -> None:
+        """What :meth:`close` does, for a door: whatever opens all guards may open it again."""
         opening = self._own()
         if isinstance(opening, SyncOpening):
             board.withdraw(self)
@@ -358,7 +490,15 @@ class Guard:
             self._look_for_metrics(LAST_LOOK)
 
     async def aclose(self, timeout: float = 5.0) -> None:
-        """Close the async pool, within *timeout* seconds. Closing twice is allowed."""
+        """Close the async pool, within *timeout* seconds. Closing twice is allowed.
+
+        It is opened again by its name only, as after :meth:`close`.
+        """
+        self.retired = True
+        await self.ashut(timeout)
+
+    async def ashut(self, timeout: float = 5.0) -> None:
+        """What :meth:`aclose` does, for a door: whatever opens all guards may open it again."""
         opening = self._own()
         if isinstance(opening, AsyncOpening):
             board.withdraw(self)
@@ -390,8 +530,41 @@ class Guard:
         await self.aclose()
 
 
+def _is_made_by_file() -> bool:
+    """The guard that is being made is made by gunicorn.conf.py as it runs, and not by a module that
+    it imports, or by a hook that it defines: neither happens again when it is run again."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and frame.f_code.co_name != "<module>":
+        frame = frame.f_back
+    return frame is not None and frame.f_globals.get("__name__") == GUNICORNS_FILE
+
+
+def guards_to_open(given: Guard | None = None) -> list[Guard]:
+    """Those that a door opens of itself: the one that it was given, or all that are registered and
+    were not closed by name, and the default one of the environment.
+
+    That one stands beside the others, unless one of them names the same database, and in the place
+    of one that was closed by name.
+    """
+    if given is not None:
+        return [given]
+    found = [each for each in registry.guards() if not each.retired and not each.from_environment]
+    default = registry.registered("default")
+    if default in found or not Settings.has_dsn(beside=bool(found)):
+        return found
+    if found:
+        named = Settings.build().dsn or ""
+        known = [each.settings.dsn or "" for each in found]
+        if isinstance(named, str) and any(
+            isinstance(each, str) and same_database(each, named) for each in known
+        ):
+            return found
+    return [_of_environment(), *found]
+
+
 def guard(name: str = "default") -> Guard:
     """The guard of that name; the default one is made from the environment if there is none."""
+    name = checked_name(name)
     known = registry.registered(name)
     if known is not None:
         return known
@@ -399,8 +572,19 @@ def guard(name: str = "default") -> Guard:
         raise SettingsError(
             f"there is no guard named {name!r}: make it with poolguard.Guard(…, name={name!r})"
         )
+    return _of_environment()
+
+
+def _of_environment() -> Guard:
+    known = registry.registered("default")
+    if known is not None and known.from_environment:
+        return known
     built = Settings.build()
-    return registry.register(name, built, lambda: Guard._make(name, built, from_environment=True))
+    found = registry.register(
+        "default", built, lambda: Guard._make("default", built, from_environment=True)
+    )
+    found.retired = False
+    return found
 
 
 def connection(timeout: float | None = None) -> AbstractContextManager[Any]:

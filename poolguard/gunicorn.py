@@ -36,10 +36,12 @@ from typing import Any, NoReturn
 from . import asgi, green, leaving, registry
 from .budget.plan import Workplace, known_budget, make_plan
 from .errors import PoolguardError
-from .guards import Guard, guard
+from .guards import Guard, guards_to_open
 from .rehearsal import is_due, rehearse
-from .settings import Settings
+from .reload import survive_reloads
+from .settings import Settings, other_database
 from .succession import Succession
+from .usage import announce
 
 HOOKS = {
     "on_starting": 1,
@@ -92,21 +94,39 @@ def on_starting(server: Any) -> None:
     global _first_workers  # noqa: PLW0603 - the workers inherit it
     _first_workers = server.cfg.workers
     try:
-        settings = [known.settings for known in registry.guards()] or [Settings.build()]
-        found = _workplace(server.cfg)
-        registry.set_workplace(found._replace(mode=None))
-        for each in settings:
-            if _limits_lifespan(server.cfg) and each.warmup_timeout > LONGEST_LIFESPAN:
-                server.log.warning(
-                    "poolguard: %s is more than this worker class allows, workers wait %g s",
-                    each.cite("warmup_timeout"),
-                    LONGEST_LIFESPAN,
-                )
-            if known_budget(each) is not None:
-                for warning in make_plan(None, each, found).warnings:
-                    server.log.warning("poolguard: %s", warning)
+        _check(server, server.cfg)
     except PoolguardError as error:
         _give_up(server.log, error, 1)
+
+
+def _check(server: Any, cfg: Any) -> None:
+    """Refuse what cannot work, and warn of what hardly does. What a reload has found is not in the
+    environment yet: gunicorn puts its ``raw_env`` there afterwards."""
+    found = _workplace(cfg)
+    registry.set_workplace(found._replace(mode=None))
+    for each in _settings_to_check({**os.environ, **cfg.env}):
+        if _limits_lifespan(cfg) and each.warmup_timeout > LONGEST_LIFESPAN:
+            server.log.warning(
+                "poolguard: %s is more than this worker class allows, workers wait %g s",
+                each.cite("warmup_timeout"),
+                LONGEST_LIFESPAN,
+            )
+        if known_budget(each) is not None:
+            for warning in make_plan(None, each, found).warnings:
+                server.log.warning("poolguard: %s", warning)
+
+
+def _settings_to_check(environ: dict[str, str]) -> list[Settings]:
+    spelled_out = [
+        each.settings
+        for each in registry.guards()
+        if not each.from_environment and not each.retired
+    ]
+    if spelled_out and not Settings.has_dsn(environ, beside=True):
+        return spelled_out
+    if other_database(environ) is not None:
+        environ.pop("DATABASE_URL", None)  # the application may make the guard that these are for
+    return [*spelled_out, Settings.build(environ=environ)]
 
 
 def pre_fork(server: Any, worker: Any) -> None:
@@ -118,13 +138,14 @@ def pre_fork(server: Any, worker: Any) -> None:
     """
     global _succession  # noqa: PLW0603 - the workers inherit it
     _succession = _succession or Succession()
+    survive_reloads(server, partial(_check_anew, server, _succession))
     _succession.expect(worker.age)
     for each in registry.guards():
         if not each.opened:
             continue
         with suppress(PoolguardError):
             _ = each.pool  # waits for the thread that imports psycopg
-        each.close()
+        each.shut()
         if each.name not in _warned:
             _warned.add(each.name)
             server.log.warning(
@@ -132,6 +153,11 @@ def pre_fork(server: Any, worker: Any) -> None:
                 "is closed there. Make the guard where you like, but leave opening it to the hooks",
                 each.name,
             )
+
+
+def _check_anew(server: Any, succession: Succession) -> None:
+    succession.begin_anew()
+    _check(server, server.app.cfg)
 
 
 def post_fork(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's signature
@@ -152,7 +178,7 @@ def post_fork(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's si
         _open_sync_guards()
         _hurry()
     except PoolguardError as error:
-        _give_up(worker.log, error, BOOT_ERROR)
+        _refuse(worker, error)
 
 
 def post_worker_init(worker: Any) -> None:
@@ -164,17 +190,20 @@ def post_worker_init(worker: Any) -> None:
         registry.renew_locks()  # those of before the patch tell no greenlet from another
     asgi.told_to_stop = lambda: not worker.alive
     try:
+        _follow_environment(worker)
         _open_sync_guards()
+        if registry.workplace().mode == "sync":
+            announce()  # in the others the lifespan does
         _warn_of_twins(worker.log)
         began = monotonic()
         for each in _sync_guards():
             _warm(worker, each, began)
-        if not _has_async_guard():
-            rehearse()  # unless it did while it waited; in the others the lifespan does
-        _hurry_no_more()
-        _leave_when_told(worker)
     except PoolguardError as error:
-        _give_up(worker.log, error, BOOT_ERROR)
+        _refuse(worker, error)
+    if not _has_async_guard():
+        rehearse()  # unless it did while it waited; in the others the lifespan does
+    _hurry_no_more()
+    _leave_when_told(worker)
 
 
 def worker_int(worker: Any) -> None:
@@ -291,23 +320,38 @@ def _is_first_generation(worker: Any) -> bool:
 
 
 def _has_async_guard() -> bool:
-    """A middleware or lifespan has something to open, be it the guard that it makes itself."""
-    guards = registry.guards()
-    if not guards and Settings.has_dsn():
-        return registry.workplace().mode == "async"
-    return any(each.mode == "async" for each in guards)
+    """A middleware or lifespan has something to open."""
+    return any(each.mode == "async" for each in _guards_to_open())
+
+
+def _guards_to_open() -> list[Guard]:
+    try:
+        return guards_to_open()
+    except PoolguardError:
+        return []  # what is wrong with the environment is said where they are opened
 
 
 def _sync_guards() -> list[Guard]:
-    return [each for each in registry.guards() if each.mode == "sync"]
+    return [each for each in guards_to_open() if each.mode == "sync"]
 
 
 def _open_sync_guards() -> None:
-    if not registry.guards() and Settings.has_dsn():
-        guard()
     for each in _sync_guards():
         if not each.opened:
             each.open()
+
+
+def _follow_environment(worker: Any) -> None:
+    """The application may set variables as it is imported, after the default guard was opened."""
+    default = registry.registered("default")
+    if default is None or not default.from_environment or not default.opened:
+        return
+    if default.settings != Settings.build():
+        worker.log.warning(
+            "poolguard 'default' was opened by what the environment said before the application "
+            "was imported, which has changed it: it is opened anew"
+        )
+        default.shut()
 
 
 def _warn_of_twins(log: Any) -> None:
@@ -315,16 +359,12 @@ def _warn_of_twins(log: Any) -> None:
     default = registry.registered("default")
     if default is None or not default.from_environment or not default.opened:
         return
-    for each in registry.guards():
-        if each is not default and each.settings.dsn == default.settings.dsn:
-            log.warning(
-                "poolguard 'default' was opened from the environment, for the same database as "
-                "%r: two pools, two floors. Leave out name=%r, so that there is one, or make that "
-                "guard in gunicorn.conf.py: then no default one is opened",
-                each.name,
-                each.name,
-            )
-            return
+    if default not in guards_to_open():
+        log.warning(
+            "poolguard 'default' was opened from the environment, for the same database as "
+            "another guard: two pools, two floors. Leave out the other one's name, so that there "
+            "is one, or make that guard in gunicorn.conf.py: then no default one is opened"
+        )
 
 
 def _hurry() -> None:
@@ -379,6 +419,7 @@ def _succeed(worker: Any) -> None:
     if _succession is None:
         return
     _succession.boot(worker.age)
+    registry.first_to_say = _succession.first_to_say
     asgi.serves = partial(_succession.serve, worker.age)
     leaving.successors_boot = partial(_succession.boots_after, worker.age)
     leaving.longest_stay = worker.cfg.graceful_timeout / 2  # the other half is for its requests
@@ -402,7 +443,7 @@ def _close(worker: Any) -> None:
         with _uninterrupted():
             for each in registry.guards():
                 try:
-                    each.close()
+                    each.shut()
                 except Exception:
                     logger.exception("poolguard %r could not be closed", each.name)
 
@@ -435,6 +476,14 @@ def _borrow_log(worker: Any) -> None:
         logger.handlers = list(theirs.handlers)
         logger.setLevel(theirs.level)
         logger.propagate = False
+
+
+def _refuse(worker: Any, error: PoolguardError) -> None:
+    """End a worker that cannot open its pools. Only one of the first generation: gunicorn halts
+    when a worker cannot boot, and a service that runs is not to end by a reload."""
+    if _is_first_generation(worker):
+        _give_up(worker.log, error, BOOT_ERROR)
+    _say(worker.log, error)
 
 
 def _give_up(log: Any, error: PoolguardError, code: int) -> NoReturn:

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from . import registry
 
-__all__ = ["leave_when_told"]
+__all__ = ["at_once", "leave_when_told"]
 
 POLL = 0.01
 """Seconds between two looks at whether the successors serve."""
@@ -40,12 +40,13 @@ longest_stay = 15.0
 logger = logging.getLogger("poolguard")
 
 
-def _at_once(end: Callable[[], Any], handler: Any) -> None:  # noqa: ARG001 - as others do it
+def at_once(end: Callable[[], Any], handler: Any) -> None:  # noqa: ARG001 - as others do it
+    """Pass a signal on to a server that has to be told of nothing before."""
     end()
 
 
 def leave_when_told(
-    tell: Callable[[Callable[[], Any], Any], None] = _at_once,
+    tell: Callable[[Callable[[], Any], Any], None] = at_once,
 ) -> Callable[[], None]:
     """From now on, have SIGTERM make this process' guards leave, and the handler found act when
     the successors serve.

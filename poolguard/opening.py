@@ -12,7 +12,7 @@ import logging
 import math
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextvars import Context
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,6 +26,7 @@ from .budget.lone import LoneLedger
 from .budget.marks import SUPPORTED
 from .budget.plan import Plan, known_budget, make_plan
 from .budget.session import GREETING, KEEPALIVES, PLAIN_GREETING, UNSUPPORTED, backend_of
+from .clock import waitable
 from .conninfo import checked, ledger_name, parse
 from .errors import PlanError, PoolguardError, RuntimeDirError
 from .listener import Listener, Listeners
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
 __all__ = ["AsyncOpening", "SyncOpening"]
 
 logger = logging.getLogger("poolguard")
+
+CLOSE_TIMEOUT = 5.0
+"""Seconds that closing takes at most where nobody waits for it."""
 
 Bounds = tuple[int, int]
 """A pool's min_size and max_size."""
@@ -73,6 +77,10 @@ class _Opening:
             settings = settings.replace(ledger="static")
         self.settings = settings
         self.closed = False
+        self.holders = 0
+        """Lifespans that keep it open: the last of them closes it."""
+        self.by_request = False
+        """The first request that needed it has opened it, and nobody closes it."""
         self.plan: Plan | None = None
         self.ledger: Ledger = StaticLedger(0)
         self.ledger_named: dict[str, str] | None = None
@@ -362,7 +370,7 @@ class SyncOpening(_Opening):
 
         Raises what made opening impossible.
         """
-        if not (self._built.is_set() or (timeout > 0 and self._built.wait(timeout))):
+        if not (self._built.is_set() or (timeout > 0 and self._built.wait(waitable(timeout)))):
             return None
         if self.error is not None:
             # A new one each time: raising adds to a traceback, and these may be many threads.
@@ -380,6 +388,10 @@ class SyncOpening(_Opening):
             pool = self.pool
         if pool is not None:
             pool.close(timeout)
+
+    def close_soon(self) -> None:
+        """Close it beside whoever calls this."""
+        threading.Thread(target=self.close, args=(CLOSE_TIMEOUT,), daemon=True).start()
 
     def _resize_soon(self, bounds: Bounds) -> None:
         if self.pool is not None:
@@ -417,7 +429,7 @@ class AsyncOpening(_Opening):
         self.error: PoolguardError | None = None
         self.loop = asyncio.get_running_loop()
         self.pool: AsyncGuardedPool[Any] | None = None
-        self._resizing: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()  # the loop itself would let a task go
         try:
             self.pool = AsyncGuardedPool(configure=self._configure, **self._arguments())
         except BaseException:
@@ -425,7 +437,7 @@ class AsyncOpening(_Opening):
             raise
         self._measure()
         # In an empty context: the pool's tasks are no part of the trace that is current here.
-        self._opened = Context().run(asyncio.ensure_future, self.pool.open())
+        Context().run(_at_once, self.pool.open())
 
     @property
     def alive(self) -> bool:
@@ -438,8 +450,6 @@ class AsyncOpening(_Opening):
         return None if self.loop.is_closed() else self.pool
 
     async def wait_warm(self, timeout: float) -> bool:
-        # Shielded: whoever asked first may be cancelled while others still wait for it.
-        await asyncio.shield(self._opened)
         pool = self.pool
         return pool is not None and await pool.wait_warm(timeout)
 
@@ -459,12 +469,21 @@ class AsyncOpening(_Opening):
                 pool.abandon()
             self._left, self.pool = pool.status(), None
 
+    def close_soon(self) -> None:
+        """Close it beside whoever calls this."""
+        self._soon(lambda: self.close(CLOSE_TIMEOUT))
+
     def _resize_soon(self, bounds: Bounds) -> None:
+        if (pool := self.pool) is not None:
+            self._soon(lambda: pool.resize(*bounds))
+
+    def _soon(self, job: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """From any thread: begin a task on its loop."""
+
         def begin() -> None:
-            if self.pool is not None:
-                task = self.loop.create_task(self.pool.resize(*bounds))
-                self._resizing.add(task)
-                task.add_done_callback(self._resizing.discard)
+            task = self.loop.create_task(job())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
         self.loop.call_soon_threadsafe(begin)
 
@@ -486,6 +505,17 @@ class AsyncOpening(_Opening):
                 raise
         self._plainly = True
         return await async_row(conn, PLAIN_GREETING)
+
+
+def _at_once(opening: Coroutine[Any, Any, None]) -> None:
+    """Run to its end what waits for nothing: opening a pool only begins tasks. So a guard is open
+    when the call that opens it returns, in code that cannot wait, too."""
+    try:
+        opening.send(None)
+    except StopIteration:
+        return
+    opening.close()
+    raise RuntimeError("the pool waits while it is opened")
 
 
 def _errors() -> type[psycopg.Error]:

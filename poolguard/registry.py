@@ -16,10 +16,16 @@ if TYPE_CHECKING:
     from .guards import Guard
 
 __all__ = [
+    "begin_file",
+    "changed",
+    "claim",
+    "end_file",
     "guards",
     "register",
     "registered",
     "renew_locks",
+    "restore",
+    "serve",
     "set_workplace",
     "worker_class",
     "workplace",
@@ -34,31 +40,73 @@ ready_paths: frozenset[str] = frozenset()
 """The ``ready_path`` of each guard: each request's path is looked for here, and this alone."""
 stays = False
 """This process was told to end, and accepts requests until the workers that come next do."""
+served: frozenset[Guard | None] = frozenset()
+"""The guards for which a door of this process has begun to serve requests; None stands for all."""
 _workplace = Workplace()
 _worker_class: str | None = None
+
+
+def _first_here() -> Callable[[str], bool]:
+    said: set[str] = set()
+
+    def first_to_say(what: str) -> bool:
+        is_first = what not in said
+        said.add(what)
+        return is_first
+
+    return first_to_say
+
+
+first_to_say: Callable[[str], bool] = _first_here()
+"""Whether nobody has said that yet: in this process, or, where the gunicorn hooks know of the
+others, in any worker."""
 
 
 def register(name: str, settings: Settings, make: Callable[[], Guard]) -> Guard:
     """The guard of that name: the registered one if its settings are the same, else a new one.
 
-    A guard that poolguard itself made from the environment gives way to one that the application
-    spells out. Raises :exc:`~poolguard.errors.SettingsError` where two differ otherwise.
+    One that is not open in this process gives way to a new one, whatever its settings: nobody uses
+    it. So does one that poolguard itself made from the environment, and opened. Raises
+    :exc:`~poolguard.errors.SettingsError` where an open one has other settings.
     """
     with _lock:
         known = _guards.get(name)
         if known is not None and known.settings == settings:
             return known
-        if known is not None and not known.from_environment:
-            raise SettingsError(
-                f"a guard named {name!r} exists with other settings: {known.settings!r}, not "
-                f"{settings!r}. Give the second one a name of its own, or use "
-                f"poolguard.guard({name!r})"
-            )
+        if known is not None and known.opened:
+            if known.settings.matches(settings) and not known.from_environment:
+                return known
+            if not (known.from_environment and known.mode == "sync"):
+                raise _is_open(known, f"not {settings!r}")
         made = _guards[name] = make()
-        _changed()
+        changed()
     if known is not None:
-        known.close()
+        known.shut()
     return made
+
+
+def claim(guard: Guard) -> None:
+    """*guard* is about to be opened: from now on its name is its own.
+
+    Another one of that name may have taken its place, or a reload may have forgotten it. Raises
+    :exc:`~poolguard.errors.SettingsError` where that other one is open.
+    """
+    with _lock:
+        known = _guards.get(guard.name)
+        if known is guard:
+            return
+        if known is not None and known.opened:
+            raise _is_open(known, "and is another object than the one that is to be opened")
+        _guards[guard.name] = guard
+        changed()
+
+
+def _is_open(known: Guard, what: str) -> SettingsError:
+    return SettingsError(
+        f"a guard named {known.name!r} is open with other settings: {known.settings!r}, {what}. "
+        f"Close it first, give the second one a name of its own, or use "
+        f"poolguard.guard({known.name!r})"
+    )
 
 
 def registered(name: str) -> Guard | None:
@@ -87,18 +135,58 @@ def set_workplace(found: Workplace, worker_class: str | None = None) -> None:
     global _workplace, _worker_class
     with _lock:
         _workplace, _worker_class = found, worker_class
-        _changed()
+        changed()
+
+
+def begin_file() -> dict[str, Guard]:
+    """gunicorn is about to run its file again; returns what :func:`restore` and :func:`end_file`
+    take."""
+    with _lock:
+        before = dict(_guards)
+        for guard in before.values():
+            guard.in_file = guard.in_file and "before"
+        return before
+
+
+def end_file() -> None:
+    """The file has run again: forget the guards that it has made before and makes no more."""
+    with _lock:
+        for guard in [*_guards.values()]:
+            if guard.in_file == "before":
+                del _guards[guard.name]
+        changed()
+
+
+def restore(before: dict[str, Guard]) -> None:
+    """The file could not be run to its end: the guards are those of *before*."""
+    with _lock:
+        _guards.clear()
+        _guards.update(before)
+        for guard in before.values():
+            guard.in_file = guard.in_file and "now"
+        changed()
 
 
 def forget_all() -> None:
     """Start anew, for tests; open guards are not closed."""
+    global served, first_to_say  # noqa: PLW0603
     with _lock:
         _guards.clear()
-        _changed()
+        served = frozenset()
+        first_to_say = _first_here()
+        changed()
     set_workplace(Workplace())
 
 
-def _changed() -> None:
+def serve(guard: Guard | None) -> None:
+    """A door has begun to serve requests, for *guard* or for all: an acquire may open them now."""
+    global served  # noqa: PLW0603
+    with _lock:
+        served |= {guard}
+
+
+def changed() -> None:
+    """The guards are others, or have other settings."""
     global version, ready_paths  # noqa: PLW0603
     version += 1
     paths = (guard.settings.ready_path for guard in _guards.values())

@@ -21,7 +21,10 @@ __all__ = ["RuntimeDir", "default_path"]
 _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_FILE = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _READ_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-_REMEDY = "or set runtime_dir (POOLGUARD_RUNTIME_DIR) to a folder of your own"
+_REMEDY = (
+    "set runtime_dir (POOLGUARD_RUNTIME_DIR) to a path where nothing is yet (the folder is made), "
+    "or to a folder that is open to this user alone"
+)
 
 
 def default_path() -> Path:
@@ -109,15 +112,13 @@ class RuntimeDir:
             fd = os.open(self.path, _OPEN_FOLDER)
         except OSError as error:
             raise RuntimeDirError(
-                f"the runtime folder {self.path} cannot be used ({error.strerror}): put a folder "
-                f"of your own there, {_REMEDY}"
+                f"the runtime folder {self.path} cannot be used ({error.strerror}): {_REMEDY}"
             ) from None
         trouble = _distrusted(os.fstat(fd))
         if trouble is not None:
             os.close(fd)
             raise RuntimeDirError(
-                f"the runtime folder {self.path} cannot be trusted: {trouble}. Remove it or make "
-                f"it yours with mode 0700, {_REMEDY}"
+                f"the runtime folder {self.path} cannot be trusted: {trouble}; {_REMEDY}"
             )
         return fd
 
@@ -202,7 +203,7 @@ class RuntimeDir:
             raise self.refused(name, "it is not a plain file of this user's own")
 
     def refused(self, name: str, why: str | None) -> RuntimeDirError:
-        return RuntimeDirError(f"{self.path / name} cannot be used ({why}): remove it, {_REMEDY}")
+        return RuntimeDirError(f"{self.path / name} cannot be used ({why}): {_REMEDY}")
 
 
 def _distrusted(found: os.stat_result) -> str | None:

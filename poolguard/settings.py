@@ -30,31 +30,137 @@ from typing import (
 
 from poolguard.errors import SettingsError
 
-__all__ = ["DESCRIPTIONS", "VARIABLES", "Percent", "Settings"]
+__all__ = [
+    "DESCRIPTIONS",
+    "MOST_SLOTS",
+    "NAMES_OF_OTHERS",
+    "VARIABLES",
+    "Percent",
+    "Settings",
+    "checked_name",
+    "other_database",
+    "plain_url",
+]
 
 Auto: TypeAlias = Literal["auto"]
 Dsn: TypeAlias = str | Callable[[], str]
-Ledger: TypeAlias = Literal["static", "host", "fleet"]
+Ledger: TypeAlias = Literal["static", "host"]
 Metrics: TypeAlias = Literal["on", "all", "off"]
 Mode: TypeAlias = Literal["auto", "sync", "async"]
 OnWarmupFailure: TypeAlias = Literal["serve", "exit"]
 Pooler: TypeAlias = Literal["auto", "none", "session", "transaction"]
 Spans: TypeAlias = Literal["all", "slow", "off"]
 
+MOST_SLOTS: Final = 16384
+"""Connections that the ledger of one host can count."""
+
+_MOST = 10**9
+"""Of whole numbers and of seconds alike: files hold no larger number, and no clock needs one."""
+_LEAST = 0.001
+"""Seconds: what is due again sooner would keep a processor busy, or is over before it began."""
 _PREFIX = "POOLGUARD_"
 _NOT_SETTINGS = frozenset({"POOLGUARD_PG_BIN"})  # the lab's: where PostgreSQL's binaries are
-_LIBPQ_PLACES = ("PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGUSER", "PGSERVICE")
-_PSYCOPG_NAMES = {  # psycopg_pool's for the same: by spelling, min_size would suggest max_size
-    "conninfo": "dsn",
-    "min_size": "floor",
-    "timeout": "acquire_timeout",
-    "max_idle": "idle_timeout",
-}
-_ORDER = (  # (smaller, larger, whether they may be equal, why)
-    ("floor", "max_size", True, "a worker cannot keep more connections warm than it may hold"),
-    ("refresh_interval", "max_lifetime", False, "connections would be replaced unverified"),
-    ("check_timeout", "acquire_timeout", True, "a check could outlast the acquire it is for"),
+# Kubernetes gives each container the places of the services around it, and Docker those of what it
+# is linked to: for a service called poolguard, or poolguard-web, the names begin as ours do.
+_INJECTED = re.compile(
+    _PREFIX + r"(?:.+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_.+)?|PORT|PORT_\d+_(?:TCP|UDP|SCTP)(?:_.+)?"
+    r"|ENV_.+)",
+    re.DOTALL,
 )
+_LINKED = re.compile(_PREFIX + r"(?:.+_)?NAME")  # where the value is a path: /web/poolguard
+_LONGEST = 100
+"""Characters of a name, and of a value that an error shows."""
+_NAME = re.compile(rf"(?!.*(?:://|password)).{{1,{_LONGEST}}}")
+_LIBPQ_DATABASES = ("PGDATABASE", "PGSERVICE")
+_LIBPQ_PLACES = ("PGHOST", "PGHOSTADDR", "PGPORT", "PGUSER", *_LIBPQ_DATABASES)
+# The schemes by which dj-database-url, django-environ and SQLAlchemy mean PostgreSQL, and others.
+_POSTGRESQL = frozenset(
+    {"postgresql", "postgres", "postgis", "psql", "pgsql", "timescale", "timescalegis"}
+)
+_OTHER_DATABASES = frozenset(
+    {"mysql", "mysql2", "mysqlgis", "mariadb", "sqlite", "sqlite3", "spatialite", "mssql"}
+    | {"oracle", "oraclegis", "cockroach", "cockroachdb", "redshift", "snowflake", "mongodb"}
+    | {"mssqlms", "redis", "duckdb", "clickhouse"}
+)
+# Other pools' names for the same. By spelling alone, min_size would suggest max_size.
+NAMES_OF_OTHERS: Final = {
+    "conninfo": "dsn",
+    "url": "dsn",
+    "database_url": "dsn",
+    "min_size": "floor",
+    "minconn": "floor",
+    "pool_size": "floor",
+    "maxconn": "max_size",
+    "max_overflow": "max_size",
+    "timeout": "acquire_timeout",
+    "pool_timeout": "acquire_timeout",
+    "max_idle": "idle_timeout",
+    "max_inactive_connection_lifetime": "idle_timeout",
+    "pool_recycle": "max_lifetime",
+    "pool_pre_ping": "check_after_idle",
+    "num_workers": "max_connecting",
+}
+_NOT_NEEDED = {  # psycopg_pool's that a guard has no setting for, and why
+    "reconnect_timeout": "connecting is tried again for ever",
+    "reconnect_failed": "connecting is tried again for ever",
+    "open": "a guard is opened by the hooks, the middleware, or its own open()",
+    "close_returns": "poolguard.GuardedPool alone takes it",
+}
+
+
+class _Order(NamedTuple):
+    """Two settings, of which one must not be above the other."""
+
+    smaller: str
+    larger: str
+    part: float
+    """Of the larger, where the smaller one's default has to follow it. 1: they may be equal."""
+    why: str
+
+    def allows(self, low: Any, high: Any) -> bool:
+        return "auto" in (low, high) or low < high or (low == high and self.part == 1)
+
+
+_ORDERS = (
+    _Order("floor", "max_size", 1, "a worker cannot keep more connections warm than it may hold"),
+    _Order("refresh_interval", "max_lifetime", 0.5, "connections would be replaced unverified"),
+    _Order("check_timeout", "acquire_timeout", 1, "a check could outlast the acquire it is for"),
+)
+
+
+# -- the URLs of others
+
+
+def _scheme_of(text: str) -> str | None:
+    """The scheme of a URL in lower case, without the driver behind ``+``; None where none is."""
+    found = re.match(r"([a-z][\w.-]*)(\+[\w.-]+)?://|(sqlite)[\w+]*:", text, re.IGNORECASE)
+    return (found[1] or found[3]).lower() if found else None
+
+
+def plain_url(text: str) -> str:
+    """*text* as libpq takes it, where it is a PostgreSQL URL of another project's form.
+
+    SQLAlchemy names its driver behind ``+``, and its plugins in the query.
+    """
+    if _scheme_of(text) not in _POSTGRESQL:
+        return text
+    if text.startswith(("postgresql://", "postgres://")) and "plugin=" not in text:
+        return text
+    place, _, query = text.partition("://")[2].partition("?")
+    options = "&".join(each for each in query.split("&") if not each.startswith("plugin="))
+    return f"postgresql://{place}{'?' if options else ''}{options}"
+
+
+def other_database(environ: Mapping[str, str] | None = None) -> str | None:
+    """What ``DATABASE_URL`` names, where that is no PostgreSQL; else None.
+
+    Only what is known not to be a piece of a password is told by its name.
+    """
+    environ = os.environ if environ is None else environ
+    scheme = _scheme_of(environ.get("DATABASE_URL", "").strip())
+    if scheme is None or scheme in _POSTGRESQL:
+        return None
+    return scheme if scheme in _OTHER_DATABASES else "unknown"
 
 
 # -- the words of errors
@@ -66,9 +172,14 @@ _SECRETIVE = re.compile(r":/|[=@]|passw", re.IGNORECASE)
 def _shown(value: object) -> str:
     """One line that stands for ``value`` in an error or a repr, without anything secret."""
     if isinstance(value, str | Path):
-        return "<hidden>" if _SECRETIVE.search(str(value)) else repr(str(value))
+        text = str(value)
+        if _SECRETIVE.search(text):
+            return "<hidden>"
+        return repr(text) if len(text) <= _LONGEST else f"{text[:_LONGEST]!r}…"
     if value is None or isinstance(value, int | float | Percent):
-        return str(value).removesuffix(".0")
+        # Python writes out no number of more than some thousand digits.
+        huge = isinstance(value, int) and abs(value) >= 10**40
+        return "a number of more than 40 digits" if huge else str(value).removesuffix(".0")
     return f"<{type(value).__name__}>"
 
 
@@ -76,13 +187,44 @@ def _unknown(kind: str, names: Iterable[str], known: Mapping[str, str]) -> Itera
     """One line for each of ``names`` that is not among ``known``: setting -> how it is spelled."""
     for name in names:
         if name not in known.values():
-            plain = name.removeprefix(_PREFIX).lower()
-            import difflib  # for a user's mistake; each boot would pay for it
-
-            close = difflib.get_close_matches(_PSYCOPG_NAMES.get(plain, plain), known, n=1)
-            every = f"drop it, or choose from {', '.join(known.values())}"
-            remedy = f"did you mean {known[close[0]]}?" if close else every
+            meant = _meant_by(name.removeprefix(_PREFIX))
+            remedy = f"drop it, or choose from {', '.join(known.values())}"
+            if meant is not None and meant in known:
+                remedy = f"did you mean {known[meant]}?"
+            elif meant:
+                remedy = f"drop it: {meant}"
             yield f"{kind} {name} is no setting; {remedy}"
+
+
+def _meant_by(name: str) -> str | None:
+    """The setting that *name* likely stands for, or why there is none; None where nobody knows.
+
+    It may be another pool's name for the same, or one that was mistyped.
+    """
+    name = name.lower()
+    if name in _KINDS or name in _NOT_NEEDED:
+        return _NOT_NEEDED.get(name, name)
+    import difflib  # for a user's mistake; each boot would pay for it
+
+    return next(iter(difflib.get_close_matches(NAMES_OF_OTHERS.get(name, name), _KINDS, 1)), None)
+
+
+def _is_others(variable: str, texts: Mapping[str, str]) -> bool:
+    """Whether a variable whose name begins as ours do is not meant as a setting."""
+    if _LINKED.fullmatch(variable):
+        return texts[variable].startswith("/")
+    return variable in _NOT_SETTINGS or _INJECTED.fullmatch(variable) is not None
+
+
+def checked_name(name: object) -> str:
+    """A guard's *name*, fit for logs, spans and tables. Raises :exc:`SettingsError` otherwise."""
+    if isinstance(name, str) and name.strip() and _NAME.fullmatch(name) and name.isprintable():
+        return str.__str__(name)  # and not what an enumeration makes of it
+    raise SettingsError(
+        f"keyword name={_shown(name)}: it takes what logs and status call the guard, up to "
+        f"{_LONGEST} printable characters and no dsn; correct it, or drop it for the default "
+        f"('default')"
+    )
 
 
 def _raise_any(problems: Iterable[str]) -> None:
@@ -121,24 +263,23 @@ def _number(value: object) -> int | float:
 def _whole(least: int) -> _Kind:
     def parse(value: object) -> int:
         number = _number(value)
-        if not isinstance(number, int) or number < least:
+        if not isinstance(number, int) or not least <= number <= _MOST:
             raise ValueError
         return int(number)
 
-    return _Kind(f"a whole number from {least}", parse)
+    return _Kind(f"a whole number from {least} to {_MOST}", parse)
 
 
 def _seconds(*, zero: bool = False) -> _Kind:
-    most = 10**9  # the waits of threads and event loops overflow somewhere above
-
     def parse(value: object) -> float:
         number = _number(value)
         # written so that nan, which compares false with everything, is refused
-        if not (0 <= number <= most) or (number == 0 and not zero):
+        if not (_LEAST <= number <= _MOST or (number == 0 and zero)):
             raise ValueError
         return float(number)
 
-    return _Kind(f"seconds, {'0 or more' if zero else 'more than 0'} and at most {most}", parse)
+    least = f"0 or at least {_LEAST:g}" if zero else f"at least {_LEAST:g}"
+    return _Kind(f"seconds, {least} and at most {_MOST}", parse)
 
 
 def _text(pattern: str, takes: str, make: Callable[[str], object] = str) -> _Kind:
@@ -150,9 +291,14 @@ def _text(pattern: str, takes: str, make: Callable[[str], object] = str) -> _Kin
     return _Kind(takes, parse)
 
 
-def _one_of(literal: Any) -> _Kind:
+def _one_of(literal: Any, besides: str = "") -> _Kind:
     choices = get_args(literal)
-    return _text("|".join(choices), " or ".join(map(repr, choices)))
+    return _text("|".join(choices), " or ".join(map(repr, choices)) + besides)
+
+
+def _parse_path(text: str) -> Path:
+    os.fsencode(text)  # its UnicodeEncodeError is a ValueError
+    return Path(text)
 
 
 def _parse_percent(value: object) -> Percent:
@@ -165,22 +311,26 @@ def _parse_percent(value: object) -> Percent:
 
 def _parse_dsn(value: object) -> Dsn | None:
     if isinstance(value, str):
-        scheme = re.match(r"[\w+.-]+://", value)
         # libpq would take a foreign URL for a keyword and complain with fragments of it
-        if scheme and scheme[0] not in {"postgresql://", "postgres://"}:
+        if re.match(r"[\w+.-]+://", value) and _scheme_of(value) not in _POSTGRESQL:
             raise ValueError
-        return value or None
+        return plain_url(value) or None
     if callable(value):
         return value  # what it returns shows when it is called
     raise ValueError
 
 
 _AUTO = _one_of(Auto)
+_NO_FLEET = " ('fleet', for many hosts, is not there yet: instances divides the budget among them)"
 _PERCENT = _Kind("a percentage above 0% and up to 100%, such as '80%'", _parse_percent)
-_DSN = _Kind("a libpq string, a postgresql:// URL (no +driver) or a callable for one", _parse_dsn)
+_DSN = _Kind("a libpq string, a postgresql:// URL or a callable for one", _parse_dsn)
 # absolute: a relative one would be another folder in each worker that changes its directory
-_FOLDER = _text(r"/.*", "the absolute path of a folder", Path)
-_URL_PATH = _text(r"/[^?#\s]*", "a path that begins with '/', without query or spaces")
+_FOLDER = _text(r"/[^\0\n]*", "the absolute path of a folder", _parse_path)
+# As servers hand it on: with nothing encoded, and not beyond ASCII, where WSGI and ASGI differ.
+_URL_PATH = _text(
+    r"/[!$&-;=@-Z^_a-z~|]*",
+    "a path that begins with '/', in ASCII letters, digits and signs, without query, % or spaces",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,8 +380,8 @@ class Settings:
         "how many ledgers (hosts, containers) share the budget at their peak"] = 1
     workers: Annotated[int | Auto, _whole(1) | _AUTO,
         "worker processes that get a floor; auto: gunicorn's workers, else 1"] = "auto"
-    ledger: Annotated[Ledger, _one_of(Ledger),
-        "who shares the budget: fixed parts, one host's workers, or all hosts'"] = "host"
+    ledger: Annotated[Ledger, _one_of(Ledger, _NO_FLEET),
+        "who shares the budget: each worker has a fixed part, or all of one host lend it"] = "host"
     floor: Annotated[int | Auto, _whole(1) | _AUTO,
         "warm connections of a worker; auto: what its class uses at once, within reason"] = "auto"
     max_size: Annotated[int | Auto, _whole(1) | _AUTO,
@@ -282,6 +432,8 @@ class Settings:
                 problems.append(f"{self.cite(name)}: it takes {kind.takes}; {remedy}")
             else:
                 object.__setattr__(self, name, value)
+        if not problems:
+            self._follow()
         # outside of `except`, or the traceback would chain a ValueError that says nothing
         _raise_any(problems or self._contradictions())
 
@@ -290,8 +442,10 @@ class Settings:
         """Settings from ``keywords``, then ``POOLGUARD_*`` variables, then ``DATABASE_URL``.
 
         A keyword of ``None`` and an empty variable count as not given. With no dsn at all, ``dsn``
-        is ``None``: an empty conninfo, so that libpq reads its own variables. ``environ`` is
-        ``os.environ`` unless given. Raises :exc:`SettingsError`, also for an unknown name.
+        is ``None``: an empty conninfo, so that libpq reads its own variables. A ``DATABASE_URL`` of
+        another kind of database is passed over where libpq's variables say more, and refused
+        elsewhere. ``environ`` is ``os.environ`` unless given. Raises :exc:`SettingsError`, also
+        for an unknown name.
         """
         environ = os.environ if environ is None else environ
         texts = {variable: text.strip() for variable, text in environ.items() if text.strip()}
@@ -302,11 +456,19 @@ class Settings:
                 given[name], sources[name] = keywords[name], f"keyword {name}"
             elif variable in texts:
                 given[name], sources[name] = texts[variable], f"variable {variable}"
+        problems: list[str] = []
         if "dsn" not in given and "DATABASE_URL" in texts:
-            given["dsn"], sources["dsn"] = texts["DATABASE_URL"], "variable DATABASE_URL"
+            if (other := other_database(texts)) is None:
+                given["dsn"], sources["dsn"] = texts["DATABASE_URL"], "variable DATABASE_URL"
+            elif not cls.has_dsn(texts):
+                problems.append(
+                    f"variable DATABASE_URL names another kind of database ({other}), and nothing "
+                    f"else says where PostgreSQL is; set {VARIABLES['dsn']} or give a dsn"
+                )
 
-        ours = [name for name in texts if name.startswith(_PREFIX) and name not in _NOT_SETTINGS]
-        problems = [*_unknown("keyword", keywords, _NAMES), *_unknown("variable", ours, VARIABLES)]
+        ours = [name for name in texts if name.startswith(_PREFIX) and not _is_others(name, texts)]
+        problems += _unknown("keyword", keywords, _NAMES)
+        problems += _unknown("variable", ours, VARIABLES)
         try:
             settings = cls(**given, _sources=sources)
         except SettingsError as error:
@@ -315,11 +477,23 @@ class Settings:
         return settings
 
     @staticmethod
-    def has_dsn(environ: Mapping[str, str] | None = None) -> bool:
-        """Whether the environment says where a database is, in poolguard's words or libpq's."""
+    def has_dsn(environ: Mapping[str, str] | None = None, *, beside: bool = False) -> bool:
+        """Whether the environment says where a PostgreSQL is, in poolguard's words or libpq's.
+
+        *beside* guards that say it themselves, whose dsn libpq's variables may only complete, the
+        environment has to name a database.
+        """
         environ = os.environ if environ is None else environ
-        places = (VARIABLES["dsn"], "DATABASE_URL", *_LIBPQ_PLACES)
+        places = [VARIABLES["dsn"], *(_LIBPQ_DATABASES if beside else _LIBPQ_PLACES)]
+        if other_database(environ) is None:
+            places.append("DATABASE_URL")
         return any(environ.get(place, "").strip() for place in places)
+
+    def matches(self, other: Settings) -> bool:
+        """Equal, but for a callable dsn: a file that is run again makes a new one of the same."""
+        if not (callable(self.dsn) and callable(other.dsn)):
+            return self == other
+        return dataclasses.replace(self, dsn=None) == dataclasses.replace(other, dsn=None)
 
     def replace(self, **changes: Any) -> Settings:
         """A copy with ``changes``, as valid as any; ``None`` goes back to the default.
@@ -327,9 +501,10 @@ class Settings:
         Raises :exc:`SettingsError`, also for an unknown name.
         """
         _raise_any(_unknown("keyword", changes, _NAMES))
-        sources = {name: source for name, source in self._sources.items() if name not in changes}
+        given = {name: getattr(self, name) for name in _KINDS if self.source(name) != "default"}
+        sources = {name: self.source(name) for name in given if name not in changes}
         sources |= {name: f"keyword {name}" for name in changes if changes[name] is not None}
-        return dataclasses.replace(self, **changes, _sources=sources)
+        return type(self)(**given | changes, _sources=sources)
 
     def source(self, name: str) -> str:
         """``keyword floor``, ``variable POOLGUARD_FLOOR`` or ``default``: where a value is from."""
@@ -351,14 +526,29 @@ class Settings:
         value = getattr(self, name)
         return f"<{type(value).__name__}>" if name == "dsn" and value else _shown(value)
 
+    def _follow(self) -> None:
+        """Have a default that would contradict what was set give way to it."""
+        for smaller, larger, part, _ in (order for order in _ORDERS if not self._keeps(order)):
+            if self.source(smaller) == "default":
+                name, value = smaller, getattr(self, larger) * part
+            elif self.source(larger) == "default":
+                name, value = larger, getattr(self, smaller) / part
+            else:
+                continue
+            object.__setattr__(self, name, value)
+            object.__setattr__(self, "_sources", {**self._sources, name: "default"})
+
+    def _keeps(self, order: _Order) -> bool:
+        return order.allows(getattr(self, order.smaller), getattr(self, order.larger))
+
     def _contradictions(self) -> Iterator[str]:
         """One line for each set of valid values that cannot all be meant."""
         cite = self.cite
-        for smaller, larger, may_equal, why in _ORDER:
-            low, high = getattr(self, smaller), getattr(self, larger)
-            if "auto" not in (low, high) and (low > high or (low == high and not may_equal)):
+        for order in _ORDERS:
+            if not self._keeps(order):
+                smaller, larger, part, why = order
                 yield (
-                    f"{cite(smaller)} must be {'at most' if may_equal else 'below'} {cite(larger)}:"
+                    f"{cite(smaller)} must be {'at most' if part == 1 else 'below'} {cite(larger)}:"
                     f" {why}; lower {smaller} or raise {larger}"
                 )
         if self.reserve != "auto" and self.budget != "auto":
@@ -366,22 +556,20 @@ class Settings:
                 f"{cite('reserve')} means nothing beside {cite('budget')}: it is what "
                 "budget='auto' leaves to others; drop one of the two"
             )
-        if self.ledger == "fleet" and self.pooler == "transaction":
-            yield (
-                f"{cite('ledger')} cannot work with {cite('pooler')}: its locks live in a session, "
-                "which such a pooler does not keep; take another ledger"
-            )
-        if isinstance(self.budget, int):
-            yield from self._shortfall(self.budget)
+        yield from self._shortfall()
 
-    def _shortfall(self, budget: int) -> Iterator[str]:
-        """What a budget given as a number cannot be divided into, whatever capacity is."""
-        share = budget // self.instances
+    def _shortfall(self) -> Iterator[str]:
+        """What an instance needs and cannot have, whatever capacity is."""
         needed = 1 if self.workers == "auto" else self.workers
         needed *= 1 if self.floor == "auto" else self.floor
-        if needed > share:
-            many = "at least 1 worker" if self.workers == "auto" else self.cite("workers")
-            warm = "at least 1 warm connection" if self.floor == "auto" else self.cite("floor")
+        many = "at least 1 worker" if self.workers == "auto" else self.cite("workers")
+        warm = "at least 1 warm connection" if self.floor == "auto" else self.cite("floor")
+        if self.ledger == "host" and needed > MOST_SLOTS:
+            yield (
+                f"{many} × {warm} needs {needed}, and {self.cite('ledger')} counts no more than "
+                f"{MOST_SLOTS}; lower workers or floor, or set ledger to 'static'"
+            )
+        elif isinstance(self.budget, int) and needed > (share := self.budget // self.instances):
             yield (
                 f"{self.cite('budget')} ÷ {self.cite('instances')} gives an instance {share}, but "
                 f"{many} × {warm} needs {needed}; raise budget to at least "

@@ -11,10 +11,9 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from . import overload, registry
+from . import overload, registry, usage
 from .borrower import CURRENT, Borrower
 from .guards import Guard
-from .guards import guard as guard_of
 from .readiness import readiness
 from .telemetry.request import Request, Wire
 
@@ -32,27 +31,31 @@ class PoolGuardMiddleware:
     """Records what each request acquired, for its span.
 
     :param app: the WSGI application.
-    :param guard: the guard that the first request opens where no hook has; by default every sync
-        guard that is registered, or the default one from the environment where none is.
+    :param guard: the guard that it is for; by default every sync guard that is registered, and the
+        default one where the environment names a database.
+
+    A request opens nothing by itself. Where there are no hooks, a guard is opened by the first
+    acquire.
     """
 
     def __init__(self, app: WSGIApplication, guard: Guard | None = None) -> None:
         self.app = app
         self._guard = guard
-        self._opened: set[Guard] = set()
-        self._settled = -1
-        """The version of the registry all of whose guards have been opened."""
+        self._known = -1
+        """The version of the registry that this door has seen."""
 
     def __repr__(self) -> str:
         return f"<PoolGuardMiddleware guard={self._guard!r} app={self.app!r}>"
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if self._settled != registry.version:
-            self._settle()
+        if self._known != registry.version:
+            self._look()
         method, path = environ.get("REQUEST_METHOD", "GET"), environ.get("PATH_INFO", "")
-        if path in registry.ready_paths and (answer := readiness(method, path)):
+        if path in registry.ready_paths and (answer := readiness(method, path, "sync")):
             start_response(answer.line, answer.headers)
             return [b"" if method == "HEAD" else answer.body]
+        if usage.counts:
+            usage.note()
         source = environ.get("wsgi.input")
         outer = CURRENT.get()
         if outer is not None and outer.lasts(source):
@@ -75,29 +78,10 @@ class PoolGuardMiddleware:
             return body
         return _Body(body, visit)
 
-    def _settle(self) -> None:
-        """Open the guards that are not open yet, once each."""
-        version = registry.version  # before they are looked at, in case there is another meanwhile
-        for guard in _guards(self._guard):
-            if guard not in self._opened:
-                # Once each: one that is closed when the process ends is not to be opened again.
-                if not guard.opened:
-                    logger.warning(
-                        "poolguard %r is opened by a request, which may have to wait: poolguard's "
-                        "hooks in gunicorn.conf.py open it before, in each worker",
-                        guard.name,
-                    )
-                    guard.open()
-                self._opened.add(guard)
-        self._settled = version
-
-
-def _guards(given: Guard | None) -> list[Guard]:
-    """The sync guards that a door is responsible for."""
-    if given is not None:
-        return [given]
-    found = registry.guards() or [guard_of()]
-    return [guard for guard in found if guard.mode != "async"]
+    def _look(self) -> None:
+        """See which guards there are, which opens none."""
+        usage.look(self._guard)
+        self._known = registry.version
 
 
 def _is_file(environ: WSGIEnvironment, body: object) -> bool:

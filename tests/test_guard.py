@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import psycopg
@@ -14,7 +17,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 import poolguard
-from poolguard import Guard, ModeError, opening
+from poolguard import Guard, ModeError, SettingsError, opening
 from poolguard.budget.plan import Plan, make_plan
 from poolguard.lab.postgres import PrivatePostgres
 from poolguard.lab.proxy import SlowProxy
@@ -87,6 +90,38 @@ def test_open_waits_until_the_floor_is_there(dsn: str, admin: psycopg.Connection
         assert conn.execute("SELECT 1").fetchone() == (1,)
 
 
+@pytest.mark.parametrize("most", [2_592_000, 1e9])
+def test_times_beyond_what_a_timer_can_count_let_the_pool_grow(dsn: str, most: float) -> None:
+    times = ("refresh_interval", "check_after_idle", "idle_timeout", "max_lifetime", "leak_after")
+    settings: dict[str, Any] = dict.fromkeys(times, most) | {"refresh_interval": most / 2}
+    guard = Guard(dsn, **settings, **SMALL)
+    assert guard.open(wait=10)
+    with ExitStack() as lent:
+        for _ in range(4):
+            lent.enter_context(guard.connection()).execute("SELECT 1")
+        assert guard.status()["used"] == 4
+
+
+def test_waits_may_be_endless(dsn: str) -> None:
+    guard = Guard(dsn, budget=1)
+    assert guard.open(wait=math.inf)
+    with ThreadPoolExecutor(1) as pool:
+        with guard.connection(math.inf):
+            other = pool.submit(lambda: guard.connection(math.inf).__enter__().close())
+            until(lambda: guard.status()["waiting"])
+        other.result(10)
+    guard.close(math.inf)
+    assert not guard.opened
+
+
+def test_a_budget_beyond_what_the_ledger_can_count_is_served(dsn: str) -> None:
+    guard = Guard(dsn, budget=10**9, floor=2)
+    assert guard.open(wait=10)
+    assert guard.status()["budget"]["instance"] == guard.status()["max_size"] == 16384
+    with guard.connection() as conn:
+        assert conn.execute("SELECT 1").fetchone() == (1,)
+
+
 def test_a_guard_is_inert_until_opened(dsn: str, admin: psycopg.Connection) -> None:
     guard = Guard(named(dsn, "inert"), **SMALL)
     assert (guard.opened, guard.ready, guard.plan) == (False, False, None)
@@ -138,7 +173,7 @@ def test_a_budget_in_numbers_asks_nobody(proxy: SlowProxy, postgres: PrivatePost
 def test_a_capacity_that_cannot_be_divided_says_so(postgres: PrivatePostgres) -> None:
     """The arithmetic is in the status and in what the door logs, and it goes on asking."""
     role = postgres.create_role("limited_to_3", connection_limit=3)
-    guard = Guard(role)
+    guard = Guard(role, workers=4)
     assert not guard.open(wait=0.2)
     until(lambda: guard.status()["last_error"])
     assert "nothing is left to share: the server grants 3 connection" in guard.not_warm(1)
@@ -338,6 +373,26 @@ def test_the_default_guard_comes_from_the_environment(
         assert conn.execute("SELECT 1").fetchone() == (1,)
     with pytest.raises(ModeError):
         poolguard.aconnection()
+
+
+def test_the_default_guard_follows_the_environment_when_it_is_opened(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And never works on another database silently."""
+    monkeypatch.setenv("DATABASE_URL", "host=127.0.0.1 port=1")
+    monkeypatch.setenv("POOLGUARD_BUDGET", "4")
+    guard = poolguard.guard()
+    for database in ("postgres", "template1"):
+        monkeypatch.setenv("DATABASE_URL", make_conninfo(dsn, dbname=database))
+        assert guard.open(wait=10)
+        assert guard is poolguard.guard()
+        with poolguard.connection() as conn:
+            assert conn.info.dbname == database
+        monkeypatch.setenv("DATABASE_URL", "host=elsewhere password=s3cret")
+        with pytest.raises(SettingsError, match="Close the guard before") as refused:
+            guard.open()
+        assert "s3cret" not in str(refused.value)
+        guard.close()
 
 
 @pytest.mark.parametrize("mode", ["sync", "async"])

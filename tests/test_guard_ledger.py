@@ -356,7 +356,7 @@ def test_what_is_published_but_cannot_be_divided_is_asked_again(
     """It is no reason never to open: the server may grant more by then."""
     hold(role, workers=2, floor=1)
     user = conninfo_to_dict(role)["user"]
-    with Guard(role, workers=2, floor=9, warmup_timeout=0.5) as guard:
+    with Guard(role, workers=2, floor=11, warmup_timeout=0.5) as guard:
         until(lambda: guard.status()["last_error"])
         assert "the budget is too small to be divided" in guard.status()["last_error"]
         with postgres.connect() as admin:

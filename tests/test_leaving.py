@@ -313,6 +313,7 @@ def test_at_a_reload_the_old_worker_serves_until_the_new_one_does(
             dsn=dsn,
         )
         try:
+            assert server.get("/query").status == 200  # without a lifespan this opens the pool
             old = server.status()["pid"]
             gate.unlink()
             server.process.send_signal(signal.SIGHUP)

@@ -19,6 +19,7 @@ ROOMS = [
     {"lab"},
     {"django", "sqlalchemy", "flask", "starlette", "fastapi"},
     {"gunicorn", "asgi", "wsgi"},
+    {"usage"},
     {
         "overload",
         "green",
@@ -32,13 +33,14 @@ ROOMS = [
         "readiness",
         "registry",
         "rehearsal",
+        "reload",
         "status",
     },
     {"telemetry"},
     {"pool"},
     {"budget"},
     {"listener"},
-    {"settings", "rundir", "errors", "clock", "borrower", "rarely"},
+    {"settings", "parameters", "rundir", "errors", "clock", "borrower", "rarely"},
 ]
 """From top to bottom: a file may import what is in its own room or below. ``guards.py`` is what the
 design calls ``guard.py``; ``testing.py`` is for users, and may use everything."""

@@ -112,6 +112,14 @@ def test_a_folder_that_others_may_enter_is_refused(tmp_path: Path, mode: int) ->
     assert f"its mode is {mode:04o}" in refused(path)
 
 
+@pytest.mark.parametrize("path", ["/", "/usr", tempfile.gettempdir()])
+def test_nobody_is_told_to_remove_or_to_close_off_what_is_others(path: str) -> None:
+    """Root owns all of these, and is told no more than anybody else."""
+    text = refused(Path(path))
+    assert "to a path where nothing is yet" in text
+    assert [word for word in ("emove", "chmod", "0700", "make it") if word in text] == []
+
+
 def test_a_link_is_refused(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir(mode=0o700)
     (tmp_path / "run").symlink_to(tmp_path / "real")

@@ -133,9 +133,11 @@ def test_an_unreachable_host(host: str, witness: Witness) -> None:
     assert SECRET not in everything
 
 
-def test_other_settings_for_the_same_name() -> None:
-    Guard(f"postgresql://u:{SECRET}@one/x")
-    with pytest.raises(SettingsError) as caught:
+def test_other_settings_for_the_name_of_an_open_one() -> None:
+    with (
+        Guard(f"postgresql://u:{SECRET}@127.0.0.1:1/x", warmup_timeout=0, mode="sync"),
+        pytest.raises(SettingsError) as caught,
+    ):
         Guard(f"postgresql://u:{SECRET}@two/x")
     assert SECRET not in shown_by(caught.value)
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
+from decimal import Decimal
+from enum import Enum
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 
+import poolguard
 from poolguard import settings as module
 from poolguard.errors import SettingsError
-from poolguard.settings import DESCRIPTIONS, VARIABLES, Percent, Settings
+from poolguard.settings import DESCRIPTIONS, VARIABLES, Percent, Settings, other_database
 
 DEFAULTS: dict[str, Any] = {
     "dsn": None,
@@ -167,7 +170,10 @@ def token() -> str:
         ("max_waiting", "0", 0),
         ("runtime_dir", "/run/shop", Path("/run/shop")),
         ("runtime_dir", Path("/run/shop"), Path("/run/shop")),
+        ("runtime_dir", "/run/shop/", Path("/run/shop")),
+        ("runtime_dir", "/run/in a/\udcff", Path("/run/in a/\udcff")),
         ("ready_path", "/ready", "/ready"),
+        ("ready_path", "/-/a.b/_c;d=1:2/~@x", "/-/a.b/_c;d=1:2/~@x"),
     ],
 )
 def test_accepted(name: str, given: Any, expected: Any) -> None:
@@ -202,16 +208,22 @@ def test_choices_are_the_annotated_ones(name: str, literal: Any) -> None:
 def test_times(name: str) -> None:
     if name in TIMES_OR_ZERO:
         assert getattr(build(**{name: "0"}), name) == 0.0
-        allowed = "seconds, 0 or more"
+        allowed = "seconds, 0 or at least 0.001 and at most 1000000000"
     else:
         assert f"keyword {name}=0: " in refusal(**{name: 0})
-        allowed = "seconds, more than 0"
+        allowed = "seconds, at least 0.001 and at most 1000000000"
+    for right in (0.001, 1e9):
+        assert getattr(build(**{name: right}), name) == right
     for wrong, shown in [
         (-0.5, "-0.5"),
+        (0.0009, "0.0009"),
+        (1e-9, "1e-09"),
         (float("inf"), "inf"),
         (float("nan"), "nan"),
         (1e10, "10000000000"),
-        (10**400, "10000"),
+        (10**400, "a number of more than 40 digits"),
+        (10**5000, "a number of more than 40 digits"),
+        (Decimal(5), "<Decimal>"),
         (True, "True"),
         ("soon", "'soon'"),
         ("inf", "'inf'"),
@@ -242,10 +254,11 @@ def test_times(name: str) -> None:
 )
 def test_whole_numbers(name: str, least: int) -> None:
     assert getattr(build(**{name: least}), name) == least
-    for wrong in [least - 1, -5, 1.5, 2.0, float("inf"), True, "1.5", "1_0", "0x5", "five", "1e3"]:
+    wrongs = [least - 1, -5, 10**9 + 1, 2**31, 10**5000, 1.5, 2.0, float("inf"), True, Decimal(5)]
+    for wrong in [*wrongs, "1.5", "1_0", "0x5", "five", "1e3", "٥", "9" * 18]:
         text = refusal(**{name: wrong})
         assert f"keyword {name}=" in text
-        assert f"a whole number from {least}" in text
+        assert f"a whole number from {least} to 1000000000" in text
         assert text.endswith(f"drop it for the default ({DEFAULTS[name]!r})")
     assert ("'auto'" in refusal(**{name: -5})) == (DEFAULTS[name] == "auto")
 
@@ -272,14 +285,20 @@ def test_percent_is_never_out_of_range(wrong: Any) -> None:
     [
         ("dsn", 5, "a libpq string, a postgresql:// URL"),
         ("dsn", b"host=db", "a libpq string, a postgresql:// URL"),
-        ("dsn", "postgresql+psycopg://db/shop", "(no +driver)"),
         ("dsn", "mysql://db/shop", "a postgresql:// URL"),
         ("runtime_dir", "run/shop", "absolute path"),
         ("runtime_dir", "", "absolute path"),
         ("runtime_dir", Path("run"), "absolute path"),
+        ("runtime_dir", "~/run", "absolute path"),
+        ("runtime_dir", "/run/\0", "absolute path"),
+        ("runtime_dir", "/run/a\nb", "absolute path"),
+        ("runtime_dir", "/run/\ud800", "absolute path"),
         ("ready_path", "ready", "begins with '/'"),
         ("ready_path", "/ready?full=1", "without query"),
         ("ready_path", "/ready now", "spaces"),
+        ("ready_path", "/ready%20now", "without query, %"),
+        ("ready_path", "/prêt", "ASCII"),
+        ("ready_path", "/ready\0", "ASCII"),
     ],
 )
 def test_refused(name: str, wrong: Any, remedy: str) -> None:
@@ -290,11 +309,17 @@ def test_refused(name: str, wrong: Any, remedy: str) -> None:
 
 def test_an_error_names_where_the_value_came_from() -> None:
     assert refusal({"POOLGUARD_FLOOR": "-3"}) == (
-        "variable POOLGUARD_FLOOR='-3': it takes a whole number from 1, or 'auto'; "
+        "variable POOLGUARD_FLOOR='-3': it takes a whole number from 1 to 1000000000, or 'auto'; "
         "correct it, or drop it for the default ('auto')"
     )
     assert refusal(floor=-3).startswith("keyword floor=-3: it takes a whole number from 1")
-    assert refusal({"DATABASE_URL": "mysql://x"}).startswith("variable DATABASE_URL=<str>: ")
+    assert refusal({"POOLGUARD_DSN": "mysql://x"}).startswith("variable POOLGUARD_DSN=<str>: ")
+
+
+def test_a_long_value_is_shown_in_part() -> None:
+    for text in (refusal(floor="9" * 5000), refusal(floor=10**5000), refusal(mode="x" * 5000)):
+        assert len(text) < 300
+    assert f"runtime_dir='{'x' * 100}'…: it takes" in refusal(runtime_dir="x" * 101)
 
 
 def test_all_problems_are_told_at_once_each_in_one_line() -> None:
@@ -321,6 +346,10 @@ def test_all_problems_are_told_at_once_each_in_one_line() -> None:
         ("timeout", "acquire_timeout"),
         ("max_idle", "idle_timeout"),
         ("conninfo", "dsn"),
+        ("num_workers", "max_connecting"),
+        ("pool_size", "floor"),
+        ("max_overflow", "max_size"),
+        ("pool_recycle", "max_lifetime"),
     ],
 )
 def test_an_unknown_name_suggests_the_closest(keyword: str, meant: str) -> None:
@@ -334,6 +363,19 @@ def test_an_unknown_name_suggests_the_closest(keyword: str, meant: str) -> None:
 def test_an_unknown_name_like_no_other_lists_them_all() -> None:
     assert refusal(zzz=1).endswith(", ".join(DEFAULTS))
     assert refusal({"POOLGUARD_ZZZ": "1"}).endswith(", ".join(VARIABLES.values()))
+
+
+@pytest.mark.parametrize(
+    ("keyword", "why"),
+    [
+        ("reconnect_timeout", "connecting is tried again for ever"),
+        ("reconnect_failed", "connecting is tried again for ever"),
+        ("open", "a guard is opened by the hooks, the middleware, or its own open()"),
+        ("close_returns", "poolguard.GuardedPool alone takes it"),
+    ],
+)
+def test_what_only_psycopg_pool_takes_suggests_nothing_else(keyword: str, why: str) -> None:
+    assert refusal(**{keyword: 1}) == f"keyword {keyword} is no setting; drop it: {why}"
 
 
 def test_a_keyword_in_capitals_is_no_setting() -> None:
@@ -350,7 +392,129 @@ def test_variables_of_others_and_of_the_lab_are_let_be() -> None:
     assert build(others) == Settings()
 
 
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "POOLGUARD_PORT",
+        "POOLGUARD_SERVICE_HOST",
+        "POOLGUARD_SERVICE_PORT",
+        "POOLGUARD_SERVICE_PORT_HTTP",
+        "POOLGUARD_PORT_5432_TCP",
+        "POOLGUARD_PORT_5432_TCP_ADDR",
+        "POOLGUARD_PORT_5432_TCP_PORT",
+        "POOLGUARD_PORT_5432_TCP_PROTO",
+        "POOLGUARD_PORT_53_UDP",
+        "POOLGUARD_WEB_PORT",
+        "POOLGUARD_WEB_API_SERVICE_HOST",
+        "POOLGUARD_WEB_PORT_80_TCP_ADDR",
+        "POOLGUARD_1_PORT_80_TCP_START",
+        "POOLGUARD_NAME",
+        "POOLGUARD_WEB_NAME",
+        "POOLGUARD_ENV_PATH",
+        "POOLGUARD_WEB_ENV_FLOOR",
+    ],
+)
+def test_what_a_container_runtime_injects_is_let_be(variable: str) -> None:
+    """For a service that is called poolguard, or poolguard-web."""
+    assert build({variable: "/web/poolguard"}) == Settings()
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "POOLGUARD_FLOR",
+        "POOLGUARD_PORTS",
+        "POOLGUARD_SPORT",
+        "POOLGUARD_SERVICE",
+        "POOLGUARD_PORT_TCP",
+        "POOLGUARD_ENV",
+        "POOLGUARD_NAME",
+    ],
+)
+def test_what_only_looks_injected_is_refused(variable: str) -> None:
+    assert f"variable {variable} is no setting; " in refusal({variable: "shop"})
+
+
+# -- the names of guards
+
+
+class Place(str, Enum):  # as StrEnum, which Python 3.10 has not
+    MAIN = "main"
+
+
+@pytest.mark.parametrize("name", ["default", "a b", "eu/shop@1", "é", "🐘", "x" * 100, Place.MAIN])
+def test_the_name_of_a_guard(name: str) -> None:
+    assert module.checked_name(name) == name
+    assert type(module.checked_name(name)) is str
+
+
+@pytest.mark.parametrize(
+    "name",
+    [7, None, b"x", ["a"], "", " ", "a\0", "a\n", "\x1b[2J", "\ud800", "x" * 101, URL, KEY_VALUE],
+)
+def test_what_is_no_name_of_a_guard(name: Any) -> None:
+    for make in (poolguard.Guard, module.checked_name):
+        with pytest.raises(SettingsError, match=r"^keyword name=.* up to 100 printable") as caught:
+            make(name=name)
+        assert "\n" not in str(caught.value)
+        assert [word for word in FRAGMENTS if word in str(caught.value)] == []
+    with pytest.raises(SettingsError, match=r"^keyword name="):
+        poolguard.guard(name)
+
+
 # -- what contradicts
+
+
+@pytest.mark.parametrize(
+    ("keywords", "follows"),
+    [
+        ({"acquire_timeout": 0.5}, {"check_timeout": 0.5}),
+        ({"acquire_timeout": 0.001}, {"check_timeout": 0.001}),
+        ({"check_timeout": 20}, {"acquire_timeout": 20.0}),
+        ({"max_lifetime": 20}, {"refresh_interval": 10.0}),
+        ({"max_lifetime": 25}, {"refresh_interval": 12.5}),
+        ({"max_lifetime": 0.001}, {"refresh_interval": 0.0005}),
+        ({"refresh_interval": 7200}, {"max_lifetime": 14400.0}),
+        ({"refresh_interval": 1e9}, {"max_lifetime": 2e9}),
+        (
+            {"acquire_timeout": 0.5, "max_lifetime": 20},
+            {"check_timeout": 0.5, "refresh_interval": 10.0},
+        ),
+        ({"acquire_timeout": 1, "max_lifetime": 26}, {}),
+        ({"max_size": 2}, {}),
+        ({"floor": 200}, {}),
+    ],
+)
+def test_a_default_follows_what_was_set(
+    keywords: dict[str, Any], follows: dict[str, float]
+) -> None:
+    variables = {VARIABLES[name]: str(value) for name, value in keywords.items()}
+    for made in (build(**keywords), build(variables), Settings(**keywords)):
+        shown = {name: getattr(made, name) for name in DEFAULTS}
+        assert shown == DEFAULTS | keywords | follows
+        assert [made.source(name) for name in follows] == ["default"] * len(follows)
+
+
+def test_a_default_that_followed_goes_back_with_what_it_followed() -> None:
+    made = build(acquire_timeout=0.5, floor=2)
+    assert made.cite("check_timeout") == "default check_timeout=0.5"
+    assert made.replace(acquire_timeout=None) == Settings(floor=2)
+    assert made.replace(acquire_timeout=0.2).check_timeout == 0.2
+    assert made.replace(floor=3).check_timeout == 0.5
+    with pytest.raises(SettingsError, match="keyword check_timeout=1 must be at most"):
+        made.replace(check_timeout=1)
+
+
+def test_what_was_set_to_its_default_does_not_follow() -> None:
+    assert "variable POOLGUARD_CHECK_TIMEOUT=1 must be at most keyword acquire_timeout=0.5:" in (
+        refusal({"POOLGUARD_CHECK_TIMEOUT": "1"}, acquire_timeout=0.5)
+    )
+
+
+def test_a_ledger_for_many_hosts_is_refused_until_it_is_there() -> None:
+    for text in (refusal(ledger="fleet"), refusal({"POOLGUARD_LEDGER": "fleet"})):
+        assert "it takes 'static' or 'host' ('fleet', for many hosts, is not there yet" in text
+        assert "instances divides the budget" in text
 
 
 @pytest.mark.parametrize(
@@ -392,21 +556,22 @@ def test_variables_of_others_and_of_the_lab_are_let_be() -> None:
             ["default instances=1 gives", "at least 1 worker × keyword floor=11 needs 11"],
         ),
         (
-            {},
+            {"POOLGUARD_REFRESH_INTERVAL": "25"},
             {"max_lifetime": 20},
-            ["default refresh_interval=25 must be below keyword max_lifetime=20:"],
+            ["variable POOLGUARD_REFRESH_INTERVAL=25 must be below keyword max_lifetime=20:"],
         ),
         ({}, {"refresh_interval": 60, "max_lifetime": 60}, ["must be below"]),
         (
             {},
-            {"acquire_timeout": 0.5},
-            ["default check_timeout=1 must be at most keyword acquire_timeout=0.5:"],
+            {"acquire_timeout": 0.5, "check_timeout": 2},
+            ["keyword check_timeout=2 must be at most keyword acquire_timeout=0.5:"],
         ),
         (
             {},
-            {"ledger": "fleet", "pooler": "transaction"},
-            ["keyword ledger='fleet' cannot work with keyword pooler='transaction'"],
+            {"workers": 9000, "floor": 2, "budget": 30000},
+            ["keyword workers=9000 × keyword floor=2 needs 18000", "no more than 16384; lower"],
         ),
+        ({}, {"floor": 16385}, ["at least 1 worker × keyword floor=16385 needs 16385"]),
     ],
 )
 def test_contradictions(
@@ -418,7 +583,8 @@ def test_contradictions(
 
 
 def test_several_contradictions_are_told_at_once() -> None:
-    assert refusal(floor=3, max_size=2, max_lifetime=20, acquire_timeout=0.5).count("\n") == 2
+    problems = {"floor": 3, "max_size": 2, "refresh_interval": 20, "max_lifetime": 20}
+    assert refusal(**problems, acquire_timeout=0.5, check_timeout=2).count("\n") == 2
 
 
 @pytest.mark.parametrize(
@@ -435,7 +601,8 @@ def test_several_contradictions_are_told_at_once() -> None:
         {"check_timeout": 2, "acquire_timeout": 2},
         {"connect_timeout": 60},
         {"idle_timeout": 7200},
-        {"ledger": "fleet", "pooler": "session"},
+        {"workers": 9000, "floor": 2, "ledger": "static"},
+        {"budget": 10**9},
     ],
 )
 def test_what_only_seems_to_contradict(keywords: dict[str, Any]) -> None:
@@ -571,3 +738,52 @@ def test_importing_settings_imports_no_database_and_no_telemetry() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("url", "plain"),
+    [
+        ("postgres://u:p@db/shop?sslmode=require", None),
+        ("postgresql+psycopg://u:p@db:6432/shop", "postgresql://u:p@db:6432/shop"),
+        ("postgresql+psycopg_async://db/shop?application_name=a&plugin=poolguard&options=-c", ""),
+        ("postgresql+psycopg2:///shop?host=/run/pg", "postgresql:///shop?host=/run/pg"),
+        ("postgresql+asyncpg://db/shop?plugin=one&plugin=two", "postgresql://db/shop"),
+        ("postgresql://db/shop?plugin=poolguard", "postgresql://db/shop"),
+        ("POSTGIS://db/shop", "postgresql://db/shop"),
+    ],
+)
+def test_a_url_of_another_projects_form_is_understood(url: str, plain: str | None) -> None:
+    """SQLAlchemy's drivers and plugins, and the schemes of those that configure Django."""
+    expected = url if plain is None else plain
+    if plain == "":
+        expected = "postgresql://db/shop?application_name=a&options=-c"
+    assert build({"DATABASE_URL": url}).dsn == expected
+    assert build(dsn=url).dsn == expected
+    assert Settings.has_dsn({"DATABASE_URL": url}, beside=True)
+
+
+@pytest.mark.parametrize(
+    ("url", "kind"),
+    [
+        ("mysql+pymysql://u:s3cret@db/x", "mysql"),
+        ("sqlite::memory:", "sqlite"),
+        ("sqlite+aiosqlite:///x", "sqlite"),
+        ("s3cret://db", "unknown"),
+    ],
+)
+def test_a_url_of_another_kind_of_database_is_not_ours(url: str, kind: str) -> None:
+    """It is passed over where libpq's own variables say where PostgreSQL is."""
+    environ = {"DATABASE_URL": url}
+    assert other_database(environ) == kind
+    assert not Settings.has_dsn(environ)
+    assert build({**environ, "PGHOST": "db"}).dsn is None
+    assert build({**environ, "POOLGUARD_DSN": "host=db"}).dsn == "host=db"
+    assert build(environ, dsn="host=db").dsn == "host=db"
+    said = refusal(environ)
+    assert f"another kind of database ({kind})" in said
+    assert "s3cret" not in said
+
+
+@pytest.mark.parametrize("ours", ["host=db", "host=a:b", "user:p@db/shop", "", "postgres://db"])
+def test_what_may_be_a_conninfo_is_ours(ours: str) -> None:
+    assert other_database({"DATABASE_URL": ours}) is None

@@ -106,3 +106,14 @@ def test_of_very_many_the_latest_are_known() -> None:
     assert page.boots_after(0)
     assert page.boots_after(3 * PLACES - 1)
     assert not page.boots_after(3 * PLACES)
+
+
+def test_what_is_said_once_is_said_by_one_process() -> None:
+    """Until the configuration is another one."""
+    page = Succession()
+    with forked(lambda: page.first_to_say("that")):
+        assert not page.first_to_say("that")
+        assert page.first_to_say("something else")
+        page.begin_anew()
+        assert page.first_to_say("that")
+        assert not page.first_to_say("that")

@@ -10,6 +10,7 @@ from time import sleep
 
 from ..errors import RuntimeDirError
 from ..rundir import RuntimeDir
+from ..settings import MOST_SLOTS
 from .ledger import POOLED, Backend, Terms
 from .marks import Marks
 from .sharedfile import SharedFile, set_lock
@@ -22,7 +23,6 @@ logger = logging.getLogger("poolguard")
 MAGIC = b"poolguard ledger, layout 2\n"
 _HEAD = struct.Struct("28sI")  # and the file's own inode: a copy tells of what others hold
 MOST_PROCESSES = 1024
-MOST_SLOTS = 16384
 YEAR_3000 = 32503680000.0
 """In seconds since the epoch."""
 

@@ -49,7 +49,11 @@ class Marks:
         return self._read(first, end).count(_FREE)
 
     def take(self, first: int, end: int, start: int) -> int | None:
-        """Take a free place from *first* to before *end*, searching from *start* on; or None."""
+        """Take a free place from *first* to before *end*, searching from *start* on; or None.
+
+        There are none beyond the last one, whatever *end* says; the same is true of the others.
+        """
+        end = min(end, self._n)
         if not first <= start < end:
             start = first
         return (
@@ -121,7 +125,7 @@ class Marks:
                 self._unlock(place)
 
     def _read(self, first: int, end: int) -> bytes:
-        return self._file.read(self._offset + first, max(0, end - first))
+        return self._file.read(self._offset + first, max(0, min(end, self._n) - first))
 
     def _write(self, place: int, mark: bytes) -> None:
         self._file.write(self._offset + place, mark)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from ..errors import PlanError
-from ..settings import Percent, Settings
+from ..settings import MOST_SLOTS, Percent, Settings
 from .capacity import Capacity
 
 __all__ = ["Plan", "Step", "Workplace", "known_budget", "make_plan"]
@@ -75,7 +75,7 @@ class Plan(NamedTuple):
     shared: int = 0
     """What the instance has beyond its workers' floors, for them to borrow; 0 where the ledger is
     static, and nothing is lent."""
-    ledger: Literal["static", "host", "fleet"] = "static"
+    ledger: Literal["static", "host"] = "static"
     warm_on_reload: int = 0
     """Of the workers × floor connections of a new generation, how many can be open while the old
     one still holds its floors. With a static ledger all, since nobody counts both generations."""
@@ -128,7 +128,9 @@ def make_plan(
     behind = (pooler or settings.pooler) in ("session", "transaction")
     known = None if behind else capacity
     usable = None if known is None else known.usable
-    budget = _budget(known, settings, behind=behind)
+    workers = workplace.workers if settings.workers == "auto" else settings.workers
+    needed = settings.instances * workers * (1 if settings.floor == "auto" else settings.floor)
+    budget = _budget(known, settings, behind=behind, needed=needed)
     instance = _Instance(budget, settings, workplace)
     floor = instance.floor()
     shared = instance.share.value - instance.workers.value * floor.value
@@ -153,11 +155,22 @@ def make_plan(
         warm_on_reload=warm if static else min(warm, shared),
         steps=(*steps, max_size),
     )
-    return plan._replace(warnings=tuple(_warnings(plan, known, workplace)))
+    warnings = [*instance.warnings, *_warnings(plan, known, workplace)]
+    if usable is not None and settings.budget == settings.reserve == "auto":
+        left, usual = usable - plan.budget, _usual_reserve(usable)
+        if left < usual:
+            warnings.append(
+                f"the workers need {plan.budget} of {_count(usable, 'connection')}, and leave "
+                f"{left} instead of {usual} to migrations, cron and people. Lower workers, floor "
+                f"or instances, or raise what the server grants"
+            )
+    return plan._replace(warnings=tuple(warnings))
 
 
-def _budget(capacity: Capacity | None, settings: Settings, *, behind: bool) -> Step:
-    """What all instances together may hold."""
+def _budget(
+    capacity: Capacity | None, settings: Settings, *, behind: bool, needed: int = 1
+) -> Step:
+    """What all instances together may hold, *needed* of it for their workers."""
     asked = settings.budget
     if isinstance(asked, int):
         if capacity is not None and asked > capacity.usable:
@@ -180,7 +193,9 @@ def _budget(capacity: Capacity | None, settings: Settings, *, behind: bool) -> S
     if isinstance(asked, Percent):
         return Step("budget", int(usable * asked.value / 100), f"{asked} of {usable}")
     if settings.reserve == "auto":
-        reserve, why = max(3, -(-usable // 10)), " (the greater of 3 and 10 %)"
+        reserve, why = _usual_reserve(usable), " (the greater of 3 and 10 %)"
+        if usable - reserve < needed <= usable:
+            reserve, why = usable - needed, f" (what {needed} for the workers leave of {reserve})"
     else:
         reserve, why = settings.reserve, f" (as set by {settings.source('reserve')})"
     if usable - reserve < 1:
@@ -192,6 +207,10 @@ def _budget(capacity: Capacity | None, settings: Settings, *, behind: bool) -> S
     return Step("budget", usable - reserve, f"{usable} − {reserve} reserve{why}")
 
 
+def _usual_reserve(usable: int) -> int:
+    return max(3, -(-usable // 10))
+
+
 class _Instance:
     """The share of one instance, and what its workers get of it."""
 
@@ -199,9 +218,13 @@ class _Instance:
         self._budget = budget
         self._settings = settings
         self._at_once = workplace.at_once
+        self.warnings: list[str] = []
         n = settings.instances
         how = f"{budget.value} ÷ {_count(n, 'instance')}"
-        self.share = Step("instance", budget.value // n, how)
+        share = budget.value // n
+        if settings.ledger == "host" and share > MOST_SLOTS:
+            share, how = MOST_SLOTS, f"what a host's ledger can count, below {how}"
+        self.share = Step("instance", share, how)
         if settings.workers == "auto":
             self.workers = Step("workers", workplace.workers, "gunicorn's, else 1")
         else:
@@ -221,8 +244,15 @@ class _Instance:
         floor = max(1, min(self._at_once, half))
         how = f"the least of {self._at_once} used at once and {share} ÷ (2 × {workers}) = {half}"
         how += ", but at least 1" if half < 1 else ""
-        if self._settings.max_size != "auto" and self._settings.max_size < floor:
-            return Step("floor", self._settings.max_size, f"max_size, below {how}")
+        most = self._settings.max_size
+        if most == "auto":
+            return Step("floor", floor, how)
+        if most < floor:
+            return Step("floor", most, f"max_size, below {how}")
+        # What is set for one worker goes before what the others would keep warm unasked.
+        left = share if workers == 1 else max(1, (share - most) // (workers - 1))
+        if self._settings.ledger == "host" and left < floor:
+            return Step("floor", left, f"what max_size {most} leaves to each other, below {how}")
         return Step("floor", floor, how)
 
     def max_size(self, floor: int) -> Step:
@@ -236,9 +266,15 @@ class _Instance:
         if asked == "auto":
             return Step("max_size", most, how)
         if asked > most:
-            raise PlanError(
+            excess = (
                 f"{self._settings.cite('max_size')} is more than a worker can ever hold: "
                 f"{self._chain()}, and {how} = {most}. Lower max_size, or raise budget"
+            )
+            if known_budget(self._settings) is not None:
+                raise PlanError(excess)
+            self.warnings.append(excess)  # what the server grants, nobody has set
+            return Step(
+                "max_size", most, f"{how}, below what {self._settings.source('max_size')} allows"
             )
         return Step(
             "max_size", asked, f"as set by {self._settings.source('max_size')}; {most} at most"

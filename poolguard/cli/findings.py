@@ -139,14 +139,6 @@ def _pooler(facts: Facts) -> Iterator[Finding]:
         "run PgBouncer 1.22 or later with max_prepared_statements above 0, or connect with "
         "prepare_threshold=None",
     )
-    if facts.settings.ledger == "fleet":
-        yield Finding(
-            "error",
-            "pooler",
-            "the fleet ledger's locks live in a session, which a pooler of transactions does not "
-            "keep",
-            "set ledger to host or static, or connect to the server itself",
-        )
 
 
 def _budget(facts: Facts) -> Iterator[Finding]:

@@ -120,7 +120,7 @@ def _rollout(
     surge: int,
 ) -> _Rollout:
     instances = settings.instances + surge
-    held = plan.budget if plan.ledger == "fleet" else instances * plan.held
+    held = instances * plan.held
     try:
         changed = settings.replace(instances=instances)
         then = make_plan(capacity, changed, workplace, pooler=pooler)
@@ -235,11 +235,10 @@ def _reload(plan: Plan) -> list[str]:
 def _rollout_lines(case: _Case) -> list[str]:
     plan, rollout = case.plan, case.rollout
     assert rollout is not None
-    many = f"with {rollout.surge} more at the same time, {rollout.instances} instances"
-    if plan.ledger == "fleet":
-        text = f"{many} still hold at most {plan.budget}, by the ledger"
-    else:
-        text = f"{many} may hold {rollout.held} of the budget of {plan.budget}"
+    text = (
+        f"with {rollout.surge} more at the same time, {rollout.instances} instances may hold "
+        f"{rollout.held} of the budget of {plan.budget}"
+    )
     if rollout.plan is not None:
         then = rollout.plan
         text += (

@@ -32,6 +32,8 @@ __all__ = ["Seat", "Watch"]
 
 logger = logging.getLogger("poolguard")
 
+LONGEST_WAIT = 86_400.0
+"""Seconds: epoll can wait for 24 days at most, and not for ever where that is given in seconds."""
 WATCHES = Epoll is not None and hasattr(os, "eventfd")
 
 
@@ -255,7 +257,9 @@ class Watch:
             self.on_ring()
 
     def wait(self, timeout: float | None) -> list[Seat]:
-        """The seats that have ended; waits at most *timeout* seconds for news."""
+        """The seats that have ended; waits at most *timeout* seconds, and a day, for news."""
+        if timeout is not None:
+            timeout = min(timeout, LONGEST_WAIT)
         if self._epoll is None:
             self._rung.wait(timeout)
             self._rung.clear()

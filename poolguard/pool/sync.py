@@ -17,6 +17,7 @@ from ..borrower import CURRENT
 from ..budget.ledger import Ledger, Orphan
 from ..budget.session import ASK_ALIVE, END, gone_among, pids_of, to_be_ended
 from ..clock import now as clock
+from ..clock import waitable
 from ..listener import Listener
 from ._seams import SyncSeams, seat_of, silence
 from .arrival import ARRIVING, arrive, place_of
@@ -148,7 +149,7 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
         conn = self._free_conn(timeout, began)
         if conn is None:
             try:
-                conn = super().getconn(timeout)
+                conn = super().getconn(None if timeout is None else waitable(timeout))
             except BaseException as error:
                 explained = self._explained(error, began)
                 if explained is error:
@@ -194,7 +195,7 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
         Unlike :meth:`wait` it leaves the pool open when it has not. With no time to wait, no lock
         is taken.
         """
-        return self._warm.is_set() or (timeout > 0 and self._warm.wait(timeout))
+        return self._warm.is_set() or (timeout > 0 and self._warm.wait(waitable(timeout)))
 
     def status(self) -> dict[str, Any]:
         """The pool's counts, outcomes and last failure: plain data."""
@@ -208,7 +209,7 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
         and half a second for those being opened, which close themselves should they come later.
         """
         began = clock()
-        super().close(timeout)
+        super().close(waitable(timeout))
         while (thread := self._unfinished(clock() - began)) is not None:
             if clock() - began >= timeout:
                 break

@@ -55,6 +55,20 @@ def test_the_search_goes_round_and_stays_within_its_bounds(view: View) -> None:
     assert marks.take(2, 5, 2) is None
 
 
+def test_there_are_no_places_beyond_the_last_one(tmp_path: Path) -> None:
+    """Whatever bounds are asked for: behind them others keep something else."""
+    path = tmp_path / "places"
+    path.write_bytes(bytes(PLACES) + b"\0\1")
+    with path.open("r+b") as file:
+        marks = Marks(SharedFile(file.fileno(), PLACES + 2), 0, PLACES)
+        assert marks.count_free(0, 99) == PLACES
+        assert [marks.take(0, 99, 5) for _ in range(PLACES)] == [5, 6, 7, 0, 1, 2, 3, 4]
+        assert marks.take(0, 99, 0) is None
+        assert list(marks.marked(0, 99)) == list(range(PLACES))
+        assert list(marks.inherit(0, 99)) == []
+        assert mapped[PLACES:] == b"\0\1"
+
+
 def test_a_living_owner_leaves_nothing_to_inherit(view: View) -> None:
     one, other = view(), view()
     one.take(0, PLACES, 0)

@@ -132,9 +132,8 @@ def test_static_lends_nothing() -> None:
     )
 
 
-@pytest.mark.parametrize("ledger", ["host", "fleet"])
-def test_a_reload_stays_within_the_instance(ledger: str) -> None:
-    made = plan(ledger=ledger, budget=30, floor=5)
+def test_a_reload_stays_within_the_instance() -> None:
+    made = plan(budget=30, floor=5)
     assert (made.shared, made.held, made.held_on_reload) == (10, 30, 30)
     assert made.warm_on_reload == 10
     assert made.warnings == (
@@ -200,11 +199,32 @@ def test_more_instances_than_connections() -> None:
 
 
 def test_a_floor_for_which_there_is_no_room() -> None:
-    text = refusal(floor=8, instances=3)
-    assert "instance 29 = 87 ÷ 3 instances, but 4 workers × 8 warm connections = 32" in text
-    assert "Raise budget to at least 96" in text
+    text = refusal(floor=9, instances=3)
+    assert "instance 29 = 87 ÷ 3 instances, but 4 workers × 9 warm connections = 36" in text
+    assert "Raise budget to at least 108" in text
     assert text.endswith("or lower workers, floor or instances")
     assert plan(floor=7, instances=3).shared == 1
+
+
+@pytest.mark.parametrize(
+    ("capacity", "settings", "reserve"),
+    [
+        (97, {"floor": 8, "instances": 3}, 1),
+        (97, {"instances": 24}, 1),
+        (20, {"workers": 20}, 0),
+        (20, {"workers": 18, "ledger": "static"}, 2),
+        (3, {"workers": 1}, 2),
+        (1, {"workers": 1}, 0),
+    ],
+)
+def test_the_default_reserve_gives_way_to_what_workers_need(
+    capacity: int, settings: dict[str, Any], reserve: int
+) -> None:
+    made = plan(Capacity(capacity), **settings)
+    assert made.budget == capacity - reserve
+    assert f"= {capacity} − {reserve} reserve (what {made.budget} for the workers" in made.explain()
+    assert f"and leave {reserve} instead of" in made.warnings[-1]
+    refusal(Capacity(capacity), **settings, reserve=reserve + 1)  # one that was set does not
 
 
 @pytest.mark.parametrize(
@@ -212,13 +232,33 @@ def test_a_floor_for_which_there_is_no_room() -> None:
     [("static", 21, "87 ÷ 4 workers"), ("host", 63, "8 floor + 55 shared")],
 )
 def test_a_max_size_that_cannot_be_reached(ledger: str, most: int, how: str) -> None:
-    assert plan(ledger=ledger, max_size=most, floor=8).max_size == most
-    text = refusal(ledger=ledger, max_size=most + 1, floor=8)
-    assert text == (
-        f"keyword max_size={most + 1} is more than a worker can ever hold: budget 87 = 97 − 10 "
-        f"reserve (the greater of 3 and 10 %), instance 87 = 87 ÷ 1 instance, and {how} = {most}. "
-        f"Lower max_size, or raise budget"
+    """It contradicts a budget that was set, and is only said of what a server happens to grant."""
+    text = (
+        f"keyword max_size={most + 1} is more than a worker can ever hold: budget 87 = {{}}, "
+        f"instance 87 = 87 ÷ 1 instance, and {how} = {most}. Lower max_size, or raise budget"
     )
+    assert plan(ledger=ledger, max_size=most, floor=8, budget=87).max_size == most
+    assert refusal(ledger=ledger, max_size=most + 1, floor=8, budget=87) == (
+        text.format("as set by keyword budget")
+    )
+    made = plan(ledger=ledger, max_size=most + 1, floor=8)
+    assert made.max_size == most
+    assert made.warnings[0] == text.format("97 − 10 reserve (the greater of 3 and 10 %)")
+
+
+@pytest.mark.parametrize(("max_size", "floor"), [(10, 2), (12, 1), (14, 1)])
+def test_the_automatic_floors_of_the_others_give_way_to_max_size(max_size: int, floor: int) -> None:
+    made = plan(max_size=max_size, budget=17)
+    assert (made.floor, made.max_size) == (floor, max_size)
+    assert made.max_size <= made.floor + made.shared
+    assert "1 floor + 13 shared = 14" in refusal(max_size=15, budget=17)
+
+
+def test_the_ledger_of_a_host_counts_no_more_than_it_can() -> None:
+    made = plan(None, budget=10**9, workers=16384)
+    assert (made.instance, made.floor, made.max_size) == (16384, 1, 1)
+    assert "16384  = what a host's ledger can count, below 1000000000 ÷ 1 inst" in made.explain()
+    assert plan(None, budget=10**9, ledger="static", workers=16384).max_size == 61035
 
 
 def test_a_budget_above_capacity() -> None:

@@ -152,7 +152,6 @@ def test_a_pooler(run: Run, pooled: str) -> None:
     ran = run("check", "--dsn", pooled, "--budget", "20", "--workers", "2")
     assert ran.status == 0
     assert "20 clients of the pooler: an instance gets 20" in ran.out
-    assert run("check", "--dsn", pooled, "--budget", "20", "--ledger", "fleet").status == 1
 
 
 def test_the_plan_through_a_pooler(run: Run, pooled: str) -> None:
@@ -259,7 +258,7 @@ def test_no_room_for_another(run: Run, app: str, postgres: PrivatePostgres) -> N
     [
         (["--strickt"], 2, "poolguard check: unrecognized arguments: --strickt"),
         (["--threads", "0"], 2, "argument --threads: '0' is no whole number from 1"),
-        (["--ledger", "fleet", "--pooler", "transaction"], 1, "--ledger='fleet' cannot work with"),
+        (["--ledger", "fleet"], 1, "--ledger='fleet': it takes 'static' or 'host' ("),
     ],
 )
 def test_a_mistake_is_one_line(run: Run, options: list[str], status: int, says: str) -> None:

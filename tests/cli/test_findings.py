@@ -104,14 +104,6 @@ def test_a_pooler_of_transactions() -> None:
     assert "prepare_threshold=None" in finding.remedy
 
 
-def test_the_fleet_ledger_behind_a_pooler_of_transactions() -> None:
-    settings = Settings(budget=40, ledger="fleet")
-    findings = judge(facts(pooler="transaction", settings=settings))
-    [error] = [finding for finding in findings if finding.level == "error"]
-    assert error.topic == "pooler"
-    assert "the fleet ledger's locks live in a session" in error.found
-
-
 def test_no_plan() -> None:
     error = "budget=98 is more than 97. Lower budget, or raise what the server grants"
     assert found("budget", plan=None, plan_error=error) == Finding(

@@ -134,8 +134,10 @@ class Server:
         folder: Path,
         dsn: str,
         port: int | None = None,
+        config: str = "python:tests.doors.gunicorn_conf",
     ) -> None:
         door.must_exist()
+        self.door = door
         self._janitor = janitor
         self._log = folder / "gunicorn.log"
         self._stderr = folder / "stderr"
@@ -153,7 +155,7 @@ class Server:
                 [
                     sys.executable,
                     *(_SCRIPT if port else ("-m", "gunicorn")),
-                    *("--config", "python:tests.doors.gunicorn_conf"),
+                    *("--config", config),
                     *("--bind", bind, "--log-file", str(self._log)),
                     door.app,
                 ],

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from contextlib import suppress
+from typing import Any, cast
 
 import pytest
 from opentelemetry import trace
+from psycopg.conninfo import make_conninfo
 
 import poolguard
+import poolguard.asgi
 from poolguard import registry
 from poolguard.asgi import App, PoolGuardMiddleware, Receive, Scope, Send
 from poolguard.borrower import CURRENT
+from poolguard.pool.aio import AsyncGuardedPool
+from poolguard.pool.errors import PoolClosed
+from poolguard.usage import REQUESTS
 
 from .conftest import Spans
 
@@ -34,7 +40,7 @@ def run(main: Callable[[], Awaitable[None]]) -> None:
 
 @pytest.fixture
 def guard(dsn: str) -> poolguard.Guard:
-    """A guard that the first request opens."""
+    """A guard that the first acquire opens."""
     return poolguard.Guard(dsn, mode="async", budget=3, floor=2)
 
 
@@ -49,6 +55,12 @@ async def receive() -> Any:
 
 async def send(message: Any) -> None:
     """The server's ``send``."""
+
+
+async def acquire(guard: poolguard.Guard) -> None:
+    """Find it open, or have it opened."""
+    with suppress(PoolClosed):
+        await backend(guard)
 
 
 async def backend(guard: poolguard.Guard) -> bytes:
@@ -308,8 +320,9 @@ def test_a_guard_closed_at_the_end_is_not_opened_again(guard: poolguard.Guard) -
     """A server may still serve for a moment after the lifespan is over."""
 
     async def main() -> None:
-        app = PoolGuardMiddleware(answering())
+        app = PoolGuardMiddleware(answering(lambda: acquire(guard)))
         await app(scope_of(), receive, send)
+        assert guard.opened
         await guard.aclose()
         await app(scope_of(), receive, send)
         assert not guard.opened
@@ -321,29 +334,164 @@ def test_only_the_guard_that_is_given_is_opened(dsn: str, guard: poolguard.Guard
     other = poolguard.Guard(dsn, name="other", mode="async", budget=2)
 
     async def main() -> None:
-        await PoolGuardMiddleware(answering(), guard=other)(scope_of(), receive, send)
+        app = answering(lambda: acquire(guard), lambda: acquire(other))
+        await PoolGuardMiddleware(app, guard=other)(scope_of(), receive, send)
         assert [each.opened for each in registry.guards()] == [False, True]
 
     run(main)
 
 
-def test_a_guard_that_is_made_later_is_opened_by_the_next_request(
-    dsn: str, guard: poolguard.Guard
+def test_a_guard_that_is_made_later_is_opened_by_its_first_acquire(
+    dsn: str, guard: poolguard.Guard, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Which says so, once."""
+    named: list[str] = ["default"]
+    app = PoolGuardMiddleware(answering(lambda: backend(poolguard.guard(named[-1]))))
+
     async def main() -> None:
-        app = PoolGuardMiddleware(answering())
+        await app(scope_of(), receive, send)
+        named.append(poolguard.Guard(dsn, name="later", mode="async", budget=2).name)
         for _ in range(2):
             await app(scope_of(), receive, send)
-        later = poolguard.Guard(dsn, name="later", mode="async", budget=2)
-        await app(scope_of(), receive, send)
-        assert later.opened
-        await later.aclose()
-        await guard.aclose()
+
+    run(main)
+    said = [line for line in caplog.messages if "opened by the first request" in line]
+    assert [line.split()[1] for line in said] == ["'default'", "'later'"]
+
+
+def test_the_next_application_works_on_the_database_that_the_environment_names_now(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A test suite that makes one for each test may run no lifespan and close nothing."""
+    monkeypatch.setenv("POOLGUARD_BUDGET", "3")
+    seen: list[str] = []
+
+    async def look() -> None:
+        async with poolguard.aconnection() as conn:
+            seen.append(conn.info.dbname)
+
+    async def main() -> None:
+        for database in ("postgres", "template1", "postgres"):
+            monkeypatch.setenv("DATABASE_URL", make_conninfo(dsn, dbname=database))
+            await PoolGuardMiddleware(answering(look))(scope_of(), receive, send)
+
+    run(main)
+    assert seen == ["postgres", "template1", "postgres"]
+
+
+def test_a_request_that_acquires_nothing_opens_nothing(guard: poolguard.Guard) -> None:
+    """A test's, or one of a service whose database is away, is answered as without poolguard."""
+
+    async def main() -> None:
+        tasks = asyncio.all_tasks()
+        await PoolGuardMiddleware(answering())(scope_of(), receive, send)
+        assert not guard.opened
+        assert asyncio.all_tasks() == tasks
 
     run(main)
 
 
-def test_a_sync_guard_is_left_alone(dsn: str) -> None:
-    guard = poolguard.Guard(dsn, mode="sync", budget=2)
-    run(lambda: PoolGuardMiddleware(answering())(scope_of(), receive, send))
+def test_the_pool_itself_may_be_asked_for_first(guard: poolguard.Guard) -> None:
+    """It is open at once, though opening an async pool is a coroutine."""
+
+    async def ask() -> None:
+        async with cast("AsyncGuardedPool[Any]", guard.pool).connection() as conn:
+            await conn.execute("SELECT 1")
+
+    run(lambda: PoolGuardMiddleware(answering(ask))(scope_of(), receive, send))
+    assert sum(guard.status()["acquires"].values()) == 1
+
+
+def test_outside_of_asyncio_an_async_pool_is_refused_in_words(guard: poolguard.Guard) -> None:
+    """And nothing but that is."""
+    asyncio.run(PoolGuardMiddleware(answering())(scope_of(), receive, send))
+    with pytest.raises(poolguard.PoolguardError, match="asyncio runs no event loop here"):
+        guard.aconnection()
+
+
+def test_on_trio_sync_guards_are_used_as_elsewhere(
+    dsn: str, guard: poolguard.Guard, caplog: pytest.LogCaptureFixture
+) -> None:
+    """From the lifespan on; the async one cannot be opened there."""
+    trio: Any = pytest.importorskip("trio")
+    sync = poolguard.Guard(dsn, name="sync", mode="sync", budget=2)
+
+    def query() -> None:
+        with sync.connection() as conn:
+            conn.execute("SELECT 1")
+
+    async def main() -> None:
+        app = PoolGuardMiddleware(answering(lambda: trio.to_thread.run_sync(query)))
+        async with poolguard.asgi.lifespan():
+            assert sync.ready
+            await app(scope_of(), receive, send)
+        assert not sync.opened
+
+    trio.run(main)
+    assert sync.status()["acquires"] == {"acquired": 1}
     assert not guard.opened
+    assert any("'default' is not opened: an async pool needs asyncio" in m for m in caplog.messages)
+
+
+@pytest.mark.parametrize("used", [True, False])
+def test_two_hundred_requests_without_an_acquire_are_said_once(
+    used: bool, guard: poolguard.Guard, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The application may go on connecting by itself."""
+    guards = [guard] if used else []
+
+    async def once() -> None:
+        if guards:
+            await backend(guards.pop())
+
+    async def main() -> None:
+        app = PoolGuardMiddleware(answering(once))
+        for _ in range(REQUESTS - 1):
+            await app(scope_of(), receive, send)
+        assert [line for line in caplog.messages if "none of them" in line] == []
+        for _ in range(2 * REQUESTS):
+            await app(scope_of(), receive, send)
+
+    run(main)
+    said = [line for line in caplog.messages if "none of them" in line]
+    assert len(said) == (not used)
+    assert used or "'default'" in said[0]
+
+
+def test_a_guard_that_lacks_a_database_is_said_and_costs_no_request(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing tries to reach a server that nobody has named."""
+    for name in ("DATABASE_URL", "PGHOST", "PGPORT", "PGUSER", "PGDATABASE", "PGSERVICE"):
+        monkeypatch.delenv(name, raising=False)
+
+    async def main() -> None:
+        app = PoolGuardMiddleware(answering())
+        async with poolguard.asgi.lifespan():
+            for _ in range(2):
+                await app(scope_of(), receive, send)
+
+    run(main)
+    assert registry.guards() == []
+    assert [line for line in caplog.messages if "poolguard" in line] == [
+        "poolguard: nothing says where the database is, so no pool is opened. Set DATABASE_URL, "
+        "POOLGUARD_DSN or libpq's own variables, or make a poolguard.Guard with a dsn"
+    ]
+
+
+def test_an_environment_that_is_wrong_costs_no_request_that_acquires_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is said, and raised to whoever acquires."""
+    monkeypatch.setenv("DATABASE_URL", "host=127.0.0.1 port=1")
+    monkeypatch.setenv("POOLGUARD_FLOOR", "many")
+
+    async def main() -> None:
+        app = PoolGuardMiddleware(answering())
+        for _ in range(2):
+            await app(scope_of(), receive, send)
+        with pytest.raises(poolguard.SettingsError, match="POOLGUARD_FLOOR"):
+            poolguard.aconnection()
+
+    run(main)
+    assert len([line for line in caplog.messages if "POOLGUARD_FLOOR" in line]) == 1

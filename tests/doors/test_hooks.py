@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from time import monotonic
 from types import SimpleNamespace
 from typing import Any
@@ -147,7 +147,7 @@ def test_importing_the_hooks_imports_neither_psycopg_nor_opentelemetry_nor_gunic
         ({"POOLGUARD_FLOOR": "many"}, "POOLGUARD_FLOOR"),
         ({"POOLGUARD_FLOR": "2"}, "POOLGUARD_FLOR"),
         ({"POOLGUARD_BUDGET": "1", "TEST_WORKERS": "2"}, "budget"),
-        ({"DATABASE_URL": "mysql://user:s3cret@localhost/shop"}, "DATABASE_URL"),
+        ({"POOLGUARD_DSN": "mysql://user:s3cret@localhost/shop"}, "POOLGUARD_DSN"),
     ],
     ids=["value", "name", "budget", "dsn"],
 )
@@ -279,6 +279,61 @@ def test_a_default_guard_beside_one_of_the_same_database_is_warned_about(
     assert len(said) == same
     assert not same or "'default' was opened" in said[0]
     assert dsn not in str(said)
+
+
+def test_an_environment_that_the_application_changes_is_followed(
+    dsn: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It may read variables from a file as it is imported, after the default guard was opened."""
+    monkeypatch.setenv("DATABASE_URL", dsn)
+    monkeypatch.setenv("POOLGUARD_BUDGET", "4")
+    worker = worker_of(Config())
+    poolguard.gunicorn.post_fork(None, worker)
+    monkeypatch.setenv("DATABASE_URL", make_conninfo(dsn, dbname="template1"))
+    poolguard.gunicorn.post_worker_init(worker)
+    with poolguard.connection() as conn:
+        assert conn.info.dbname == "template1"
+    poolguard.gunicorn.worker_exit(None, worker)
+    assert "it is opened anew" in capfd.readouterr().err
+
+
+def test_what_says_nothing_of_a_database_opens_none_and_is_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("PGHOST", "PGPORT", "PGUSER", "PGDATABASE", "PGSERVICE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DATABASE_URL", "mysql://u:s3cret@db/shop")
+    caplog.set_level("INFO")
+    worker = worker_of(Config())
+    worker.log.error_log.addHandler(caplog.handler)
+    poolguard.gunicorn.on_starting(SimpleNamespace(cfg=worker.cfg, log=worker.log))
+    for _ in range(2):
+        poolguard.gunicorn.post_fork(None, worker)
+        poolguard.gunicorn.post_worker_init(worker)
+    assert registry.guards() == []
+    said = [record.getMessage() for record in caplog.records]
+    assert sum("another kind of database (mysql)" in line for line in said) == 1
+    assert sum("Set DATABASE_URL, POOLGUARD_DSN" in line for line in said) == 1
+    assert "s3cret" not in str(said)
+
+
+def test_a_later_generation_that_cannot_open_its_pools_does_not_halt_gunicorn(
+    dsn: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A worker that exits as it boots takes the whole service down, which may have run for long."""
+    poolguard.Guard(dsn, budget=2, floor=2, workers=1)
+    cfg = Config()
+    cfg.set("workers", 1)
+    guard = poolguard.guard()
+    guard.settings = guard.settings.replace(dsn="host=127.0.0.1 port=none")
+    for age in (2, 1):
+        worker = worker_of(cfg, age=age)
+        ended = pytest.raises(SystemExit) if age == 1 else nullcontext()
+        poolguard.gunicorn.post_fork(None, worker)
+        with ended:
+            poolguard.gunicorn.post_worker_init(worker)
+        poolguard.gunicorn.worker_exit(None, worker)
+        assert "[ERROR] poolguard: " in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["worker_int", "worker_abort"])

@@ -11,6 +11,7 @@ from time import monotonic
 from typing import Any, Protocol
 
 import pytest
+from psycopg.conninfo import make_conninfo
 from starlette.applications import Starlette
 from uvicorn.config import Config
 from uvicorn.lifespan.on import LifespanOn
@@ -347,6 +348,73 @@ def test_a_guard_that_is_open_already_is_left_as_it_is(guard: poolguard.Guard) -
             assert guard.ready
 
     run(main)
+
+
+def test_the_last_of_two_lifespans_closes_what_they_share(
+    guard: poolguard.Guard,
+) -> None:
+    """As where fixtures of a session and of a test run the lifespan of one application."""
+    app = PoolGuardMiddleware(Starlette())
+
+    async def main() -> None:
+        first, second = Uvicorn(app), Uvicorn(app)
+        await first.startup()
+        await second.startup()
+        await first.shutdown()
+        async with guard.aconnection() as conn:
+            await conn.execute("SELECT 1")
+        await second.shutdown()
+        assert not guard.opened
+        async with poolguard.asgi.lifespan():  # one after the other
+            assert guard.ready
+
+    run(main)
+
+
+@every_server
+@pytest.mark.parametrize("how", ["keyword", "variable"])
+def test_a_sync_guard_is_opened_where_no_hook_has(
+    how: str, server: Server, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Endpoints that run in threads use it."""
+    monkeypatch.setenv("DATABASE_URL", dsn)
+    monkeypatch.setenv("POOLGUARD_BUDGET", "3")
+    if how == "variable":
+        monkeypatch.setenv("POOLGUARD_MODE", "sync")
+    else:
+        poolguard.Guard(mode="sync")
+
+    def endpoint() -> None:
+        with poolguard.connection() as conn:
+            conn.execute("SELECT 1")
+
+    async def main() -> None:
+        lifespan = server(PoolGuardMiddleware(ignoring))
+        await lifespan.startup()
+        assert poolguard.guard().ready
+        await asyncio.to_thread(endpoint)
+        await lifespan.shutdown()
+        assert not poolguard.guard().opened
+
+    run(main)
+
+
+def test_the_default_guard_follows_the_environment_of_each_lifespan(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tests that set DATABASE_URL for each application work on that database."""
+    monkeypatch.setenv("POOLGUARD_BUDGET", "3")
+    seen: list[str] = []
+
+    async def main() -> None:
+        for database in ("postgres", "template1"):
+            monkeypatch.setenv("DATABASE_URL", make_conninfo(dsn, dbname=database))
+            async with poolguard.asgi.lifespan(), poolguard.aconnection() as conn:
+                seen.append(conn.info.dbname)
+            await poolguard.guard().aclose()
+
+    run(main)
+    assert seen == ["postgres", "template1"]
 
 
 def test_an_error_within_closes_the_pools_and_passes(guard: poolguard.Guard) -> None:

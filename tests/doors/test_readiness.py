@@ -99,6 +99,17 @@ def test_a_guard_that_leaves_is_not_ready(guard: poolguard.Guard) -> None:
     assert get(app, "/ready")[0] == "503 Service Unavailable"
 
 
+def test_asked_before_any_request_it_opens_them(dsn: str) -> None:
+    """A balancer may send no request before it is ready. What was closed by name is left out."""
+    with poolguard.Guard(dsn, name="done", mode="sync", budget=2, ready_path="/ready"):
+        pass
+    guard = poolguard.Guard(dsn, mode="sync", budget=2, ready_path="/ready")
+    app = poolguard.wsgi.PoolGuardMiddleware(application)
+    until(lambda: get(app, "/ready")[0] == "200 OK")
+    assert [each["name"] for each in json.loads(get(app, "/ready")[2])["guards"]] == ["default"]
+    guard.close()
+
+
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_the_asgi_door_answers_the_same(dsn: str, method: str) -> None:
     guard = poolguard.Guard(dsn, mode="async", budget=2, ready_path="/ready")

@@ -6,16 +6,19 @@ import io
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from wsgiref.handlers import SimpleHandler
 from wsgiref.util import FileWrapper, setup_testing_defaults
 from wsgiref.validate import validator
 
 import pytest
+from psycopg.conninfo import make_conninfo
 
 import poolguard
 from poolguard import registry
 from poolguard.borrower import CURRENT
+from poolguard.pool.errors import PoolClosed
 from poolguard.wsgi import PoolGuardMiddleware
 
 if TYPE_CHECKING:
@@ -60,6 +63,18 @@ class Server:
 def nothing(status: str, headers: object, exc_info: object = None) -> Callable[[bytes], object]:
     """A ``start_response``."""
     return lambda chunk: None
+
+
+def where() -> bytes:
+    with poolguard.connection() as conn:
+        return str(conn.info.dbname).encode()
+
+
+def acquire(guard: poolguard.Guard) -> bytes:
+    """Find it open, or have it opened."""
+    with suppress(PoolClosed):
+        backend(guard)
+    return b"acquired"
 
 
 def backend(guard: poolguard.Guard) -> bytes:
@@ -280,7 +295,7 @@ def test_an_environ_without_method_and_path_is_no_obstacle(guard: poolguard.Guar
 
 
 def test_where_no_hook_has_opened_the_first_request_does(inert: poolguard.Guard) -> None:
-    """All guards that are registered, without waiting for them to be warm."""
+    """Once it acquires, and without waiting for the pool to be warm."""
     app = PoolGuardMiddleware(lambda environ, start_response: [backend(inert)])
     assert not inert.opened
     assert app(environ_of(), nothing) != []
@@ -290,8 +305,9 @@ def test_where_no_hook_has_opened_the_first_request_does(inert: poolguard.Guard)
 
 def test_a_guard_closed_at_the_end_is_not_opened_again(inert: poolguard.Guard) -> None:
     """A thread of gthread may still have a request when the worker has closed its pools."""
-    app = PoolGuardMiddleware(lambda environ, start_response: [])
+    app = PoolGuardMiddleware(lambda environ, start_response: [acquire(inert)])
     app(environ_of(), nothing)
+    assert inert.opened
     inert.close()
     app(environ_of(), nothing)
     assert not inert.opened
@@ -299,22 +315,46 @@ def test_a_guard_closed_at_the_end_is_not_opened_again(inert: poolguard.Guard) -
 
 def test_only_the_guard_that_is_given_is_opened(dsn: str, inert: poolguard.Guard) -> None:
     other = poolguard.Guard(dsn, name="other", mode="sync", budget=2)
-    PoolGuardMiddleware(lambda environ, start_response: [], guard=other)(environ_of(), nothing)
+    app = PoolGuardMiddleware(lambda *_: [acquire(inert), acquire(other)], guard=other)
+    app(environ_of(), nothing)
     assert [guard.opened for guard in registry.guards()] == [False, True]
     other.close()
 
 
-def test_a_guard_that_is_made_later_is_opened_by_the_next_request(
-    dsn: str, inert: poolguard.Guard
+def test_a_guard_that_is_made_later_is_opened_by_its_first_acquire(
+    dsn: str, inert: poolguard.Guard, caplog: pytest.LogCaptureFixture
 ) -> None:
-    app = PoolGuardMiddleware(lambda environ, start_response: [])
+    """Which says so, once."""
+    named = ["default"]
+    app = PoolGuardMiddleware(lambda *_: [backend(poolguard.guard(named[-1]))])
+    app(environ_of(), nothing)
+    with poolguard.Guard(dsn, name="closes", mode="sync", budget=2):
+        pass
+    later = poolguard.Guard(dsn, name="later", mode="sync", budget=2)
+    named.append("later")
     for _ in range(2):
         app(environ_of(), nothing)
-    later = poolguard.Guard(dsn, name="later", mode="sync", budget=2)
-    app(environ_of(), nothing)
-    assert later.opened
+    said = [line for line in caplog.messages if "opened by the first request" in line]
+    assert [line.split()[1] for line in said] == ["'default'", "'later'"]
     later.close()
     inert.close()
+
+
+def test_the_next_application_works_on_the_database_that_the_environment_names_now(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A test suite that makes one for each test may close nothing."""
+    monkeypatch.setenv("POOLGUARD_BUDGET", "3")
+    for database in ("postgres", "template1", "postgres"):
+        monkeypatch.setenv("DATABASE_URL", make_conninfo(dsn, dbname=database))
+        app = PoolGuardMiddleware(lambda *_: [where()])
+        for _ in range(2):
+            assert app(environ_of(), nothing) == [database.encode()]
+
+
+def test_a_request_that_acquires_nothing_opens_nothing(inert: poolguard.Guard) -> None:
+    assert PoolGuardMiddleware(lambda *_: [b"one"])(environ_of(), nothing) == [b"one"]
+    assert not inert.opened
 
 
 def test_an_async_guard_is_left_alone(dsn: str) -> None:

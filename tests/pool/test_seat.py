@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import socket
 import threading
@@ -61,6 +62,12 @@ def test_the_end_of_a_peer_is_told_once(watch: Watch, pair: Pair) -> None:
     assert seat.gone
     assert watch.wait(0) == []
     assert len(watch) == 0
+
+
+@pytest.mark.parametrize("seconds", [2_592_000.0, 1e9, math.inf])
+def test_a_wait_for_longer_than_epoll_can_is_a_wait(watch: Watch, seconds: float) -> None:
+    watch.ring()
+    assert watch.wait(seconds) == []
 
 
 def test_a_reset_is_an_end(watch: Watch) -> None:
