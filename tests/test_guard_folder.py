@@ -6,12 +6,14 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import pytest
 
 from poolguard import Guard, rundir
 from poolguard.conninfo import ledger_name
+from poolguard.errors import RuntimeDirError
 from poolguard.lab.janitor import Janitor
 from poolguard.pool.errors import PoolTimeout
 
@@ -47,25 +49,20 @@ Put = Callable[[Path, str], None]
 
 async def lent(guard: Guard) -> int:
     """Open it; how many connections it lends at once."""
-    held = []
-    try:
-        if guard.mode == "async":
-            assert await guard.aopen(wait=10)
-            while True:
-                held.append(guard.aconnection(timeout=0.5))
-                await held[-1].__aenter__()
-        assert guard.open(wait=10)
-        while True:
-            held.append(guard.connection(timeout=0.5))
-            held[-1].__enter__()
-    except PoolTimeout:
-        held.pop()
-    for each in held:
-        await each.__aexit__(None, None, None) if guard.mode == "async" else each.__exit__(
-            None, None, None
-        )
-    await guard.aclose() if guard.mode == "async" else guard.close()
-    return len(held)
+    n = 0
+    async with AsyncExitStack() as stack:
+        with suppress(PoolTimeout):
+            if guard.mode == "async":
+                stack.push_async_callback(guard.aclose)
+                assert await guard.aopen(wait=10)
+                for n in range(99):
+                    await stack.enter_async_context(guard.aconnection(timeout=0.5))
+            else:
+                stack.callback(guard.close)
+                assert guard.open(wait=10)
+                for n in range(99):
+                    stack.enter_context(guard.connection(timeout=0.5))
+    return n
 
 
 @pytest.mark.parametrize(
@@ -107,7 +104,7 @@ def test_without_a_temporary_directory_the_variable_is_named(
     dsn: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def nowhere() -> Path:
-        raise rundir.RuntimeDirError("there is none: set runtime_dir (POOLGUARD_RUNTIME_DIR)")
+        raise RuntimeDirError("there is none: set runtime_dir (POOLGUARD_RUNTIME_DIR)")
 
     monkeypatch.setattr(rundir, "default_path", nowhere)
     with Guard(dsn, mode="sync", budget=4, workers=2) as guard:

@@ -66,7 +66,7 @@ def test_there_are_no_places_beyond_the_last_one(tmp_path: Path) -> None:
         assert marks.take(0, 99, 0) is None
         assert list(marks.marked(0, 99)) == list(range(PLACES))
         assert list(marks.inherit(0, 99)) == []
-        assert mapped[PLACES:] == b"\0\1"
+    assert path.read_bytes()[PLACES:] == b"\0\1"
 
 
 def test_a_living_owner_leaves_nothing_to_inherit(view: View) -> None:
