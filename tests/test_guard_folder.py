@@ -49,20 +49,19 @@ Put = Callable[[Path, str], None]
 
 async def lent(guard: Guard) -> int:
     """Open it; how many connections it lends at once."""
-    n = 0
+    held: list[object] = []
     async with AsyncExitStack() as stack:
         with suppress(PoolTimeout):
             if guard.mode == "async":
                 stack.push_async_callback(guard.aclose)
                 assert await guard.aopen(wait=10)
-                for n in range(99):
-                    await stack.enter_async_context(guard.aconnection(timeout=0.5))
-            else:
-                stack.callback(guard.close)
-                assert guard.open(wait=10)
-                for n in range(99):
-                    stack.enter_context(guard.connection(timeout=0.5))
-    return n
+                while True:
+                    held.append(await stack.enter_async_context(guard.aconnection(timeout=0.5)))
+            stack.callback(guard.close)
+            assert guard.open(wait=10)
+            while True:
+                held.append(stack.enter_context(guard.connection(timeout=0.5)))
+    return len(held)
 
 
 @pytest.mark.parametrize(
