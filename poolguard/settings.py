@@ -273,7 +273,8 @@ class Settings:
     instances: Annotated[int, _whole(1),
         "how many ledgers (hosts, containers) share the budget at their peak"] = 1
     workers: Annotated[int | Auto, _whole(1) | _AUTO,
-        "worker processes that get a floor; auto: gunicorn's workers, else 1"] = "auto"
+        "worker processes that get a floor; auto: gunicorn's workers, else "
+        "WEB_CONCURRENCY, else 1"] = "auto"
     ledger: Annotated[Ledger, _one_of(Ledger),
         "who shares the budget: fixed parts, one host's workers, or all hosts'"] = "host"
     floor: Annotated[int | Auto, _whole(1) | _AUTO,

@@ -5,31 +5,55 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+from time import monotonic_ns
+from typing import NamedTuple
 
 from ..errors import RuntimeDirError
 from ..rundir import RuntimeDir
-from .ledger import Backend, Terms
+from .ledger import Backend, Granted, Scope, Terms
 from .marks import Marks
 from .sharing import Member
 
-__all__ = ["MOST_PROCESSES", "MOST_SLOTS", "HostFile"]
+__all__ = ["MOST_PROCESSES", "MOST_SLOTS", "HostFile", "SlotRecord"]
 
-MAGIC = b"poolguard ledger, layout 2\n".ljust(32)
+MAGIC = b"poolguard ledger, layout 3\n".ljust(32)
 MOST_PROCESSES = 1024
 MOST_SLOTS = 16384
 
-_MEMBERS = len(MAGIC)
+_VERSION = len(MAGIC)
+_HELD = _VERSION + 8
+_MEMBERS = _HELD + 4 * MOST_PROCESSES
 _STARVING = _MEMBERS + MOST_PROCESSES
-_PLACES = _STARVING + MOST_PROCESSES
-_ASKER = _PLACES + MOST_PROCESSES
+_ASKER = _STARVING + MOST_PROCESSES
 _SLOTS = _ASKER + 1
-_MEMBER = struct.Struct("=8i")  # pid, capacity, instance, workers, floor, held, starving, draining
+# Of a member: its pid, its scope (database, role); what the server, the role and the database
+# grant; its terms' shares (instance, the server's, the database's, the role's), workers and floor;
+# what it starves for, and whether it fails to connect, or drains. 0 stands for None.
+_MEMBER = struct.Struct("=i2I3i4i2i3i")
+_WORD = struct.Struct("=Q")
+_INT = struct.Struct("=i")
 _MEMBER_RECORDS = -(-(_SLOTS + MOST_SLOTS) // 8) * 8
-_SLOT = struct.Struct("=i4xdd")  # backend's pid, its start, since when its owner is known dead
+# Of a slot: its backend's pid, its scope; its backend's start, since when its owner is known to be
+# dead, and when it was leased.
+_SLOT = struct.Struct("=i2I4x3d")
 _SLOT_RECORDS = _MEMBER_RECORDS + MOST_PROCESSES * _MEMBER.size
-_PAST = struct.Struct("=i4xd")  # what one that was told to end held then, and when that was
-_PAST_RECORD = _SLOT_RECORDS + MOST_SLOTS * _SLOT.size
-_SIZE = _PAST_RECORD + _PAST.size
+# Of a database: which it is, what a process of it held that was told to end, and when that was.
+_PAST = struct.Struct("=Iid")
+MOST_PASTS = 64
+_PAST_RECORDS = _SLOT_RECORDS + MOST_SLOTS * _SLOT.size
+_LARGEST = (1 << 64) - 1
+_SIZE = _PAST_RECORDS + MOST_PASTS * _PAST.size
+
+
+class SlotRecord(NamedTuple):
+    """Whom a slot is held for. Times by the monotonic clock."""
+
+    backend: Backend
+    scope: Scope
+    since: float
+    """When it was leased."""
+    dead_since: float = 0.0
+    """Since when its owner is known to be dead; 0 while it is not."""
 
 
 class HostFile:
@@ -47,7 +71,6 @@ class HostFile:
             os.close(self._fd)
             raise
         self.members = Marks(self._fd, self._map, _MEMBERS, MOST_PROCESSES)
-        self.places = Marks(self._fd, self._map, _PLACES, MOST_PROCESSES)
         self.asker = Marks(self._fd, self._map, _ASKER, 1)
         self.slots = Marks(self._fd, self._map, _SLOTS, MOST_SLOTS)
 
@@ -70,34 +93,74 @@ class HostFile:
 
     def member(self, number: int) -> Member:
         """What the process *number* tells of itself."""
-        at = _MEMBER_RECORDS + number * _MEMBER.size
-        _, capacity, instance, workers, floor, held, starving, draining = _MEMBER.unpack_from(
-            self._map, at
-        )
-        terms = Terms(capacity or None, instance, workers, floor) if instance else None
-        return Member(number, terms, held, starving, bool(draining))
+        pid, *rest = _MEMBER.unpack_from(self._map, _MEMBER_RECORDS + number * _MEMBER.size)
+        database, role, *granted = rest[:5]
+        instance, server, of_database, of_role, workers, floor = rest[5:11]
+        terms = None
+        if instance:
+            terms = Terms(
+                Granted(granted[0], granted[1] or None, granted[2] or None) if granted[0] else None,
+                instance,
+                workers,
+                floor,
+                server or None,
+                of_database or None,
+                of_role or None,
+            )
+        starving, failing, draining = rest[11:]
+        held, scope = self.held(number), Scope(database, role)
+        return Member(number, terms, held, starving, bool(draining), bool(failing), scope, pid)
 
     def write_member(self, member: Member) -> None:
         """Publish what this process tells of itself."""
         terms = member.terms or Terms(None, 0, 0, 0)
+        granted = terms.granted or Granted(0)
         _MEMBER.pack_into(
             self._map,
             _MEMBER_RECORDS + member.number * _MEMBER.size,
-            os.getpid(),
-            terms.capacity or 0,
+            member.pid,
+            *member.scope,
+            granted.server,
+            granted.role or 0,
+            granted.database or 0,
             terms.instance,
+            terms.server or 0,
+            terms.database or 0,
+            terms.role or 0,
             terms.workers,
             terms.floor,
-            member.held,
             member.starving,
+            member.failing,
             member.draining,
         )
+        self.write_held(member.number, member.held)
         self._map[_STARVING + member.number] = member.starving > 0
+
+    def held(self, number: int) -> int:
+        """How many slots the process *number* holds."""
+        held: int = _INT.unpack_from(self._map, _HELD + 4 * number)[0]
+        return held
+
+    def write_held(self, number: int, held: int) -> None:
+        """Publish how many slots this process holds: what changes most often."""
+        _INT.pack_into(self._map, _HELD + 4 * number, held)
+
+    @property
+    def version(self) -> int:
+        """Another one whenever a process has come, has ended, or tells something else of itself
+        than what it holds and lacks."""
+        version: int = _WORD.unpack_from(self._map, _VERSION)[0]
+        return version
+
+    def change_version(self) -> None:
+        """Call it after a change. No two calls write the same, at the same time neither."""
+        _WORD.pack_into(self._map, _VERSION, monotonic_ns() << 22 & _LARGEST | os.getpid())
 
     def clear_member(self, number: int) -> None:
         """Wipe the record of a process that ends, or has ended."""
         at = _MEMBER_RECORDS + number * _MEMBER.size
         self._map[at : at + _MEMBER.size] = bytes(_MEMBER.size)
+        self.write_held(number, 0)
         self._map[_STARVING + number] = 0
 
     def starving(self) -> list[int]:
@@ -109,21 +172,34 @@ class HostFile:
             at += 1
         return found
 
-    def slot(self, number: int) -> tuple[Backend, float]:
-        """Whom a slot is held for, and since when its owner is known to be dead (0: it is not)."""
-        pid, started, dead_since = _SLOT.unpack_from(self._map, _SLOT_RECORDS + number * _SLOT.size)
-        return Backend(pid, started), dead_since
+    def slot(self, number: int) -> SlotRecord:
+        """Whom a slot is held for."""
+        pid, database, role, started, dead_since, since = _SLOT.unpack_from(
+            self._map, _SLOT_RECORDS + number * _SLOT.size
+        )
+        return SlotRecord(Backend(pid, started), Scope(database, role), since, dead_since)
 
-    def write_slot(self, number: int, backend: Backend, dead_since: float = 0.0) -> None:
+    def write_slot(self, number: int, record: SlotRecord) -> None:
         """Record whom a slot is held for."""
-        at = _SLOT_RECORDS + number * _SLOT.size
-        _SLOT.pack_into(self._map, at, backend.pid, backend.started, dead_since)
+        _SLOT.pack_into(
+            self._map,
+            _SLOT_RECORDS + number * _SLOT.size,
+            record.backend.pid,
+            *record.scope,
+            record.backend.started,
+            record.dead_since,
+            record.since,
+        )
 
-    def past(self) -> tuple[int, float]:
-        """What a process held when it was told to end, and when that was."""
-        held, at = _PAST.unpack_from(self._map, _PAST_RECORD)
-        return held, at
+    def past(self, database: int) -> tuple[int, float]:
+        """What a process of that database held when it was told to end, and when that was."""
+        whose, held, at = _PAST.unpack_from(self._map, _past_at(database))
+        return (held, at) if whose == database else (0, 0.0)
 
-    def write_past(self, held: int, at: float) -> None:
+    def write_past(self, database: int, held: int, at: float) -> None:
         """Record it for those who come after."""
-        _PAST.pack_into(self._map, _PAST_RECORD, held, at)
+        _PAST.pack_into(self._map, _past_at(database), database, held, at)
+
+
+def _past_at(database: int) -> int:
+    return _PAST_RECORDS + database % MOST_PASTS * _PAST.size
