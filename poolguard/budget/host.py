@@ -590,12 +590,16 @@ class HostLedger:
         with self._lock:
             if self._closed:
                 return 0
-            several = any(each.scope.database != self._scope.database for each in self._known())
-            return self._count(Scope(self._scope.database) if several else None)
+            narrowest = min(self._sides, key=lambda side: side.limit, default=None)
+            within = narrowest.within if narrowest else None
+            if within is None and not self._is_alone():
+                within = Scope(self._scope.database)
+            return self._count(within)
 
-    def _known(self) -> tuple[Member, ...]:
-        """Who was there at the last look."""
-        return self._circles[0].members if self._circles else ()
+    def _is_alone(self) -> bool:
+        """Nobody else uses another database, as of the last look."""
+        members = self._circles[0].members if self._circles else ()
+        return all(each.scope.database == self._scope.database for each in members)
 
     @property
     def limit(self) -> int | None:
@@ -608,12 +612,15 @@ class HostLedger:
                 return None
             self._look(within=0)
             limit = self._ruling()
-            akin = [each for each in self._known() if each.scope.database == self._scope.database]
-            if limit is None or len(akin) == len(self._known()):
+            if limit is None or self._is_alone():
                 return limit
-            whole = self._rooms([*self._known()])[0][0]
-            fair = rights(whole.limit, whole.members)
-            return min(limit, sum(fair[each.number].fair for each in akin))
+            fair = rights(self._circles[0].limit, self._circles[0].members)
+            akin = [
+                fair[each.number].fair
+                for each in self._circles[0].members
+                if each.scope.database == self._scope.database
+            ]
+            return min(limit, sum(akin))
 
     def close(self) -> None:
         with self._lock:

@@ -206,7 +206,8 @@ class Ledger(Protocol):
 
     @property
     def in_use(self) -> int:
-        """Slots taken now, by all who use the same database."""
+        """Slots taken now by all who use the same database, or have the same role where that is
+        what binds this process most."""
 
     @property
     def limit(self) -> int | None:
