@@ -20,7 +20,11 @@ from .errors import SettingsError
 from .parameters import unknown
 from .settings import plain_url
 
-__all__ = ["checked", "ledger_name", "parse", "same_database"]
+Dsn = str | Callable[[], object] | None
+
+_LOOPBACK = dict.fromkeys(("127.0.0.1", "::1"), "localhost")
+
+__all__ = ["checked", "database_name", "ledger_name", "parse", "same_database", "session_of"]
 
 
 def parse(conninfo: str, source: str) -> Mapping[str, Any]:
@@ -67,28 +71,68 @@ def _parsed(answer: str, source: str) -> str:
     return conninfo
 
 
-def ledger_name(dsn: str | Callable[[], object] | None, guard: str) -> str:
-    """The name under which those who use the same database share a ledger.
+def ledger_name(dsn: Dsn, guard: str) -> str:
+    """The name under which those who use the same server share a ledger.
 
-    Host, port and database make it, and neither the user, who may rotate, nor anything secret. What
-    a callable will answer is not known, so it is known by its own name and the guard's.
+    Host and port make it: capacity is the server's, whatever the database and the role. What a
+    callable will answer is not known, so it is known by its own name and the guard's.
     """
     if callable(dsn):
-        home = getattr(dsn, "__module__", None) or ""
-        name = getattr(dsn, "__qualname__", type(dsn).__name__)
-        return f"{_plain(guard)}-{_digest(guard, home, name)}"
+        return _of_callable(dsn, guard)
+    place = _place(_known(dsn))
+    return f"{_plain(place[1] or place[0] or 'local')}-{_digest(*place)}"
+
+
+def database_name(dsn: Dsn, guard: str) -> str:
+    """The name that those who use the same database have in common, whatever the role, which may
+    rotate. Nothing secret is in it."""
+    if callable(dsn):
+        return _of_callable(dsn, guard)
+    known = _known(dsn)
+    database = _database(known)
+    return f"{_plain(database)}-{_digest(*_place(known), database)}"
+
+
+def session_of(dsn: Dsn) -> tuple[str, str]:
+    """The database and the role that a connection string names, or libpq takes for granted; empty
+    where only the connection will tell."""
+    if callable(dsn):
+        return "", ""
+    known = _known(dsn)
+    if known.get("service"):
+        return "", ""
+    return _database(known), known.get("user", "")
+
+
+def _of_callable(dsn: Callable[[], object], guard: str) -> str:
+    home = getattr(dsn, "__module__", None) or ""
+    name = getattr(dsn, "__qualname__", type(dsn).__name__)
+    return f"{_plain(guard)}-{_digest(guard, home, name)}"
+
+
+def _known(dsn: str | None) -> dict[str, str]:
+    """The parameters of *dsn*, libpq's variables, and what libpq takes for granted."""
     from psycopg.conninfo import conninfo_to_dict
     from psycopg.pq import Conninfo
 
     known = {
         option.keyword.decode(): option.val.decode(errors="surrogateescape")
-        for option in Conninfo.get_defaults()  # libpq's variables and what it takes for granted
+        for option in Conninfo.get_defaults()
         if option.val is not None
     }
-    known |= {key: str(value) for key, value in conninfo_to_dict(dsn or "").items()}
-    place = [known.get(key, "") for key in ("service", "host", "hostaddr", "port")]
-    database = known.get("dbname") or known.get("user", "")
-    return f"{_plain(database)}-{_digest(*place, database)}"
+    return known | {key: str(value) for key, value in conninfo_to_dict(dsn or "").items()}
+
+
+def _database(known: Mapping[str, str]) -> str:
+    return known.get("dbname") or known.get("user", "")
+
+
+def _place(known: Mapping[str, str]) -> tuple[str, str, str]:
+    """The server: the service, the address, and the port."""
+    host = known.get("hostaddr") or known.get("host", "")
+    if not host.startswith(("/", "@")):
+        host = host.lower()
+    return known.get("service", ""), _LOOPBACK.get(host, host), known.get("port", "")
 
 
 def same_database(one: str, other: str) -> bool:

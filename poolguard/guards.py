@@ -325,7 +325,7 @@ class Guard:
 
     @property
     def owes(self) -> bool:
-        """Other processes need connections that this one has no right to."""
+        """Other processes need connections, and this one holds some."""
         opening = self._own()
         pool = opening.pool if opening is not None and opening.alive else None
         return pool is not None and pool.owes
@@ -433,7 +433,7 @@ class Guard:
         status["budget"] = {
             "capacity": plan and plan.capacity,
             "budget": plan and plan.budget,
-            "instance": plan and plan.instance,
+            "instance": opening and opening.share,
             "in_use": 0 if opening is None else opening.ledger.in_use,
         }
         return status
@@ -459,13 +459,13 @@ class Guard:
 
     # -- ending --------------------------------------------------------------------------------
 
-    def leave(self) -> None:
+    def leave(self, *, accepts: bool = False) -> None:
         """The process will end soon: give up the floor, leave what is idle to siblings that need
-        it, and close what is without use for a second. Requests are served. Safe in a signal's
-        handler."""
+        it, and close what is without use for a second, but for the last one while the process goes
+        on accepting. Requests are served. Safe in a signal's handler."""
         opening = self._own()
         if opening is not None and opening.alive and opening.pool is not None:
-            opening.pool.leave()
+            opening.pool.leave(accepts=accepts)
 
     def close(self, timeout: float = 5.0) -> None:
         """Close the sync pool, within *timeout* seconds. Closing twice is allowed.

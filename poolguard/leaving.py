@@ -16,9 +16,12 @@ import time
 from collections.abc import Callable
 from functools import partial
 from time import monotonic
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from . import registry
+
+if TYPE_CHECKING:
+    from .guards import Guard
 
 __all__ = ["at_once", "leave_when_told"]
 
@@ -105,18 +108,19 @@ class _Leave:
     def _leave(self) -> None:
         self._state = "ends"
         try:
-            for guard in registry.guards():
-                guard.leave()
-            if successors_boot():
+            stays, guards = successors_boot(), registry.guards()
+            for guard in guards:
+                guard.leave(accepts=stays)
+            if stays:
                 self._state = "stays"
                 registry.stays = True
                 # Not threading's: what this has interrupted may hold its locks.
-                _thread.start_new_thread(self._wait, ())
+                _thread.start_new_thread(self._wait, (guards,))
         except Exception:  # whatever happens, the server has to be told
             self._state = "ends"
             logger.exception("a guard could not be told that the process will end")
 
-    def _wait(self) -> None:
+    def _wait(self, guards: list[Guard]) -> None:
         try:
             now = monotonic()
             until, fed = now + longest_stay, now
@@ -125,6 +129,8 @@ class _Leave:
                 now = monotonic()
                 if not any(guard.owes for guard in registry.guards()):
                     fed = now
+            for guard in guards:
+                guard.leave()
         except Exception:
             logger.exception("it cannot be told whether other workers serve: this one ends now")
         finally:

@@ -21,13 +21,13 @@ from . import registry
 from .asking import async_autocommit, async_row, autocommit, one_row
 from .budget.capacity import QUERY, Capacity
 from .budget.host import HostLedger
-from .budget.ledger import POOLED, Backend, Ledger, StaticLedger, Terms
+from .budget.ledger import POOLED, Backend, Granted, Ledger, Scope, StaticLedger, Terms
 from .budget.lone import LoneLedger
 from .budget.marks import SUPPORTED
-from .budget.plan import Plan, known_budget, make_plan
+from .budget.plan import Plan, known_budget, make_plan, shares
 from .budget.session import GREETING, KEEPALIVES, PLAIN_GREETING, UNSUPPORTED, backend_of
 from .clock import waitable
-from .conninfo import checked, ledger_name, parse
+from .conninfo import checked, database_name, ledger_name, parse, session_of
 from .errors import PlanError, PoolguardError, RuntimeDirError
 from .listener import Listener, Listeners
 from .rundir import RuntimeDir
@@ -94,6 +94,9 @@ class _Opening:
         self._behind_pooler = settings.pooler in ("session", "transaction")
         self._warned_of: int | None = None
         """The smaller share of another process that has been warned of, while it rules."""
+        self._granted: Granted | None = None
+        self._shares: tuple[int | None, int | None, int | None] = (None, None, None)
+        self._warned_of_silence = False
         self._left: dict[str, Any] = {}
         """What a pool that was given up has counted."""
 
@@ -114,6 +117,18 @@ class _Opening:
         """What the pool has and has counted, also once it is closed; empty before there is one."""
         pool = self.pool
         return self._left if pool is None else pool.status()
+
+    @property
+    def share(self) -> int | None:
+        """The connections that this host may hold to this database; None until there is a plan.
+
+        Where other databases of the server are used here, too, it is what the processes of this one
+        have a right to while those want the rest.
+        """
+        if self.plan is None:
+            return None
+        part = self.ledger.part if self.settings.ledger != "static" else None
+        return self.plan.instance if part is None else min(self.plan.instance, part)
 
     def _listener(self) -> Listener:
         """Who is told of the pool's events."""
@@ -186,15 +201,16 @@ class _Opening:
 
     def _new_ledger(self) -> Ledger:
         s = self.settings
-        name = ledger_name(s.dsn, self.name)
-        self.ledger_named = {"kind": s.ledger, "name": name}
+        self.ledger_named = {"kind": s.ledger, "name": database_name(s.dsn, self.name)}
         if s.ledger == "static":
             return StaticLedger(1)
         workers = registry.workplace().workers if s.workers == "auto" else s.workers
+        name = ledger_name(s.dsn, self.name)
         try:
             folder = RuntimeDir(s.runtime_dir)
             try:
-                return HostLedger(folder, name, workers=workers)
+                scope = Scope.of(*session_of(s.dsn))
+                return HostLedger(folder, name, workers=workers, scope=scope)
             except BaseException:
                 folder.close()
                 raise
@@ -220,7 +236,7 @@ class _Opening:
         if published is None or self._behind_pooler:
             return None
         try:
-            return self._planned(Capacity(published))
+            return self._planned(Capacity(*published))
         except PlanError:
             return None  # our own question to the server will tell it, and is asked again
 
@@ -228,12 +244,15 @@ class _Opening:
         pooler: Literal["session", "transaction"] | None = None
         if pooled or self._behind_pooler:
             pooler = "session" if self.settings.pooler == "session" else "transaction"
-        return make_plan(capacity, self.settings, registry.workplace(), pooler=pooler)
+        plan = make_plan(capacity, self.settings, registry.workplace(), pooler=pooler)
+        self._shares = shares(plan, capacity, self.settings)
+        self._granted = capacity and Granted(capacity.server, capacity.role, capacity.database)
+        return plan
 
     def _agree(self, plan: Plan) -> Bounds:
         """Go by this plan from now on."""
         self.plan = plan  # before the ledger calls back, which must not begin this anew
-        terms = Terms(plan.capacity, plan.instance, plan.workers, plan.floor)
+        terms = Terms(self._granted, plan.instance, plan.workers, plan.floor, *self._shares)
         self._note_ruling(self.ledger.agree(terms).instance)
         return plan.floor, plan.max_size
 
@@ -245,8 +264,8 @@ class _Opening:
         elif share != self._warned_of:
             self._warned_of = share
             logger.warning(
-                "poolguard %r: another process on this host goes by a share of %s connections of "
-                "this database, and this one by %s: the smaller rules until that process ends",
+                "poolguard %r: another process on this host goes by a share of %s connections, and "
+                "this one by %s: the smaller rules until that process ends",
                 self.name,
                 share,
                 plan.instance,
@@ -281,6 +300,21 @@ class _Opening:
         after an outage, in which the server may have been given another configuration."""
         asks = known_budget(self.settings) is None and not self._behind_pooler
         return asks and (recovering or not self._asked)
+
+    def _has_a_plan(self, error: Exception) -> bool:
+        """Whether a connection is of use that could not be asked: siblings have told the capacity.
+        The next one is asked again."""
+        if self.plan is None:
+            return False
+        if not self._warned_of_silence:
+            logger.warning(
+                "poolguard %r: the server does not tell what it grants (%s); the plan follows what "
+                "it has told other processes",
+                self.name,
+                type(error).__name__,
+            )
+        self._warned_of_silence = True
+        return True
 
     def _adopt(self, row: Mapping[str, Any]) -> Bounds:
         """Make the plan from what the server grants."""
@@ -405,7 +439,13 @@ class SyncOpening(_Opening):
         with autocommit(conn):
             pool.greeted(conn, self._welcome(conn, self._greet(conn)))
             if self._must_ask(recovering=pool.recovering):
-                pool.resize(*self._adopt(one_row(conn, QUERY)))
+                try:
+                    row = one_row(conn, QUERY)
+                except _errors() as error:
+                    if conn.broken or not self._has_a_plan(error):
+                        raise
+                else:
+                    pool.resize(*self._adopt(row))
 
     def _greet(self, conn: psycopg.Connection[Any]) -> Mapping[str, Any]:
         try:
@@ -495,7 +535,13 @@ class AsyncOpening(_Opening):
         async with async_autocommit(conn):
             pool.greeted(conn, self._welcome(conn, await self._greet(conn)))
             if self._must_ask(recovering=pool.recovering):
-                await pool.resize(*self._adopt(await async_row(conn, QUERY)))
+                try:
+                    row = await async_row(conn, QUERY)
+                except _errors() as error:
+                    if conn.broken or not self._has_a_plan(error):
+                        raise
+                else:
+                    await pool.resize(*self._adopt(row))
 
     async def _greet(self, conn: psycopg.AsyncConnection[Any]) -> Mapping[str, Any]:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ __all__ = [
     "restore",
     "serve",
     "set_workplace",
+    "web_concurrency",
     "worker_class",
     "workplace",
 ]
@@ -42,7 +44,8 @@ stays = False
 """This process was told to end, and accepts requests until the workers that come next do."""
 served: frozenset[Guard | None] = frozenset()
 """The guards for which a door of this process has begun to serve requests; None stands for all."""
-_workplace = Workplace()
+_workplace: Workplace | None = None
+"""What the server has said; None where there is none that would."""
 _worker_class: str | None = None
 
 
@@ -121,8 +124,16 @@ def guards() -> list[Guard]:
 
 
 def workplace() -> Workplace:
-    """What this process is."""
-    return _workplace
+    """What this process is: where no server says how many workers there are, one of as many as
+    ``WEB_CONCURRENCY`` says."""
+    return _workplace or Workplace(web_concurrency() or 1)
+
+
+def web_concurrency() -> int | None:
+    """The number of workers in ``WEB_CONCURRENCY``, which servers take as their default; None where
+    it holds none."""
+    text = os.environ.get("WEB_CONCURRENCY", "").strip()
+    return int(text) if re.fullmatch("0*[1-9][0-9]{0,4}", text, re.ASCII) else None
 
 
 def worker_class() -> str | None:
@@ -130,8 +141,8 @@ def worker_class() -> str | None:
     return _worker_class
 
 
-def set_workplace(found: Workplace, worker_class: str | None = None) -> None:
-    """Told by the gunicorn hooks, once, in each worker."""
+def set_workplace(found: Workplace | None, worker_class: str | None = None) -> None:
+    """Told by the gunicorn hooks, once, in each worker. None: nothing is known."""
     global _workplace, _worker_class
     with _lock:
         _workplace, _worker_class = found, worker_class
@@ -175,7 +186,7 @@ def forget_all() -> None:
         served = frozenset()
         first_to_say = _first_here()
         changed()
-    set_workplace(Workplace())
+    set_workplace(None)
 
 
 def serve(guard: Guard | None) -> None:

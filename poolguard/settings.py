@@ -379,7 +379,8 @@ class Settings:
     instances: Annotated[int, _whole(1),
         "how many ledgers (hosts, containers) share the budget at their peak"] = 1
     workers: Annotated[int | Auto, _whole(1) | _AUTO,
-        "worker processes that get a floor; auto: gunicorn's workers, else 1"] = "auto"
+        "worker processes that get a floor; auto: gunicorn's workers, else "
+        "WEB_CONCURRENCY, else 1"] = "auto"
     ledger: Annotated[Ledger, _one_of(Ledger, _NO_FLEET),
         "who shares the budget: each worker has a fixed part, or all of one host lend it"] = "host"
     floor: Annotated[int | Auto, _whole(1) | _AUTO,

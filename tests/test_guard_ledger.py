@@ -19,7 +19,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from poolguard import Guard, rundir
 from poolguard.budget import host
-from poolguard.conninfo import ledger_name
+from poolguard.conninfo import database_name, ledger_name
 from poolguard.lab.postgres import PrivatePostgres
 from poolguard.lab.proxy import SlowProxy
 from poolguard.pool.errors import PoolTimeout
@@ -134,23 +134,31 @@ def test_defaults_count_as_if_written() -> None:
     "other",
     [
         "postgresql://ann@db.example:5434/shop",
-        "postgresql://ann@db.example:5433/stock",
         "postgresql://ann@db2.example:5433/shop",
         "postgresql://ann@db.example:5433/shop?hostaddr=10.0.0.1",
     ],
 )
-def test_another_place_has_another_name(other: str) -> None:
+def test_another_server_has_another_name(other: str) -> None:
     assert ledger_name(other, "x") != ledger_name("postgresql://ann@db.example:5433/shop", "x")
+
+
+def test_capacity_belongs_to_the_server_whatever_the_database() -> None:
+    """And however its own host is called."""
+    one = ledger_name("host=127.0.0.1 dbname=shop", "x")
+    assert one == ledger_name("postgresql://bob@LOCALHOST/stock", "x")
+    assert database_name("host=a dbname=b", "x") != database_name("host=a dbname=c", "x")
 
 
 def test_neither_user_nor_password_is_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """A password of odd bytes, as a variable may have it, is nobody's business here."""
     monkeypatch.setitem(os.environb, b"PGPASSWORD", b"s3cret\xe9")
-    name = ledger_name("postgresql://ann:s3cret@db.example/sh/op", "x")
-    assert name.startswith("sh_op-")
-    assert "ann" not in name
-    assert "s3cret" not in name
-    assert "/" not in name
+    way = "postgresql://ann:s3cret@db.example/sh/op"
+    assert ledger_name(way, "x").startswith("db.example-")
+    assert database_name(way, "x").startswith("sh_op-")
+    for name in (ledger_name(way, "x"), database_name(way, "x")):
+        assert "ann" not in name
+        assert "s3cret" not in name
+        assert "/" not in name
 
 
 def test_what_a_callable_answers_is_not_known() -> None:

@@ -1,9 +1,7 @@
-"""The ledger that all processes of one user on one host share for one database.
+"""The ledger that all processes of one user on one host share for one server.
 
-It is a file in the runtime folder. Of its slots the first are the workers' *floors*: with three
-workers and a floor of two, the slots 0 and 3 are the first worker's, 1 and 4 the second's, 2 and 5
-the third's. A worker holds its *place*, and nobody else leases the slots of a place that is held.
-All other slots are shared: whoever needs them borrows them.
+It is a file in the runtime folder. No slot of it belongs to anybody before it is leased: how many a
+process may lease follows, at that moment, from who lives and what they hold (:mod:`.sharing`).
 
 Nothing in the file needs repair after a death, since every claim is a lock that the kernel frees.
 But the server goes on with what a killed client had asked it, so a dead owner's slot stays taken
@@ -15,20 +13,24 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from time import monotonic
+from typing import NamedTuple
 from weakref import WeakSet
 
 from ..errors import ForkError, RuntimeDirError
 from ..rundir import RuntimeDir
-from .hostfile import MOST_SLOTS, HostFile
+from .hostfile import MOST_SLOTS, HostFile, SlotRecord
 from .ledger import (
+    ANYWHERE,
     NOTHING_WANTED,
     POOLED,
     Backend,
     Callbacks,
+    Granted,
     Orphan,
+    Scope,
     Slot,
     Terms,
     Wanted,
@@ -36,7 +38,20 @@ from .ledger import (
 )
 from .members import Members
 from .presence import Presence
-from .sharing import asked_of, may_take, usual
+from .sharing import (
+    Circle,
+    Member,
+    Right,
+    asked_of,
+    bound,
+    circles,
+    explained,
+    may_take,
+    rights,
+    unknown,
+    urgent_of,
+    usual,
+)
 
 __all__ = ["HostLedger"]
 
@@ -53,6 +68,10 @@ OVERDUE = 3.0
 client_connection_check_interval that connections are given: it is ended where it has not, and where
 nobody has a connection left to do so, one slot of the dead is taken over for it."""
 
+PATIENCE = 0.5
+"""Seconds after which one that has a slot, and still does not know what the server grants, keeps
+nobody else from asking the server."""
+
 PARTED_FOR = 2.0
 """Seconds after which the last sibling has noticed, too, that there is only one part again."""
 
@@ -63,109 +82,153 @@ has the load that it had."""
 CONNECTING = Backend(0, 0.0)
 
 
+class Side(NamedTuple):
+    """One limit as a process sees it that is bound by it."""
+
+    limit: int
+    within: Scope | None
+    mine: Right
+    others: Mapping[int, Right]
+
+
 class HostLedger:
     """One process' part in the ledger *name* of *folder*, which it closes in the end.
 
-    :param workers: processes that get a floor. Until the terms are known (:meth:`agree`), each of
-        them may lease one slot: no budget that can be divided at all is smaller than that.
+    :param workers: processes that get a floor. While nobody knows any terms (:meth:`agree`), so
+        many slots may be leased, one by each: no budget that can be divided at all is smaller.
+    :param scope: whose limits bind its connections, beside the server's.
 
     Raises :exc:`~poolguard.errors.RuntimeDirError` where the file is no ledger.
     """
 
-    def __init__(self, folder: RuntimeDir, name: str, *, workers: int) -> None:
+    def __init__(
+        self, folder: RuntimeDir, name: str, *, workers: int, scope: Scope = ANYWHERE
+    ) -> None:
         self._folder = folder
         self._name = name
         self._workers = workers
+        self._scope = scope
         self._lock = threading.Lock()
         self._callbacks = Callbacks()
         self._forked = False
         self._file = HostFile(folder, f"{name}.ledger")
         try:
-            self._members = Members(self._file, folder, name)
+            self._members = Members(self._file, folder, name, scope)
             self._presence = Presence(folder.path, name, self._file.inode)
         except BaseException:
             self._file.close()
             raise
         self._slots = self._file.slots
-        self._places = self._file.places
         self._agreed: Terms | None = None
         self._terms: Terms | None = None
         """The same, for this part of those who share the budget: mostly there is one."""
         self._parted_at = -PARTED_FOR
         self._warned: str | None = None
-        self._limit: int | None = None
-        """The smallest share that a living process knows of; None until one knows terms."""
-        self._floors = 0
-        """So many slots at the beginning are the workers' floors."""
-        self._place: int | None = None
-        self._draining = False
+        self._circles: list[Circle] = []
+        """Whom which limit binds, by the last look; none until anybody knows any terms."""
+        self._sides: list[Side] = []
+        """Of each limit that binds this process, what it and the others have a right to."""
+        self._scarce = False
+        """Not every process is sure of a connection: who has one now decides who is."""
+        self._sure = MOST_SLOTS
+        """What this process was sure of at the last look."""
+        self._draining = self._failing = False
         self._starving = 0
         self._rang_at = self._sought_at = 0.0
         self._held: dict[int, Slot] = {}
-        self._borrowed: set[int] = set()
         self._asking: set[int] = set()
         self._hint = 0
         self._closed = False
         _open.add(self)
 
     def __repr__(self) -> str:
-        return f"<HostLedger {self._name} {len(self._held)} held, {self.in_use} of {self._limit}>"
+        return f"<HostLedger {self._name} {len(self._held)} held, {self.in_use} of {self.limit}>"
 
     # -- terms ---------------------------------------------------------------------------------
 
     @property
-    def published(self) -> int | None:
+    def published(self) -> Granted | None:
         with self._lock:
             if self._closed:
                 return None
             self._members.look(within=0)
-            terms = [member.terms for member in self._members.siblings()]
-        known = [each.capacity for each in terms if each is not None and each.capacity is not None]
-        return known[-1] if known else None
+            known = [
+                (each.scope, each.terms.granted)
+                for each in self._members.siblings()
+                if each.terms is not None and each.terms.granted is not None
+            ]
+        # What the server reserves for some roles differs between them.
+        akin = [granted for scope, granted in known if scope.role == self._scope.role]
+        if not known:
+            return None
+        return Granted(
+            min(granted.server for granted in akin or [granted for _, granted in known]),
+            next((granted.role for granted in akin[::-1]), None),
+            next(
+                (g.database for at, g in known[::-1] if at.database == self._scope.database), None
+            ),
+        )
 
     def usual(self) -> int:
         with self._lock:
             if self._closed:
                 return 0
             self._look(within=0)
-            if self._limit is None:
+            if not self._circles:
                 return 0
-            me, siblings = self._members.me, self._members.siblings()
-            return usual(self._limit, me, siblings, self._past())
+            akin = [
+                each
+                for each in self._members.siblings()
+                if each.scope.database == self._scope.database
+            ]
+            return usual(self._circles[0].limit, self._members.me, akin, self._past())
 
     def _past(self) -> int:
         """The most that one held which has ended lately."""
-        held, at = self._file.past()
+        held, at = self._file.past(self._scope.database)
         return held if 0 <= monotonic() - at < PAST else 0  # a reboot sets the clock back
 
     def agree(self, terms: Terms) -> Terms:
         with self._lock:
             self._insist_open()
-            if terms.workers != self._workers:
-                self._leave_place()
-                self._workers = terms.workers
+            self._workers = terms.workers
             self._agreed = terms
             self._divide()
             self._tell()
             self._look(within=0)
-            self._settle_down()
             self._members.ring()
-            others = [each.terms for each in self._members.siblings() if each.terms is not None]
+            ruling = self._ruling()
         self._callbacks.call()
-        return terms if self.parted else min([terms, *others], key=lambda each: each.instance)
+        return (
+            terms
+            if ruling is None or self.parted
+            else terms._replace(instance=min(terms.instance, ruling))
+        )
+
+    def _ruling(self) -> int | None:
+        """The smallest of the limits that bind this process."""
+        mine = self._members.me.number
+        return min(
+            (
+                circle.limit
+                for circle in self._circles
+                if any(each.number == mine for each in circle.members)
+            ),
+            default=None,
+        )
 
     # -- slots ---------------------------------------------------------------------------------
 
     def lease(self, n: int) -> list[Slot]:
         with self._lock:
             self._insist_open()
-            if self._place is None:
-                self._settle_down()
-            allowed = min(n, self._allowed(), self._allowed_by_other_parts())
-            leased = [*self._leased(allowed)]
-            if len(leased) < allowed and self._look():
-                self._settle_down()
-                leased += self._leased(allowed - len(leased))
+            if self._members.changed:
+                self._look(within=0)
+            n = min(n, self._allowed_by_other_parts())
+            taken = self._taken(n)
+            if len(taken) < n and self._look():  # some may have died
+                taken += self._taken(n - len(taken))
+            leased = [self._held[number] for number in taken]
             now = monotonic()
             if not self._held and now - self._sought_at >= RECHECK:
                 self._sought_at = now
@@ -173,13 +236,23 @@ class HostLedger:
             self._tell()
             return leased
 
-    def _allowed(self) -> int:
-        """How many slots more this process may take; those in need of their share come first."""
-        if self._limit is None or not self._members.starving():
-            return MOST_SLOTS
-        self._look(within=RECHECK / 2)
-        me = self._members.me._replace(held=len(self._held))
-        return may_take(self._limit, me, self._members.siblings(), self._free_shared(self._limit))
+    def _taken(self, n: int) -> list[int]:
+        """Up to *n* slots that were free, and that nobody else has a right to."""
+        if self._terms is None:
+            n = min(n, 1 - len(self._held))
+        before = self._slots.count()
+        n = min(n, self._room(before))
+        taken = [*self._found(n)] if n > 0 else []
+        self._tell()
+        after = self._slots.count()
+        if taken and after != before + len(taken):
+            # Others have taken some at the same moment, and may have found the same room. Of those
+            # who are too late for it one at least sees that here.
+            for number in taken[: max(0, -self._room(after))]:
+                self._forget(number)
+                taken.remove(number)
+            self._tell()
+        return taken
 
     def _allowed_by_other_parts(self) -> int:
         allowed = self._presence.allows(holds=bool(self._held))
@@ -190,72 +263,113 @@ class HostLedger:
 
     def _divide(self) -> None:
         """Go by this part's share, while there are other parts."""
-        share = None if self._agreed is None else self._agreed.instance
-        self._presence.look(in_use=self._slots.count(), share=share)
+        self._presence.look(self._fits)
         if self._presence.parts > 1:
             self._parted_at = monotonic()
-        if self._agreed is not None:
-            self._terms = divided(self._agreed, self._presence.parts)
 
-    def _free_shared(self, limit: int) -> int:
-        return self._slots.count_free(self._floors, limit)
+    def _fits(self, parts: int) -> bool:
+        if self._agreed is None:
+            return True
+        terms = divided(self._agreed, parts)
+        if terms != self._terms:
+            self._terms = terms
+            self._tell()
+            self._look(within=0)
+        return not self._is_over()
 
-    def _leased(self, n: int) -> Iterator[Slot]:
+    def _room(self, in_use: int) -> int:
+        """How many slots more this process may take while *in_use* are taken; below 0, how many it
+        has too many."""
+        held = len(self._held)
+        if not self._sides:
+            return self._end() - in_use
+        hungry = self._hungry()
+        room = MOST_SLOTS
+        for side in self._sides if not self._scarce else self._sides_now():
+            taken = in_use if side.within is None else self._count(side.within)
+            kept = sum(
+                max(0, right.sure - self._file.held(number))
+                for number, right in side.others.items()
+            )
+            urgent = urgent_of(side.others, hungry)
+            free = side.limit - taken
+            room = min(room, may_take(side.mine, held, free=free, kept=kept, urgent=urgent))
+        return room
+
+    def _hungry(self) -> list[Member]:
+        """The siblings that starve, for no more than all limits that bind them leave to them."""
+        starving = self._members.starving()
+        if starving and len(self._circles) > 1:
+            members = self._rooms([self._members.me, *self._members.siblings()])[0][0].members
+            return [each for each in members if each.number in starving]
+        return [self._file.member(number) for number in starving]
+
+    def _rooms(self, members: list[Member]) -> list[tuple[Circle, int]]:
+        """Each circle as its members are now, and how many of its slots are free: less than none
+        where more are taken than a smaller limit allows."""
+        whole, *narrower = circles(members)
+        free = [(circle, circle.limit - self._count(circle.within)) for circle in narrower]
+        if free:
+            whole = whole._replace(members=tuple(bound(members, free)))
+        return [(whole, whole.limit - self._slots.count()), *free]
+
+    def _count(self, within: Scope | None) -> int:
+        """Slots that are taken within a scope, of which only one side is known."""
+        if within is None:
+            return self._slots.count()
+        scopes = (self._file.slot(number).scope for number in self._slots.marked(0, MOST_SLOTS))
+        if within.role:
+            return sum(scope.role == within.role for scope in scopes)
+        return sum(scope.database == within.database for scope in scopes)
+
+    def _end(self) -> int:
+        """Below which number there are slots to be taken."""
+        if self._circles:
+            return self._circles[0].limit
+        # Nobody knows the terms. Who hangs, or cannot ask, keeps nobody from asking.
+        now = monotonic()
+        late = sum(
+            now - self._file.slot(number).since > PATIENCE
+            for number in self._slots.marked(0, MOST_SLOTS)
+        )
+        return self._workers + late
+
+    def _found(self, n: int) -> Iterator[int]:
         for _ in range(n):
-            number = self._take_one()
+            number = self._slots.take(0, self._end(), self._hint)
             if number is None:
                 return
-            self._file.write_slot(number, CONNECTING)
-            yield self._hold(number)
-
-    def _take_one(self) -> int | None:
-        if self._terms is None and self._held:
-            return None
-        for own in self._own():
-            if self._slots.take_this(own):
-                return own
-        if self._limit is None:
-            return None
-        number = self._slots.take(self._floors, self._limit, self._hint)
-        if number is not None:
             self._hint = number
-        return number
+            self._held[number] = Slot(number)
+            self._record(number, CONNECTING)
+            yield number
 
-    def _hold(self, number: int) -> Slot:
-        slot = self._held[number] = Slot(number)
-        if number not in self._own():
-            self._borrowed.add(number)
-        return slot
+    def _record(self, number: int, backend: Backend, dead_since: float = 0.0) -> None:
+        record = SlotRecord(backend, self._scope, monotonic(), dead_since)
+        self._file.write_slot(number, record)
 
-    def _sort(self) -> None:
-        """Know again which slots are borrowed: none of our place, and none still asked about."""
-        own = self._own()
-        self._borrowed = {
-            number
-            for number, slot in self._held.items()
-            if number not in own and slot.predecessor is None
-        }
+    def _forget(self, number: int) -> None:
+        del self._held[number]
+        self._slots.free(number)
+        self._hint = number
 
     def seated(self, slot: Slot, backend: Backend) -> None:
         with self._lock:
             slot.backend = backend
             if not self._closed and slot.number in self._held and slot.predecessor is None:
-                self._file.write_slot(slot.number, backend)
+                self._file.write_slot(
+                    slot.number, self._file.slot(slot.number)._replace(backend=backend)
+                )
 
     def release(self, slot: Slot) -> None:
         with self._lock:
-            if self._closed or self._held.pop(slot.number, None) is None:
+            if self._closed or slot.number not in self._held:
                 return
             if slot.predecessor is not None:
+                del self._held[slot.number]
                 self._leave_to_the_dead(slot)
                 return
-            freed = slot.number
-            if freed in self._borrowed:
-                self._borrowed.discard(freed)
-            elif self._borrowed:
-                freed = self._exchange(freed)  # it is the shared ones that others can use
-            self._slots.free(freed)
-            self._hint = freed
+            self._forget(slot.number)
             self._tell()
             self._members.ring(self._members.starving())
         self._callbacks.call()
@@ -267,63 +381,9 @@ class HostLedger:
             if slot.predecessor is not None:
                 self._leave_to_the_dead(slot)
                 return
-            self._borrowed.discard(slot.number)
-            self._file.write_slot(slot.number, slot.backend or CONNECTING, monotonic())
+            self._record(slot.number, slot.backend or CONNECTING, monotonic())
             self._slots.abandon(slot.number)
             self._tell()
-
-    def _exchange(self, own: int) -> int:
-        """Have a borrowed slot's connection held by our free slot *own*; returns the borrowed one.
-
-        The record is written first: should we die in between, both stay taken until that one
-        backend is gone.
-        """
-        borrowed = self._borrowed.pop()
-        slot = self._held.pop(borrowed)
-        self._file.write_slot(own, slot.backend or CONNECTING)
-        slot.number = own
-        self._held[own] = slot
-        return borrowed
-
-    # -- places --------------------------------------------------------------------------------
-
-    def _own(self) -> range:
-        """The slots of our place: one until the terms are known."""
-        if self._place is None:
-            return range(0)
-        if self._terms is None or self._limit is None:
-            return range(self._place, self._place + 1)
-        return range(self._place, min(self._floors, self._limit), self._terms.workers)
-
-    def _settle_down(self) -> None:
-        """Take a place if one is free, and hold with its slots what we hold with shared ones."""
-        if self._draining or (self._place is None and not self._take_place()):
-            return
-        freed = False
-        for own in self._own():
-            if not self._borrowed:
-                break
-            if self._slots.take_this(own):
-                self._slots.free(self._exchange(own))
-                freed = True
-        if freed:
-            self._members.ring(self._members.starving())
-
-    def _take_place(self) -> bool:
-        self._place = self._places.take(0, self._workers, 0)
-        for place in self._places.inherit(0, self._workers) if self._place is None else ():
-            if self._place is None:
-                self._place = place
-            else:
-                self._places.free(place)
-        self._sort()
-        return self._place is not None
-
-    def _leave_place(self) -> None:
-        if self._place is not None:
-            self._places.free(self._place)
-            self._place = None
-        self._sort()
 
     def drain(self) -> None:
         with self._lock:
@@ -331,8 +391,7 @@ class HostLedger:
                 return
             self._draining = True
             if len(self._held) > self._past():  # one that does little says nothing of the others
-                self._file.write_past(len(self._held), monotonic())
-            self._leave_place()
+                self._file.write_past(self._scope.database, len(self._held), monotonic())
             self._tell()
             self._look(within=0)
             self._members.ring()
@@ -340,23 +399,46 @@ class HostLedger:
     # -- siblings ------------------------------------------------------------------------------
 
     def _tell(self) -> None:
+        me = self._members.me
         self._members.tell(
-            terms=self._terms,
-            held=len(self._held),
-            starving=self._starving,
-            draining=self._draining,
+            Member(
+                me.number,
+                self._terms,
+                len(self._held),
+                self._starving,
+                self._draining,
+                self._failing,
+                self._scope,
+                me.pid,
+            )
         )
 
     def _look(self, **how: float) -> bool:
         if not self._members.look(**how):
             return False
-        others = [each.terms for each in self._members.siblings() if each.terms is not None]
-        known = others if self._terms is None else [self._terms, *others]
-        ruling = min(known, key=lambda each: each.instance, default=None)
-        self._limit = None if ruling is None else ruling.instance
-        layout = self._terms or ruling
-        self._floors = 0 if layout is None else layout.workers * layout.floor
+        members = [self._members.me, *self._members.siblings()]
+        self._circles = circles(members)
+        self._sides = self._sides_now()
+        if self._sides:
+            self._sure = self._sides[0].mine.sure
+        self._scarce = any(circle.limit <= len(circle.members) for circle in self._circles)
         return True
+
+    def _sides_now(self) -> list[Side]:
+        me, siblings = self._members.me, self._members.siblings()
+        sides: list[Side] = []
+        for circle, _ in self._rooms([me, *siblings]) if self._circles else ():
+            others = {**rights(circle.limit, circle.members)}
+            mine = others.pop(me.number, None)
+            if mine is not None:
+                sides.append(Side(circle.limit, circle.within, mine, others))
+        return sides
+
+    def sure_of(self, floor: int) -> int:
+        terms = self._terms
+        if terms is None or self._sure >= terms.floor:
+            return floor
+        return min(floor, max(1, self._sure))
 
     def starving(self, n: int) -> None:
         if n == 0 and self._starving == 0:
@@ -373,18 +455,65 @@ class HostLedger:
                 self._look(within=0)
                 self._members.ring()
 
+    def failing(self, fails: bool) -> None:
+        if fails == self._failing:
+            return
+        with self._lock:
+            if not self._closed:
+                self._failing = fails
+                self._tell()
+                self._look(within=0)
+
     def wanted(self) -> Wanted:
         with self._lock:
-            if self._closed or self._terms is None or self._limit is None:
+            if self._closed or self._terms is None or not self._circles:
                 return NOTHING_WANTED
-            over = sum(number >= self._limit for number in self._held)
-            if not over and not self._members.starving():
+            if not self._members.starving() and not self._is_over():
                 return NOTHING_WANTED
             self._look(within=RECHECK / 2)
-            free = self._free_shared(self._limit)
             me, siblings = self._members.me, self._members.siblings()
-            asked = asked_of(self._limit, me, siblings, over, free)
-            return asked._replace(returned=max(over, asked.returned))
+            asked = [
+                asked_of(circle.limit, *_split(circle, me.number), max(0, -free), free)
+                for circle, free in self._rooms([me, *siblings])
+                if any(each.number == me.number for each in circle.members)
+            ]
+        return Wanted(max(each.idle for each in asked), max(each.returned for each in asked))
+
+    def _is_over(self) -> bool:
+        """More slots are taken than some limit allows."""
+        return any(
+            sum(self._file.member(each.number).held for each in circle.members) > circle.limit
+            if circle.within
+            else self._slots.count() > circle.limit
+            for circle in self._circles
+        )
+
+    @property
+    def lacked(self) -> bool:
+        with self._lock:
+            if self._closed or not self._held or not self._circles:
+                return False
+            starving = [self._file.member(number) for number in self._members.starving()]
+            needed = sum(each.starving for each in starving if not each.draining)
+            return needed > max(0, self._circles[0].limit - self._slots.count())
+
+    def explain(self) -> str:
+        with self._lock:
+            if self._closed:
+                return "The ledger is closed"
+            self._look(within=0)
+            me, siblings = self._members.me, self._members.siblings()
+            if not self._circles:
+                return unknown(me, siblings)
+            binding, free = min(
+                (
+                    (circle, free)
+                    for circle, free in self._rooms([me, *siblings])
+                    if any(each.number == me.number for each in circle.members)
+                ),
+                key=lambda each: each[1],
+            )
+            return explained(binding, *_split(binding, me.number), binding.limit - free)
 
     def on_change(self, callback: Callable[[], None]) -> Callable[[], None]:
         return self._callbacks.add(callback)
@@ -398,7 +527,6 @@ class HostLedger:
                 return
             self._members.answer()
             self._look(within=0)
-            self._settle_down()
             self._tell()
         self._callbacks.call()
 
@@ -411,14 +539,13 @@ class HostLedger:
                 return False
             with suppress(OSError):  # no room on the disk, which others need more
                 self._file.mend()
-            self._divide()
-            self._say_what_is_wrong(say)
             for number, slot in self._held.items():
                 if slot.predecessor is None:
-                    self._file.keep_slot(number, slot.backend or CONNECTING)
+                    self._file.keep_slot(number, slot.backend or CONNECTING, self._scope)
+            self._members.renew()
+            self._divide()
             self._look(within=0)
-            self._settle_down()
-            self._tell()
+            self._say_what_is_wrong(say)
             living = sum(member.held for member in self._members.siblings())
             return self._slots.count() > len(self._held) + len(self._asking) + living
 
@@ -453,19 +580,19 @@ class HostLedger:
     def _orphans(self) -> Iterator[Orphan]:
         now = monotonic()
         for number in [*self._slots.inherit(0, MOST_SLOTS)]:
-            backend, dead_since = self._file.slot(number)
-            if not 0 < dead_since <= now:  # later than now: the machine was started anew
-                dead_since = now
-                self._file.write_slot(number, backend, dead_since)
-            if backend.pid == POOLED.pid or (
-                backend.pid == 0 and now - dead_since > UNSEATED_GRACE
-            ):
+            record = self._file.slot(number)
+            backend = record.backend
+            if not 0 < record.dead_since <= now:  # later than now: the machine was started anew
+                record = record._replace(dead_since=now)
+                self._file.write_slot(number, record)
+            dead_for = now - record.dead_since
+            if backend.pid == POOLED.pid or (backend.pid == 0 and dead_for > UNSEATED_GRACE):
                 self._slots.free(number)
             elif backend.pid == 0:
                 self._slots.abandon(number)
             else:
                 self._asking.add(number)
-                yield Orphan(number, backend, overdue=now - dead_since > OVERDUE)
+                yield Orphan(number, backend, dead_for > OVERDUE, record.scope)
 
     def settle(self, orphans: Collection[Orphan], gone: Collection[Orphan]) -> None:
         with self._lock:
@@ -484,8 +611,7 @@ class HostLedger:
         if slot is not None:
             if gone and slot.predecessor == orphan.backend:
                 slot.predecessor = None
-                self._sort()
-                self._file.write_slot(slot.number, slot.backend or CONNECTING)
+                self._record(slot.number, slot.backend or CONNECTING)
                 self._file.asker.free(0)
         elif orphan.number in self._asking:
             self._asking.discard(orphan.number)
@@ -545,20 +671,49 @@ class HostLedger:
     @property
     def in_use(self) -> int:
         with self._lock:
-            return 0 if self._closed else self._slots.count()
+            if self._closed:
+                return 0
+            narrowest = min(self._sides, key=lambda side: side.limit, default=None)
+            within = narrowest.within if narrowest else None
+            if within is None and not self._is_alone():
+                within = Scope(self._scope.database)
+            return self._count(within)
+
+    def _is_alone(self) -> bool:
+        """Nobody else uses another database, as of the last look."""
+        members = self._circles[0].members if self._circles else ()
+        return all(each.scope.database == self._scope.database for each in members)
 
     @property
     def limit(self) -> int | None:
-        return self._limit
+        return self._ruling()
+
+    @property
+    def part(self) -> int | None:
+        with self._lock:
+            if self._closed:
+                return None
+            self._look(within=0)
+            limit = self._ruling()
+            if limit is None or self._is_alone():
+                return limit
+            fair = rights(self._circles[0].limit, self._circles[0].members)
+            akin = [
+                fair[each.number].fair
+                for each in self._circles[0].members
+                if each.scope.database == self._scope.database
+            ]
+            return min(limit, sum(akin))
 
     def close(self) -> None:
         with self._lock:
             if self._closed:
                 return
             self._closed = True
-            self._leave_place()
+            self._members.look(within=0)
             self._members.leave()
             self._presence.close()
+            self._members.ring()  # what it was sure of is divided anew
             self._file.close()
             self._folder.close()
 
@@ -585,6 +740,12 @@ class HostLedger:
             self._members.close()
             self._file.close()
             self._folder.close()
+
+
+def _split(circle: Circle, number: int) -> tuple[Member, list[Member]]:
+    """The one with this *number*, and the others."""
+    me = next(each for each in circle.members if each.number == number)
+    return me, [each for each in circle.members if each.number != number]
 
 
 _open: WeakSet[HostLedger] = WeakSet()

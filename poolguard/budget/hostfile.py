@@ -6,38 +6,61 @@ import fcntl
 import logging
 import os
 import struct
-from time import sleep
+from time import monotonic, monotonic_ns, sleep
+from typing import NamedTuple
 
 from ..errors import RuntimeDirError
 from ..rundir import RuntimeDir
 from ..settings import MOST_SLOTS
-from .ledger import POOLED, Backend, Terms
+from .ledger import POOLED, Backend, Granted, Scope, Terms
 from .marks import Marks
 from .sharedfile import SharedFile, set_lock
 from .sharing import Member
 
-__all__ = ["MOST_PROCESSES", "MOST_SLOTS", "HostFile"]
+__all__ = ["MOST_PROCESSES", "MOST_SLOTS", "HostFile", "SlotRecord"]
 
 logger = logging.getLogger("poolguard")
 
-MAGIC = b"poolguard ledger, layout 2\n"
+MAGIC = b"poolguard ledger, layout 3\n"
 _HEAD = struct.Struct("28sI")  # and the file's own inode: a copy tells of what others hold
 MOST_PROCESSES = 1024
 YEAR_3000 = 32503680000.0
 """In seconds since the epoch."""
 
-_MEMBERS = _HEAD.size
+_VERSION = -(-_HEAD.size // 8) * 8
+_HELD = _VERSION + 8
+_MEMBERS = _HELD + 4 * MOST_PROCESSES
 _STARVING = _MEMBERS + MOST_PROCESSES
-_PLACES = _STARVING + MOST_PROCESSES
-_ASKER = _PLACES + MOST_PROCESSES
+_ASKER = _STARVING + MOST_PROCESSES
 _SLOTS = _ASKER + 1
-_MEMBER = struct.Struct("=8i")  # pid, capacity, instance, workers, floor, held, starving, draining
+# Of a member: its pid, its scope (database, role); what the server, the role and the database
+# grant; its terms' shares (instance, the server's, the database's, the role's), workers and floor;
+# what it starves for, and whether it fails to connect, or drains. 0 stands for None.
+_MEMBER = struct.Struct("=i2I3i4i2i3i")
+_WORD = struct.Struct("=Q")
+_INT = struct.Struct("=i")
 _MEMBER_RECORDS = -(-(_SLOTS + MOST_SLOTS) // 8) * 8
-_SLOT = struct.Struct("=i4xdd")  # backend's pid, its start, since when its owner is known dead
+# Of a slot: its backend's pid, its scope; its backend's start, since when its owner is known to be
+# dead, and when it was leased.
+_SLOT = struct.Struct("=i2I4x3d")
 _SLOT_RECORDS = _MEMBER_RECORDS + MOST_PROCESSES * _MEMBER.size
-_PAST = struct.Struct("=i4xd")  # what one that was told to end held then, and when that was
-_PAST_RECORD = _SLOT_RECORDS + MOST_SLOTS * _SLOT.size
-_SIZE = _PAST_RECORD + _PAST.size
+# Of a database: which it is, what a process of it held that was told to end, and when that was.
+_PAST = struct.Struct("=Iid")
+MOST_PASTS = 64
+_PAST_RECORDS = _SLOT_RECORDS + MOST_SLOTS * _SLOT.size
+_LARGEST = (1 << 64) - 1
+_SIZE = _PAST_RECORDS + MOST_PASTS * _PAST.size
+
+
+class SlotRecord(NamedTuple):
+    """Whom a slot is held for. Times by the monotonic clock."""
+
+    backend: Backend
+    scope: Scope
+    since: float
+    """When it was leased."""
+    dead_since: float = 0.0
+    """Since when its owner is known to be dead; 0 while it is not."""
 
 
 class HostFile:
@@ -57,7 +80,6 @@ class HostFile:
             )
         self._file = found
         self.members = Marks(found, _MEMBERS, MOST_PROCESSES)
-        self.places = Marks(found, _PLACES, MOST_PROCESSES)
         self.asker = Marks(found, _ASKER, 1)
         self.slots = Marks(found, _SLOTS, MOST_SLOTS)
 
@@ -82,39 +104,83 @@ class HostFile:
         self._file.allocate()
         if self._file.read(0, _HEAD.size) != _head(self._file.fd):
             self._file.write(0, _head(self._file.fd))
-        for marks in (self.members, self.places, self.asker, self.slots):
+        for marks in (self.members, self.asker, self.slots):
             marks.renew()
 
     def member(self, number: int) -> Member:
         """What the process *number* tells of itself."""
-        at = _MEMBER_RECORDS + number * _MEMBER.size
-        _, capacity, instance, workers, floor, held, starving, draining = _MEMBER.unpack(
-            self._file.read(at, _MEMBER.size)
+        pid, *rest = _MEMBER.unpack(
+            self._file.read(_MEMBER_RECORDS + number * _MEMBER.size, _MEMBER.size)
         )
+        database, role, *granted = rest[:5]
+        instance, server, of_database, of_role, workers, floor = rest[5:11]
+        terms = None
         # Where somebody has damaged the file, its owner writes it anew within a second.
-        sane = instance > 0 and workers > 0 and floor >= 0 and capacity >= 0
-        terms = Terms(capacity or None, instance, workers, floor) if sane else None
-        return Member(number, terms, max(0, held), max(0, starving), bool(draining))
+        if instance > 0 and workers > 0 and min(floor, server, of_database, of_role, *granted) >= 0:
+            terms = Terms(
+                Granted(granted[0], granted[1] or None, granted[2] or None) if granted[0] else None,
+                instance,
+                workers,
+                floor,
+                server or None,
+                of_database or None,
+                of_role or None,
+            )
+        starving, failing, draining = rest[11:]
+        held, scope = self.held(number), Scope(database, role)
+        return Member(
+            number, terms, held, max(0, starving), bool(draining), bool(failing), scope, pid
+        )
 
     def write_member(self, member: Member) -> None:
         """Publish what this process tells of itself."""
         terms = member.terms or Terms(None, 0, 0, 0)
+        granted = terms.granted or Granted(0)
         record = _MEMBER.pack(
-            os.getpid(),
-            terms.capacity or 0,
+            member.pid,
+            *member.scope,
+            granted.server,
+            granted.role or 0,
+            granted.database or 0,
             terms.instance,
+            terms.server or 0,
+            terms.database or 0,
+            terms.role or 0,
             terms.workers,
             terms.floor,
-            member.held,
             member.starving,
+            member.failing,
             member.draining,
         )
+        self.write_held(member.number, member.held)
         self._file.write(_MEMBER_RECORDS + member.number * _MEMBER.size, record)
         self._file.write(_STARVING + member.number, b"\1" if member.starving > 0 else b"\0")
+
+    def held(self, number: int) -> int:
+        """How many slots the process *number* holds."""
+        held: int = _INT.unpack(self._file.read(_HELD + 4 * number, _INT.size))[0]
+        return max(0, held)
+
+    def write_held(self, number: int, held: int) -> None:
+        """Publish how many slots this process holds: what changes most often."""
+        self._file.write(_HELD + 4 * number, _INT.pack(held))
+
+    @property
+    def version(self) -> int:
+        """Another one whenever a process has come, has ended, or tells something else of itself
+        than what it holds and lacks."""
+        version: int = _WORD.unpack(self._file.read(_VERSION, _WORD.size))[0]
+        return version
+
+    def change_version(self) -> None:
+        """Call it after a change. No two calls write the same, at the same time neither."""
+        version = monotonic_ns() << 22 & _LARGEST | os.getpid()
+        self._file.write(_VERSION, _WORD.pack(version))
 
     def clear_member(self, number: int) -> None:
         """Wipe the record of a process that ends, or has ended."""
         self._file.write(_MEMBER_RECORDS + number * _MEMBER.size, bytes(_MEMBER.size))
+        self.write_held(number, 0)
         self._file.write(_STARVING + number, b"\0")
 
     def starving(self) -> list[int]:
@@ -126,32 +192,41 @@ class HostFile:
             found.append(at)
         return found
 
-    def slot(self, number: int) -> tuple[Backend, float]:
-        """Whom a slot is held for, and since when its owner is known to be dead (0: it is not)."""
-        at = _SLOT_RECORDS + number * _SLOT.size
-        pid, started, dead_since = _SLOT.unpack(self._file.read(at, _SLOT.size))
+    def slot(self, number: int) -> SlotRecord:
+        """Whom a slot is held for."""
+        pid, database, role, started, dead_since, since = _SLOT.unpack(
+            self._file.read(_SLOT_RECORDS + number * _SLOT.size, _SLOT.size)
+        )
+        backend = Backend(pid, started)
         if pid < POOLED.pid or not 0 <= started < YEAR_3000:  # nobody of ours has written that
-            return Backend(0, 0.0), dead_since
-        return Backend(pid, started), dead_since
+            backend = Backend(0, 0.0)
+        return SlotRecord(backend, Scope(database, role), since, dead_since)
 
-    def write_slot(self, number: int, backend: Backend, dead_since: float = 0.0) -> None:
+    def write_slot(self, number: int, record: SlotRecord) -> None:
         """Record whom a slot is held for."""
-        record = _SLOT.pack(backend.pid, backend.started, dead_since)
-        self._file.write(_SLOT_RECORDS + number * _SLOT.size, record)
+        packed = _SLOT.pack(
+            record.backend.pid,
+            *record.scope,
+            record.backend.started,
+            record.dead_since,
+            record.since,
+        )
+        self._file.write(_SLOT_RECORDS + number * _SLOT.size, packed)
 
-    def keep_slot(self, number: int, backend: Backend) -> None:
+    def keep_slot(self, number: int, backend: Backend, scope: Scope) -> None:
         """Record again whom a slot is held for, where that does not stand there."""
-        if self.slot(number) != (backend, 0.0):
-            self.write_slot(number, backend)
+        found = self.slot(number)
+        if (found.backend, found.scope, found.dead_since) != (backend, scope, 0.0):
+            self.write_slot(number, SlotRecord(backend, scope, monotonic()))
 
-    def past(self) -> tuple[int, float]:
-        """What a process held when it was told to end, and when that was."""
-        held, at = _PAST.unpack(self._file.read(_PAST_RECORD, _PAST.size))
-        return held, at
+    def past(self, database: int) -> tuple[int, float]:
+        """What a process of that database held when it was told to end, and when that was."""
+        whose, held, at = _PAST.unpack(self._file.read(_past_at(database), _PAST.size))
+        return (held, at) if whose == database else (0, 0.0)
 
-    def write_past(self, held: int, at: float) -> None:
+    def write_past(self, database: int, held: int, at: float) -> None:
         """Record it for those who come after."""
-        self._file.write(_PAST_RECORD, _PAST.pack(held, at))
+        self._file.write(_past_at(database), _PAST.pack(database, held, at))
 
 
 def _head(fd: int) -> bytes:
@@ -195,3 +270,7 @@ def _has_lock(file: SharedFile) -> bool:
             return True
         sleep(0.002)
     return False
+
+
+def _past_at(database: int) -> int:
+    return _PAST_RECORDS + database % MOST_PASTS * _PAST.size

@@ -6,12 +6,16 @@ import logging
 import threading
 from collections.abc import Callable, Collection
 from typing import NamedTuple, Protocol
+from zlib import crc32
 
 __all__ = [
+    "ANYWHERE",
     "POOLED",
     "Backend",
+    "Granted",
     "Ledger",
     "Orphan",
+    "Scope",
     "Slot",
     "StaticLedger",
     "Terms",
@@ -66,15 +70,49 @@ class Wanted(NamedTuple):
 NOTHING_WANTED = Wanted(0, 0)
 
 
+class Scope(NamedTuple):
+    """Whose limits bind a connection beside the server's. Names are kept as numbers; 0: unknown."""
+
+    database: int = 0
+    role: int = 0
+
+    @classmethod
+    def of(cls, database: str, role: str) -> Scope:
+        """That of *role*'s connections to *database*."""
+        return cls(_key(database), _key(role))
+
+
+ANYWHERE = Scope()
+
+
+def _key(name: str) -> int:
+    return crc32(name.encode(errors="surrogateescape"))
+
+
+class Granted(NamedTuple):
+    """What a process has learned from the server, in connections; None where it sets no limit."""
+
+    server: int
+    role: int | None = None
+    database: int | None = None
+
+
 class Terms(NamedTuple):
     """What one process of those who share a ledger goes by."""
 
-    capacity: int | None
-    """What the server grants; None where nobody has asked it."""
+    granted: Granted | None
+    """What the server grants; None where this process has not asked it."""
     instance: int
-    """Slots in all: this host's share of the budget."""
+    """This host's share of the budget: what this process and others like it may hold in all."""
     workers: int
     floor: int
+    server: int | None = None
+    """This host's share of what the server grants to all databases and roles; None where that is
+    not known: the budget was given as a number, and each database has its own."""
+    database: int | None = None
+    """The share that binds all who use the same database."""
+    role: int | None = None
+    """The share that binds all who have the same role."""
 
 
 def divided(terms: Terms, parts: int) -> Terms:
@@ -83,7 +121,17 @@ def divided(terms: Terms, parts: int) -> Terms:
         return terms
     instance = max(1, terms.instance // parts)
     floor = max(1, min(terms.floor, instance // (2 * terms.workers)))
-    return terms._replace(instance=instance, floor=floor)
+
+    def part(share: int | None) -> int | None:
+        return None if share is None else max(1, share // parts)
+
+    return terms._replace(
+        instance=instance,
+        floor=floor,
+        server=part(terms.server),
+        database=part(terms.database),
+        role=part(terms.role),
+    )
 
 
 class Orphan(NamedTuple):
@@ -93,18 +141,20 @@ class Orphan(NamedTuple):
     backend: Backend
     overdue: bool = False
     """The backend has had the time to notice that its client is gone, and may be told so."""
+    scope: Scope = Scope()
 
 
 class Ledger(Protocol):
     """What a pool asks before it connects. No method blocks."""
 
     @property
-    def published(self) -> int | None:
-        """The capacity that a living sibling has learned from the server; None where none has."""
+    def published(self) -> Granted | None:
+        """What living siblings have learned from the server, as far as it binds this process too;
+        None where none has."""
 
     def agree(self, terms: Terms) -> Terms:
-        """Go by *terms* from now on. Returns those that rule: while living processes disagree, it
-        is the smallest share that counts."""
+        """Go by *terms* from now on. Returns them with the share that rules: while living processes
+        disagree, it is the smallest."""
 
     def usual(self) -> int:
         """How many connections this process will likely use, by what its siblings hold, and as far
@@ -124,6 +174,13 @@ class Ledger(Protocol):
 
     def starving(self, n: int) -> None:
         """Say that *n* more slots are needed and none was free; 0 takes that back."""
+
+    def failing(self, fails: bool) -> None:
+        """Say whether connecting fails: who has no use for a floor is not kept one."""
+
+    def sure_of(self, floor: int) -> int:
+        """How many of a floor's connections this process is sure of, as the living share now. At
+        least one, to be asked for again and again where there is none."""
 
     def on_change(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call *callback*, from any thread, when a slot may have become free.
@@ -159,6 +216,13 @@ class Ledger(Protocol):
         """The last slot was released, or the process ends."""
 
     @property
+    def lacked(self) -> bool:
+        """Siblings starve, and what this process holds would help them."""
+
+    def explain(self) -> str:
+        """For errors: who holds the slots, and what would help."""
+
+    @property
     def unsettled(self) -> bool:
         """One of our slots was a dead owner's, and its backend must be asked about."""
 
@@ -172,11 +236,17 @@ class Ledger(Protocol):
 
     @property
     def in_use(self) -> int:
-        """Slots taken now, by all who share the ledger."""
+        """Slots taken now by all who use the same database, or have the same role where that is
+        what binds this process most."""
 
     @property
     def limit(self) -> int | None:
-        """Slots in all; None where nothing bounds them."""
+        """Slots in all that this process could have; None where nothing bounds them."""
+
+    @property
+    def part(self) -> int | None:
+        """What those who use the same database have a right to while others want the rest; as much
+        as ``limit`` where there are no others."""
 
 
 class StaticLedger:
@@ -217,8 +287,22 @@ class StaticLedger:
         return self._limit
 
     @property
-    def published(self) -> int | None:
+    def part(self) -> int | None:
+        return self._limit
+
+    @property
+    def published(self) -> Granted | None:
         return None
+
+    @property
+    def lacked(self) -> bool:
+        return False
+
+    def explain(self) -> str:
+        return "raise budget, or hold connections shorter"
+
+    def sure_of(self, floor: int) -> int:
+        return floor
 
     def agree(self, terms: Terms) -> Terms:
         """Take an equal part of the share; slots above a lowered one are not taken away, only not
@@ -259,6 +343,8 @@ class StaticLedger:
     # Nobody else can help or be helped.
 
     def starving(self, n: int) -> None: ...
+
+    def failing(self, fails: bool) -> None: ...
 
     def fileno(self) -> int:
         return -1

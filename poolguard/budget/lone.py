@@ -66,6 +66,9 @@ class LoneLedger(StaticLedger):
             self._presence.close()
 
     def _look(self) -> None:
-        self._presence.look(in_use=self.in_use, share=self._share)
+        self._presence.look(self._fits)
+
+    def _fits(self, parts: int) -> bool:
         if self._share is not None:
-            self._limit = max(1, self._share // self._presence.parts)
+            self._limit = max(1, self._share // parts)
+        return self.in_use <= (self._limit or 0)

@@ -16,7 +16,7 @@ from time import monotonic
 from ..errors import RuntimeDirError
 from ..rundir import RuntimeDir
 from .hostfile import MOST_PROCESSES, HostFile
-from .ledger import Terms
+from .ledger import Scope
 from .sharing import Member
 
 __all__ = ["Members"]
@@ -30,12 +30,13 @@ FRESH = 0.02
 class Members:
     """This process among the others. Not thread-safe: who calls holds a lock."""
 
-    def __init__(self, file: HostFile, folder: RuntimeDir, name: str) -> None:
+    def __init__(self, file: HostFile, folder: RuntimeDir, name: str, scope: Scope) -> None:
         self._file = file
         self._folder = folder
         self._name = name
         self._looked_at = 0.0
         self._siblings: list[int] = []
+        self.version = 0
         self._bury()
         number = file.members.take(0, MOST_PROCESSES, 0)
         if number is None:
@@ -44,7 +45,9 @@ class Members:
                 f"some of them a runtime_dir of their own"
             )
         self._number = number
-        self.me = Member(number, None, 0, 0, draining=False)
+        self.me = Member(number, None, 0, 0, draining=False, scope=scope, pid=os.getpid())
+        file.write_member(self.me)
+        file.change_version()
         self.bell = -1
         """The descriptor of this process' own FIFO; -1 where it has none."""
         try:
@@ -54,10 +57,23 @@ class Members:
                 "poolguard: %s. What siblings need is noticed by looking, twice a second", error
             )
 
-    def tell(self, *, terms: Terms | None, held: int, starving: int, draining: bool) -> None:
+    def tell(self, me: Member) -> None:
         """Publish what the others must know of this process."""
-        self.me = Member(self._number, terms, held, starving, draining)
-        self._file.write_member(self.me)
+        before, self.me = self.me, me
+        if me == before:
+            return
+        if me == before._replace(held=me.held):
+            self._file.write_held(me.number, me.held)
+        else:
+            self._file.write_member(me)
+        if me.floor != before.floor or me != before._replace(held=me.held, starving=me.starving):
+            self._file.change_version()
+
+    def renew(self) -> None:
+        """Publish it again, where somebody else has written there."""
+        if self._file.member(self._number) != self.me:
+            self._file.write_member(self.me)
+            self._file.change_version()
 
     def look(self, within: float = FRESH) -> bool:
         """See anew who lives, and bury who does not; False where that was done just now."""
@@ -66,9 +82,15 @@ class Members:
             return False
         self._looked_at = now
         self._bury()
+        self.version = self._file.version
         living = self._file.members.marked(0, MOST_PROCESSES)
         self._siblings = [number for number in living if number != self._number]
         return True
+
+    @property
+    def changed(self) -> bool:
+        """Somebody has come, gone, or changed terms since the last look. The dead do not say so."""
+        return self.version != self._file.version
 
     def siblings(self) -> list[Member]:
         """The others that lived at the last look, with what they tell now."""
@@ -109,6 +131,7 @@ class Members:
 
     def _remove(self, number: int) -> None:
         self._file.clear_member(number)
+        self._file.change_version()
         if self._file.is_found(self._folder):  # or it is the bell of one who counts elsewhere
             self._folder.remove(self._bell_of(number))
         self._file.members.free(number)

@@ -14,7 +14,7 @@ from ..errors import PlanError
 from ..settings import MOST_SLOTS, Percent, Settings
 from .capacity import Capacity
 
-__all__ = ["Plan", "Step", "Workplace", "known_budget", "make_plan"]
+__all__ = ["Plan", "Step", "Workplace", "known_budget", "make_plan", "shares"]
 
 
 class Workplace(NamedTuple):
@@ -167,6 +167,28 @@ def make_plan(
     return plan._replace(warnings=tuple(warnings))
 
 
+def shares(
+    plan: Plan, capacity: Capacity | None, settings: Settings
+) -> tuple[int | None, int | None, int | None]:
+    """An instance's shares of what the server grants to all, of what it grants to the database, and
+    of what it grants to the role; None where there is no such limit.
+
+    The narrowest is the plan's own. A budget that is a number binds who uses the same database.
+    """
+    if capacity is None or isinstance(settings.budget, int):
+        return None, plan.instance, None
+
+    def share(limit: int | None) -> int | None:
+        if limit is None or (limit > capacity.server):
+            return None
+        if limit <= capacity.usable:
+            return plan.instance
+        budget = _budget(Capacity(limit), settings, behind=False).value
+        return max(plan.instance, budget // settings.instances)
+
+    return share(capacity.server), share(capacity.database), share(capacity.role)
+
+
 def _budget(
     capacity: Capacity | None, settings: Settings, *, behind: bool, needed: int = 1
 ) -> Step:
@@ -226,7 +248,9 @@ class _Instance:
             share, how = MOST_SLOTS, f"what a host's ledger can count, below {how}"
         self.share = Step("instance", share, how)
         if settings.workers == "auto":
-            self.workers = Step("workers", workplace.workers, "gunicorn's, else 1")
+            self.workers = Step(
+                "workers", workplace.workers, "gunicorn's, else WEB_CONCURRENCY, else 1"
+            )
         else:
             how = f"as set by {settings.source('workers')}"
             self.workers = Step("workers", settings.workers, how)

@@ -16,7 +16,7 @@ import fcntl
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -74,18 +74,16 @@ class Presence:
             self._enter()
         _present.add(self)
 
-    def look(self, *, in_use: int, share: int | None) -> None:
+    def look(self, fits: Callable[[int], bool]) -> None:
         """Find how many parts there are, and whether all others keep to that.
 
-        :param in_use: how much this process' own part holds, of
-        :param share: so much in all; None while that is not known.
+        :param fits: whether what this process' own part holds is no more than one of so many.
         """
         self._follow()
         while True:
             others = self._others()
             self.parts = min(MOST_PARTS, max(self.least, 1 + len(others)))
-            fits = share is None or in_use <= max(1, share // self.parts)
-            keeps = self.parts if fits else min(self._keeps, self.parts)
+            keeps = self.parts if fits(self.parts) else min(self._keeps, self.parts)
             if keeps == self._keeps:
                 break
             self._stand(keeps)

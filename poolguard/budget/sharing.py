@@ -1,13 +1,35 @@
-"""What processes that share a budget owe each other. Pure arithmetic."""
+"""What processes that share a budget owe each other. Pure arithmetic.
+
+Each living process has two *rights*, derived from who lives now. It is *sure* of one connection,
+and of its floor as far as the floors of all add up: nobody borrows these, whether they are used or
+not. And it has its *fair* share of the whole, floors included, while others want the rest. The
+rights of all never add up to more than there is.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from .ledger import Terms, Wanted
+from .ledger import Scope, Terms, Wanted
 
-__all__ = ["Member", "asked_of", "may_take", "usual"]
+__all__ = [
+    "Circle",
+    "Member",
+    "Right",
+    "asked_of",
+    "bound",
+    "circles",
+    "explained",
+    "may_take",
+    "rights",
+    "unknown",
+    "urgent_of",
+    "usual",
+]
+
+MOST_NAMED = 8
+"""Processes that an error names."""
 
 
 class Member(NamedTuple):
@@ -19,54 +41,196 @@ class Member(NamedTuple):
     starving: int
     """Slots that it needs and has not found."""
     draining: bool
+    failing: bool = False
+    """It cannot connect."""
+    scope: Scope = Scope()
+    pid: int = 0
 
     @property
-    def borrowed(self) -> int:
-        """What it holds beyond its floor."""
-        return self.above(0 if self.terms is None else self.terms.floor)
+    def floor(self) -> int:
+        """What it asks to be sure of. One that will end keeps its last as long as it has it, or
+        needs it; more than one is of no use to one that cannot connect."""
+        if self.draining:
+            return min(1, self.held + self.starving)
+        if self.terms is None or self.failing:
+            return 1
+        return max(1, self.terms.floor)
 
-    def above(self, level: int) -> int:
-        """What it holds beyond *level*; one that will end has a right to nothing."""
-        return max(0, self.held - (0 if self.draining else level))
+
+class Right(NamedTuple):
+    """What one process may have, in connections."""
+
+    sure: int
+    """At any time, whatever the others do."""
+    fair: int
+    """Also while others want what it holds."""
+
+
+def rights(limit: int, members: Collection[Member]) -> Mapping[int, Right]:
+    """Each member's right, by its number, where *limit* binds them all.
+
+    Floors that do not fit are cut to one height. Where there is not one connection for each, who
+    has one keeps it.
+    """
+    floors = [each.floor for each in members]
+    if limit <= sum(floor > 0 for floor in floors):
+        order = sorted(members, key=_least_first)
+        return {
+            each.number: Right(int(at < limit), int(at < limit)) for at, each in enumerate(order)
+        }
+    height = _height(limit, [0] * len(floors), floors)
+    sure = [min(floor, height) for floor in floors]
+    most = [one if each.draining else limit for each, one in zip(members, sure, strict=True)]
+    height = _height(limit, sure, most)
+    return {
+        each.number: Right(one, max(one, min(bound, height)))
+        for each, one, bound in zip(members, sure, most, strict=True)
+    }
+
+
+def _least_first(member: Member) -> tuple[bool, bool, bool, int]:
+    """In which order they have one connection each, where there are not enough."""
+    return member.floor == 0, member.held == 0, member.draining, member.number
+
+
+def _height(limit: int, least: Sequence[int], most: Sequence[int]) -> int:
+    """To what height all can be filled, each between its bounds, so that *limit* is enough."""
+    low, high = 0, limit
+    while low < high:
+        height = (low + high + 1) // 2
+        if sum(max(a, min(b, height)) for a, b in zip(least, most, strict=True)) <= limit:
+            low = height
+        else:
+            high = height - 1
+    return low
+
+
+class Circle(NamedTuple):
+    """Those whom one limit binds: all who use the server, or a database, or a role."""
+
+    limit: int
+    members: tuple[Member, ...]
+    within: Scope | None = None
+    """Of which database, or role, it is; None for the whole server."""
+
+
+def circles(members: Sequence[Member]) -> list[Circle]:
+    """The circles that matter, the whole server's first; none where nobody knows any terms.
+
+    A database's or a role's limit is a circle of its own where it does not bind all members anyway.
+    In the server's circle nobody asks for more than the others allow it.
+    """
+    known = [(each, each.terms) for each in members if each.terms is not None]
+    if not known:
+        return []
+    of_database: dict[int, int] = {}
+    of_role: dict[int, int] = {}
+    for each, terms in known:
+        if terms.database is not None or terms.server is None:
+            share = terms.instance if terms.database is None else terms.database
+            _lower(of_database, each.scope.database, share)
+        if terms.role is not None:
+            _lower(of_role, each.scope.role, terms.role)
+    by_server = [terms.server for _, terms in known if terms.server is not None]
+    limit = min(by_server) if by_server else sum(of_database.values())
+    narrower: list[Circle] = []
+    for one, shares in enumerate((of_database, of_role)):
+        for key, share in shares.items():
+            inside = tuple(each for each in members if each.scope[one] == key)
+            if len(inside) == len(members):
+                limit = min(limit, share)
+            else:
+                narrower.append(Circle(share, inside, Scope(*((key, 0), (0, key))[one])))
+    narrower = [each for each in narrower if each.limit < limit]
+    return [Circle(limit, tuple(members)), *narrower]
+
+
+def _lower(shares: dict[int, int], key: int, share: int) -> None:
+    shares[key] = min(share, shares.get(key, share))
+
+
+def bound(members: Sequence[Member], narrower: Iterable[tuple[Circle, int]]) -> list[Member]:
+    """The *members* as the server's circle sees them, each narrower circle with what is free in it:
+    none asks for more there than it can have in all the others."""
+    at_most: dict[int, tuple[int, int]] = {}
+    for circle, free in narrower:
+        for number, right in rights(circle.limit, circle.members).items():
+            floor, starving = at_most.get(number, (circle.limit, circle.limit))
+            at_most[number] = (min(floor, right.sure), min(starving, max(0, free)))
+
+    def lowered(member: Member) -> Member:
+        if member.number not in at_most:
+            return member
+        floor, starving = at_most[member.number]
+        terms = member.terms and member.terms._replace(floor=min(member.terms.floor, floor))
+        return member._replace(terms=terms, starving=min(member.starving, starving))
+
+    return [lowered(member) for member in members]
 
 
 def asked_of(
-    limit: int, me: Member, siblings: Collection[Member], over: int, free: int = 0
+    limit: int, me: Member, siblings: Collection[Member], over: int = 0, free: int = 0
 ) -> Wanted:
     """What starving siblings may want of *me*: of what can be lent my part, and not more.
 
-    An idle connection beyond one's floor helps whoever starves. One that comes back is taken from
-    one's own queue only for a sibling below its fair share (*limit* ÷ living processes), and only
-    while one is above one's own, and above one's floor. *over* of my slots are beyond what a
-    smaller share allows. *free* shared ones are there to be taken already.
+    An idle connection beyond what one is sure of helps whoever starves. One that comes back is
+    taken from one's own queue only for a sibling below its fair share, and only while one is above
+    one's own. So many as *over* are held beyond the limit; *free* slots are there to be taken.
     """
-    living = _living(siblings)
-    fair = _fair(limit, me, living)
-    need = max(0, sum(member.starving for member in living) - free)
-    urgent = max(0, _urgent(fair, living) - free)
-    lendable = me.borrowed + sum(member.borrowed for member in siblings if not member.starving)
-    above = _above(me, fair) + sum(_above(member, fair) for member in siblings)
+    right = rights(limit, [me, *siblings])
+
+    def beyond(member: Member, level: int) -> int:
+        return max(0, member.held - level)
+
+    needed, urgent = _needed(right, me, siblings, free)
+    lenders = [me, *(each for each in siblings if not each.starving)]
+    lendable = sum(beyond(each, right[each.number].sure) for each in lenders)
+    above = sum(beyond(each, right[each.number].fair) for each in (me, *siblings))
+    mine = right[me.number]
     return Wanted(
-        idle=max(over, _part(need, me.borrowed, lendable)),
-        returned=_part(urgent, _above(me, fair), above),
+        idle=_part(over + needed, beyond(me, mine.sure), lendable),
+        returned=_part(over + urgent, beyond(me, mine.fair), above),
     )
 
 
-def may_take(limit: int, me: Member, siblings: Collection[Member], free: int) -> int:
-    """How many slots more *me* may take while *free* shared ones are left.
+def _needed(
+    right: Mapping[int, Right], me: Member, siblings: Collection[Member], free: int
+) -> tuple[int, int]:
+    """What the siblings starve for that is not free, and how much of that is theirs by right."""
+    kept = sum(max(0, right[each.number].sure - each.held) for each in (me, *siblings))
+    sure = fair = whole = 0
+    for each in siblings:
+        if each.starving:
+            mine = right[each.number]
+            owed = min(each.starving, max(0, mine.sure - each.held))
+            sure += owed
+            fair += min(each.starving, max(0, mine.fair - each.held)) - owed
+            whole += 0 if each.draining else each.starving - owed
+    spare = max(0, free - kept)
+    missing = max(0, sure - max(0, free))
+    return missing + max(0, whole - spare), missing + max(0, fair - spare)
 
-    Who has a fair share leaves to siblings below theirs what they starve for: the giver of a slot
-    would otherwise be the first to take it again.
+
+def may_take(mine: Right, held: int, *, free: int, kept: int, urgent: int = 0) -> int:
+    """How many slots more one may take that has *held* so many; below 0, it has so many too many.
+
+    Of the *free* ones those are *kept* that others are sure of. Who has a fair share leaves to
+    siblings below theirs what they starve for, too (:func:`urgent_of`): the giver of a slot would
+    otherwise be the first to take it again.
     """
-    living = _living(siblings)
-    fair = _fair(limit, me, living)
-    urgent = _urgent(fair, living)
-    if not urgent:
-        return limit
-    # One is always allowed: somebody may wait for it in a process that will end, too.
-    floor = 0 if me.terms is None else me.terms.floor
-    own = 1 if me.draining else max(1, fair, floor)
-    return max(0, own - me.held, free - urgent)
+    short = mine.sure - held
+    spare = free - kept - max(0, short)
+    if urgent:
+        spare = min(spare, max(mine.fair - max(held, mine.sure), spare - urgent))
+    return spare if short < 0 else min(free, short) + max(0, spare)
+
+
+def urgent_of(right: Mapping[int, Right], siblings: Iterable[Member]) -> int:
+    """What *siblings* starve for, of their fair shares beyond what they are sure of."""
+    known = [(each, right[each.number]) for each in siblings if each.number in right]
+    return sum(
+        min(each.starving, max(0, its.fair - max(each.held, its.sure))) for each, its in known
+    )
 
 
 def usual(limit: int, me: Member, siblings: Collection[Member], past: int = 0) -> int:
@@ -77,30 +241,58 @@ def usual(limit: int, me: Member, siblings: Collection[Member], past: int = 0) -
     """
     known = [member for member in siblings if member.draining] or siblings
     held = sum(member.held for member in known) // len(known) if known else 0
-    return min(max(held, past), _fair(limit, me, _living(siblings)))
-
-
-def _living(siblings: Collection[Member]) -> list[Member]:
-    """Those who have a right to something."""
-    return [member for member in siblings if not member.draining]
-
-
-def _fair(limit: int, me: Member, living: Collection[Member]) -> int:
-    return limit // max(1, len(living) + (not me.draining))
-
-
-def _above(member: Member, fair: int) -> int:
-    """What it holds beyond its fair share and its floor, whose slots nobody else can lease: closed
-    for a sibling's sake it would help nobody, and be opened again."""
-    floor = 0 if member.terms is None else member.terms.floor
-    return member.above(max(fair, floor))
-
-
-def _urgent(fair: int, living: Collection[Member]) -> int:
-    """What those below their fair share starve for, as far as it is theirs."""
-    return sum(min(member.starving, max(0, fair - member.held)) for member in living)
+    living = sum(not member.draining for member in siblings) + (not me.draining)
+    return min(max(held, past), limit // max(1, living))
 
 
 def _part(whole: int, mine: int, everybody: int) -> int:
     """My part of *whole* in proportion, rounded up, and at most what I have."""
     return min(mine, -(-whole * mine // everybody)) if everybody else 0
+
+
+def unknown(me: Member, siblings: Collection[Member]) -> str:
+    """For errors: why *me* has no connection while nobody has learned what the server grants."""
+    holders = _named(me, siblings)
+    return (
+        f"nobody has learned yet what the server grants ({holders}). Look for what keeps those "
+        f"from connecting, or set budget to a number"
+    )
+
+
+def explained(circle: Circle, me: Member, siblings: Collection[Member], in_use: int) -> str:
+    """For errors: who holds the *in_use* slots of *circle* while *me* starves, and what helps."""
+    if circle.within is None:
+        whose = "that this host's processes may have"
+    else:
+        whose = "that this role may have" if circle.within.role else "for this database"
+    dead = max(0, in_use - sum(each.held for each in (me, *siblings)))
+    text = f"of the {circle.limit} connections {whose}, {_named(me, siblings, dead)}"
+    right = rights(circle.limit, [me, *siblings])[me.number]
+    processes = len(siblings) + 1
+    if processes > circle.limit:
+        return (
+            f"{text}. There are {processes} pools for {circle.limit} connections: raise budget to "
+            f"{processes} at least, or run fewer"
+        )
+    if me.held < right.fair and dead >= in_use - dead:
+        return f"{text}. Wait until the server has ended the sessions of those that have ended"
+    if me.held < right.fair:
+        return (
+            f"{text}. Of these {right.fair} are this one's by right, and the others return none: "
+            f"have them hold connections shorter, or raise budget"
+        )
+    return f"{text}. Raise budget, or hold connections shorter"
+
+
+def _named(me: Member, siblings: Collection[Member], dead: int = 0) -> str:
+    """Who holds how many."""
+    holding = sorted((each for each in siblings if each.held), key=lambda each: -each.held)
+    named = [f"this pool holds {me.held}"]
+    for each in holding[:MOST_NAMED]:
+        who = "another pool of this process" if each.pid == me.pid else f"process {each.pid}"
+        named.append(f"{who} {each.held}")
+    if others := holding[MOST_NAMED:]:
+        named.append(f"{len(others)} others {sum(each.held for each in others)}")
+    if dead:
+        named.append(f"and {dead} are kept for processes that have ended")
+    return ", ".join(named)

@@ -18,6 +18,7 @@ from ..budget.plan import Workplace
 from ..budget.pooler import Kind, detect
 from ..conninfo import parse
 from ..errors import PoolguardError, SettingsError
+from ..registry import web_concurrency
 from ..settings import DESCRIPTIONS, Settings
 
 if TYPE_CHECKING:
@@ -109,8 +110,7 @@ def workplace_of(options: argparse.Namespace, settings: Settings) -> Workplace:
     """gunicorn's numbers, as far as they were given, and its own defaults."""
     workers = settings.workers
     if workers == "auto":
-        text = os.environ.get(WORKERS_VARIABLE, "").strip()
-        workers = int(text) if text.isascii() and text.isdigit() and int(text) > 0 else 1
+        workers = web_concurrency() or 1
     threads = options.threads or 1
     return Workplace.of(options.worker_class or "sync", workers, threads)
 

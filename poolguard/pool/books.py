@@ -118,7 +118,9 @@ class Books:
         self.telling: list[int] = []
         """The threads that tell of it just now."""
         self.leaving = False
-        """The process will end: it has no floor any more."""
+        """The process will end: it has no floor any more …"""
+        self.accepts = False
+        """… but for one connection, while it goes on accepting requests."""
         self._opened_at = 0.0
         self._created: dict[CreateReason, int] = {}
         self._closed: dict[CloseReason, int] = {}
@@ -191,9 +193,11 @@ class Books:
     ) -> tuple[list[Opening], list[Action], float | None]:
         """What to do now: the connects to begin (slots in hand, counted), everything else, and
         when to look again at the latest."""
+        self.lessee.fails(self.outage.lasts)
         if self.leaving:
-            counts = counts._replace(min_size=0)
             self.lessee.leave()
+        floor = min(counts.min_size, self.accepts) if self.leaving else counts.min_size
+        counts = counts._replace(min_size=self.lessee.sure_of(floor))
         self._note_warmth(now, counts)
         tend_at = self.lessee.tend(now, self._say)
         snapshot = self._snapshot(now, counts, idle)
@@ -480,7 +484,7 @@ class Books:
         if self.outage.lasts:
             return f"{text} Connecting fails: {self.outage.last_error}. Look at the server first"
         if self.lessee.starved:
-            return f"{text} The budget has no free slot: raise budget, or hold connections shorter"
+            return f"{text} The budget has no free slot: {self.lessee.ledger.explain()}"
         if counts.size >= counts.max_size:
             return f"{text} Raise max_size (and budget), or hold connections for a shorter time"
         return text

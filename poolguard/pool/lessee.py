@@ -94,6 +94,14 @@ class Lessee:
             self._hungry = self._starved = False
         self.ledger.starving(max(0, n) if self._hungry else 0)
 
+    def sure_of(self, floor: int) -> int:
+        """How much of a floor this pool is sure of now: no more is kept warm."""
+        return self.ledger.sure_of(floor) if floor else 0
+
+    def fails(self, lasts: bool) -> None:
+        """Whether connecting fails: nobody keeps a floor for whoever cannot connect."""
+        self.ledger.failing(lasts)
+
     @property
     def starved(self) -> bool:
         """For errors: a slot is what is missing."""

@@ -308,19 +308,21 @@ class Shell(Reader):
 
     @property
     def owes(self) -> bool:
-        """Siblings lack slots that this pool has no right to."""
-        return any(self._books.lessee.owed())
+        """Siblings lack slots, and this pool holds some."""
+        return self._books.lessee.ledger.lacked
 
     @property
     def leaving(self) -> bool:
         """Nothing is kept warm any more: the process will end."""
         return self._books.leaving
 
-    def leave(self) -> None:
+    def leave(self, *, accepts: bool = False) -> None:
         """The process will end: close what nobody uses any more, siblings' needs first.
 
-        Whoever still asks is served. Safe in a signal's handler: it takes no lock.
+        Whoever still asks is served. While the process *accepts* requests, the last connection
+        stays. Safe in a signal's handler: it takes no lock.
         """
+        self._books.accepts = accepts
         self._books.leaving = True
         self._ring()
 

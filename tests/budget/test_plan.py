@@ -43,7 +43,7 @@ def test_the_whole_of_it() -> None:
         "capacity  97  = 100 max_connections − 3 superuser_reserved_connections\n"
         "budget    87  = 97 − 10 reserve (the greater of 3 and 10 %)\n"
         "instance  29  = 87 ÷ 3 instances\n"
-        "workers    4  = gunicorn's, else 1\n"
+        "workers    4  = gunicorn's, else WEB_CONCURRENCY, else 1\n"
         "floor      3  = the least of 8 used at once and 29 ÷ (2 × 4) = 3\n"
         "shared    17  = 29 − 12, what the workers' floors leave to borrow\n"
         "max_size  20  = 3 floor + 17 shared"

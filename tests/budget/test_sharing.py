@@ -47,16 +47,17 @@ def test_lenders_share_the_need_in_proportion() -> None:
     assert asked_of(16, other, [one, hungry], 0).idle == 2
 
 
-def test_a_draining_process_owes_all_it_holds() -> None:
+def test_a_draining_process_owes_all_it_holds_but_one() -> None:
+    """It may still accept, and whom it accepts it has to serve."""
     draining = member(0, held=4, draining=True)
     assert asked_of(16, draining, [member(1, held=0, starving=2)], 0) == Wanted(2, 2)
-    assert draining.borrowed == 4
+    assert asked_of(16, draining, [member(1, held=0, starving=9)], 0) == Wanted(3, 3)
 
 
 def test_a_draining_process_has_no_share() -> None:
-    """8 are left to one living process, not to two: it may have 6 and is owed the rest."""
+    """7 are left to one living process, not to two: it may have 6 and is owed the rest."""
     hungry = member(1, held=6, starving=2)
-    assert asked_of(8, member(0, held=2, draining=True), [hungry], 0).returned == 2
+    assert asked_of(8, member(0, held=2, draining=True), [hungry], 0).returned == 1
 
 
 def test_slots_beyond_a_smaller_share_are_given_up() -> None:

@@ -94,7 +94,7 @@ def test_from_the_environment(run: Run, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("POOLGUARD_FLOOR", "2")
     monkeypatch.setenv("WEB_CONCURRENCY", "6")
     ran = run("plan", "--capacity", "100", "--floor", "1")
-    assert "workers     6  = gunicorn's, else 1" in ran.out
+    assert "workers     6  = gunicorn's, else WEB_CONCURRENCY, else 1" in ran.out
     assert "floor       1  = as set by --floor" in ran.out
     assert "poolguard.Guard(floor=1)" in ran.out
     assert ran.out.endswith("  # in the environment: POOLGUARD_INSTANCES=3\n")

@@ -313,22 +313,25 @@ async def test_the_last_requests_of_who_leaves_open_nothing(
 
 
 @in_loop
-async def test_a_sibling_does_not_wait_for_what_who_leaves_has_idle(
+async def test_a_sibling_does_not_wait_for_what_who_leaves_has_idle_but_for_the_last(
     kind: Kind, dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(upkeep, "LINGER", 600.0)
     async with shared(kind, dsn, tmp_path, limit=6, floor=2) as host:
         old, _ = await host.join()
         new, _ = await host.join()
-        lent = await old.get()
-        await borrow(old, 3)
+        lent = await old.get_all(2)
+        await borrow(old, 2)
         old.pool.leave()
         taken = await asyncio.wait_for(new.get_all(4), SOON)
         heir, _ = await host.join(warm=False)  # it has the floor that is no longer the old one's
-        await old.put(lent)
+        await old.put(lent.pop())
+        await eventually(lambda: heir.size == 1, SOON)
+        assert old.size == 1, "its last is for whoever still asks"
+        await new.put(taken.pop())
         assert await heir.call("wait_warm", SOON)
-        assert old.size == 0
         assert set(old.recorder.closes) == {"yielded"}
+        await old.put(*lent)
         await new.put(*taken)
 
 
@@ -341,12 +344,12 @@ import psycopg
 from poolguard.budget.host import HostLedger
 from poolguard.budget.ledger import Backend, Terms
 from poolguard.rundir import RuntimeDir
-dsn, folder, *terms = sys.argv[1:]
+dsn, folder, n, *terms = sys.argv[1:]
 terms = Terms(None, *map(int, terms))
 ledger = HostLedger(RuntimeDir(Path(folder)), "shop", workers=terms.workers)
 ledger.agree(terms)
 conns = []
-for slot in ledger.lease(terms.instance):
+for slot in ledger.lease(int(n)):
     conns.append(psycopg.connect(dsn, application_name="dead"))
     ledger.seated(slot, Backend(conns[-1].info.backend_pid, 0.0))
     conns[-1].pgconn.send_query(b"SELECT pg_sleep(60)")
@@ -356,12 +359,12 @@ sys.stdin.read()
 
 
 @contextmanager
-def holding(host: Host) -> Iterator[int]:
-    """A process that holds all it can get, each for a backend in a long query; killed at the end,
+def holding(host: Host, n: int) -> Iterator[None]:
+    """A process that holds so many, each for a backend in a long query; killed at the end,
     which none of the backends notices."""
     terms = [str(n) for n in (host.terms.instance, host.terms.workers, host.terms.floor)]
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, host.dsn, host.folder, *terms],
+        [sys.executable, "-c", HOLD, host.dsn, host.folder, str(n), *terms],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -369,7 +372,8 @@ def holding(host: Host) -> Iterator[int]:
     with process:
         assert process.stdout is not None
         try:
-            yield int(process.stdout.readline())
+            assert int(process.stdout.readline()) == n
+            yield
         finally:
             process.send_signal(signal.SIGKILL)
 
@@ -401,8 +405,8 @@ async def test_a_slot_of_the_dead_stays_taken_until_its_backend_is_gone(
 ) -> None:
     """An idle connection asks."""
     async with shared(kind, dsn, tmp_path, limit=4) as host:
-        with holding(host) as held:
-            assert held == 4 - 1
+        with holding(host, 3):
+            pass
         pool, ledger = await host.join(min_size=3, warm=False)
         await eventually(lambda: ledger.calls["orphans"] > 3)
         assert pool.recorder.created == ["warmup"]
@@ -419,8 +423,8 @@ async def test_with_every_connection_lent_out_the_next_that_is_returned_asks(
 ) -> None:
     async with shared(kind, dsn, tmp_path, limit=4) as host:
         pool, ledger = await host.join()
-        with holding(host) as held:
-            assert held == 4 - 1
+        with holding(host, 3):
+            pass
         conn = await pool.get()
         others = [asyncio.create_task(pool.get()) for _ in range(2)]
         await eventually(lambda: pool.pool._books.lessee.starved)
@@ -448,8 +452,8 @@ async def test_with_no_connection_left_one_slot_is_taken_over_to_ask(
     """The new connection asks before a request has it, who might keep it for long."""
     monkeypatch.setattr(module, "OVERDUE", 0.5)
     async with shared(kind, dsn, tmp_path, limit=3) as host:
-        with holding(host) as first, holding(host) as second:
-            assert (first, second) == (2, 1)
+        with holding(host, 2), holding(host, 1):
+            pass
         if backends == "gone":
             end_the_dead()
         pool, ledger = await host.join()
