@@ -546,8 +546,17 @@ class HostLedger:
             self._divide()
             self._look(within=0)
             self._say_what_is_wrong(say)
-            living = sum(member.held for member in self._members.siblings())
-            return self._slots.count() > len(self._held) + len(self._asking) + living
+            if not self._is_bereaved():
+                return False
+            for orphan in [*self._orphans()]:  # what needs no question is free now
+                self._asking.discard(orphan.number)
+                self._slots.abandon(orphan.number)
+            return self._is_bereaved()
+
+    def _is_bereaved(self) -> bool:
+        """More slots are taken than the living hold."""
+        living = sum(member.held for member in self._members.siblings())
+        return self._slots.count() > len(self._held) + len(self._asking) + living
 
     def _say_what_is_wrong(self, say: Callable[[int, str], None]) -> None:
         wrong = self._folder.trouble()

@@ -399,6 +399,18 @@ def test_who_died_while_connecting_is_waited_for(
     assert ledger.in_use == 0
 
 
+def test_who_died_while_connecting_is_forgotten_though_nobody_can_ask(
+    join: Join, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All connections may be lent, for long."""
+    ledger = join()
+    killed(tmp_path, seated=0)
+    assert ledger.tend(unsaid)
+    monkeypatch.setattr(host, "UNSEATED_GRACE", 0.0)
+    assert not ledger.tend(unsaid)
+    assert ledger.in_use == 0
+
+
 def test_who_died_behind_a_pooler_is_not_waited_for(join: Join, tmp_path: Path) -> None:
     ledger = join()
     killed(tmp_path, seated=1, first_pid=POOLED.pid)
