@@ -216,8 +216,8 @@ class _Opening:
                 raise
         except RuntimeDirError as error:
             logger.warning(
-                "poolguard %r: %s. This process goes by its own equal part of the budget and "
-                "shares nothing, until it is started again",
+                "poolguard %r: %s. Until this process is started again it shares nothing, and "
+                "holds no more than an equal part of the budget",
                 self.name,
                 error,
             )

@@ -567,9 +567,9 @@ class HostLedger:
         if wrong is not None and self._warned is None:
             say(
                 logging.WARNING,
-                f"poolguard: {wrong}. Who shares it now goes on doing so, others have a part of "
-                f"the budget of their own, and all parts are equal, until those end that were "
-                f"there before: then reload the service, or start it again",
+                f"poolguard: {wrong}. Those who have it open go on sharing it. Those who start now "
+                f"do not find it, and the budget is divided equally between them. A reload ends "
+                f"that, once the folder is as it should be",
             )
         self._warned = wrong
 

@@ -54,7 +54,8 @@ class Members:
             self.bell = folder.make_fifo(self._bell_of(number))
         except RuntimeDirError as error:
             logger.warning(
-                "poolguard: %s. What siblings need is noticed by looking, twice a second", error
+                "poolguard: %s. Until then this process looks twice a second what siblings need",
+                error,
             )
 
     def tell(self, me: Member) -> None:
@@ -108,7 +109,7 @@ class Members:
 
     def answer(self) -> None:
         """Empty this process' own FIFO."""
-        with suppress(BlockingIOError):
+        with suppress(OSError):  # it is empty, or there is none
             os.read(self.bell, 4096)
 
     def leave(self) -> None:

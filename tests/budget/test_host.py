@@ -517,6 +517,21 @@ def test_no_room_for_it_is_an_error_that_says_so(tmp_path: Path) -> None:
     assert "run/shop.ledger cannot be used (File too large)" in said
 
 
+def test_without_a_doorbell_it_is_looked_instead(
+    join: Join, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not every file system has FIFOs, and a disk may have no room for one more name."""
+    one = join()
+    (tmp_path / "run" / "shop.1.bell").mkdir()
+    other = join()
+    assert other.fileno() == -1
+    assert "shop.1.bell cannot be used" in caplog.text
+    assert other.lease(99)
+    one.starving(3)
+    other.tend(unsaid)
+    assert other.wanted().idle > 0
+
+
 @pytest.mark.parametrize("byte", [None, 0x00, 0x01, 0xFF])
 def test_nonsense_in_it_heals(
     join: Join, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, byte: int | None

@@ -124,10 +124,12 @@ def test_a_ledger_that_is_not_found_any_more_passes_no_budget(
     late.tend()
     assert len(late.said) == len(elder.said) == 1, "once is enough"
 
+    bells = [*folder.glob("*.bell")]
     elder.give(6)
     elder.ledger.close()
     late.tend()
     assert late.take() == 12
+    assert [*folder.glob("*.bell")] == bells, "who ends takes no doorbell of another ledger along"
 
 
 def test_one_who_does_not_make_room_keeps_nobody_from_one_connection(

@@ -96,7 +96,7 @@ def test_no_event_exceeds_the_budget(busy: PrivatePostgres, tmp_path: Path) -> N
 
             for path in (tmp_path / "run").iterdir():
                 path.unlink()
-            until(lambda: "shares it now goes on doing so" in service.log())
+            until(lambda: "was deleted or replaced" in service.log())
             service.signal(signal.SIGHUP)
             workers = service.until_workers(3, without=workers)
             load.until_more(100)
