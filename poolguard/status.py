@@ -28,7 +28,7 @@ __all__ = ["PUBLISHED_EVERY", "publish", "published", "withdraw"]
 PUBLISHED_EVERY = 1.0
 """Seconds between two writings of a status."""
 TRIES = 20
-"""How often a file is read that is being written meanwhile, or locked that is being looked at."""
+"""How often a file is read that is being written meanwhile."""
 SWEPT_EVERY = 5.0
 """Seconds between two looks of each process for files of the dead."""
 
@@ -73,6 +73,8 @@ class _Page:
                     self._open()
                 os.pwrite(self._fd, content, 0)
                 os.ftruncate(self._fd, len(content))
+        except BlockingIOError:
+            pass  # somebody looks at this moment whether the file is locked
         except Exception as error:  # noqa: BLE001 - a disk may be full; requests are served
             if not self._failed:
                 why = error if isinstance(error, RuntimeDirError) else repr(error)
@@ -89,14 +91,11 @@ class _Page:
         try:
             # Under another name until the lock is held: a file that is free to lock is swept.
             self._fd = folder.file(unnamed)
-            _lock(self._fd)
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             folder.rename(unnamed, self._name)
-        except OSError as error:
+        except BaseException:
             self.disown()
             folder.remove(unnamed)
-            folder.close()
-            raise folder.refused(self._name, error.strerror) from None
-        except RuntimeDirError:
             folder.close()
             raise
         self._folder = folder
@@ -117,18 +116,6 @@ class _Page:
         if self._folder is not None:
             self._folder.close()
             self._folder = None
-
-
-def _lock(fd: int) -> None:
-    """Lock a file that nobody else ever locks for longer than it takes to see whether he can."""
-    for left in reversed(range(TRIES)):
-        try:
-            return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if not left:
-                raise
-            time.sleep(0.001)
-    return None
 
 
 class _Publisher:

@@ -175,31 +175,29 @@ def test_they_are_swept_though_nobody_reads_them(
     until(lambda: len(files(folder)) == 1)
 
 
-@pytest.mark.parametrize("seconds", [0.005, 0.5], ids=["for a moment", "for long"])
 def test_who_looks_whether_it_is_locked_hinders_no_publication(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A reader may hold the file, just made, when its owner wants to lock it."""
+    """A reader holds the file, just made, when its owner wants to lock it."""
     make, readers = RuntimeDir.file, []
 
     def looked_at(self: RuntimeDir, name: str) -> int:
         fd = make(self, name)
-        reader = os.open(folder / name, os.O_RDONLY)
-        fcntl.flock(reader, fcntl.LOCK_SH)
-        readers.append(threading.Timer(seconds, os.close, [reader]))
-        readers[-1].start()
         monkeypatch.setattr(RuntimeDir, "file", make)
+        readers.append(os.open(folder / name, os.O_RDONLY))
+        fcntl.flock(readers[0], fcntl.LOCK_SH)
         return fd
 
     monkeypatch.setattr(RuntimeDir, "file", looked_at)
     monkeypatch.setattr(status, "PUBLISHED_EVERY", 0.01)
     status.publish("a", folder, lambda: {"name": "mine"})
     try:
+        until(lambda: readers)
+        os.close(readers[0])
         until(lambda: status.published(folder))
-        assert len(readers) == 1
     finally:
         status.withdraw("a")
-        readers[0].join()
+    assert caplog.records == []
 
 
 def test_what_a_cleaner_has_deleted_is_published_again(
