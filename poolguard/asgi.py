@@ -7,11 +7,11 @@ and receive, and nothing of a request is kept on ``self``.
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -24,7 +24,7 @@ from collections.abc import (
 from contextlib import asynccontextmanager, contextmanager
 from threading import Thread
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from . import overload, registry, usage
 from ._uvicorn import tell_when_read
@@ -33,9 +33,10 @@ from .errors import PoolguardError
 from .guards import Guard, guards_to_open
 from .leaving import at_once as _at_once
 from .leaving import leave_when_told
+from .logs import logger, name_of
 from .readiness import Readiness, readiness
 from .rehearsal import rehearse
-from .telemetry.request import Request, Wire
+from .telemetry.request import Request, Wire, hear_exclusions
 from .usage import announce
 
 if TYPE_CHECKING:
@@ -57,7 +58,6 @@ POLL = 0.05
 SYNC_POLL = 0.005
 """Seconds between two looks at a sync pool that warms up."""
 
-logger = logging.getLogger("poolguard")
 
 longest_wait = math.inf
 """Seconds that a lifespan waits at most, whatever ``warmup_timeout`` says: the gunicorn hooks know
@@ -93,13 +93,14 @@ class PoolGuardMiddleware:
     """
 
     def __init__(self, app: App, guard: Guard | None = None) -> None:
+        hear_exclusions()  # before the first request, which one further out may leave out
         self.app = app
         self._guard = guard
         self._known = -1
         """The version of the registry that this door has seen."""
 
     def __repr__(self) -> str:
-        return f"<PoolGuardMiddleware guard={self._guard!r} app={self.app!r}>"
+        return f"<PoolGuardMiddleware guard={self._guard!r} app={name_of(self.app)}>"
 
     def _look(self) -> None:
         """See which guards there are, which opens none."""
@@ -117,8 +118,8 @@ class PoolGuardMiddleware:
             self._look()
         # The handshake of a websocket is a GET.
         method, path = scope.get("method", "GET"), scope.get("path", "")
-        if path in registry.ready_paths and kind == "http":
-            answer = readiness(method, path, "async")
+        if registry.ready_paths and kind == "http":
+            answer = readiness(method, path, scope.get("root_path", ""), "async")
             if answer is not None:
                 return await _tell(answer, scope, send)
         if usage.counts:
@@ -440,13 +441,19 @@ class _Lifespan:
             else:
                 await self._close()  # the server ends without a shutdown, as gunicorn on SIGQUIT
             raise
-        except Exception:
-            if self._asked or self._started:
+        except (GeneratorExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            if not self._goes_on(error, _insisting(receive)):
                 # The server may go on serving after a lifespan that failed midway: leave the pools.
                 if self._stopping or not self._started:
                     await self._close()
                 raise
-            logger.debug("the application has no lifespan of its own", exc_info=True)
+        await self._complete(receive, send)
+        return returned
+
+    async def _complete(self, receive: Receive, send: Send) -> None:
+        """Give the server the answers that the application has not given."""
         if not self._started:
             await send({"type": "lifespan.startup.complete"})
             serves()
@@ -457,7 +464,43 @@ class _Lifespan:
             finally:
                 await self._close()
             await send({"type": "lifespan.shutdown.complete"})
-        return returned
+
+    def _goes_on(self, error: BaseException, insisting: str | None) -> bool:
+        """Whether the server gets its answers from here after the application has raised *error*.
+
+        It does where the application has no lifespan of its own, or has failed before it asked for
+        a message, as it is served then without us; unless the server ends for that.
+        """
+        if self._started:
+            return False
+        if not self._asked and _knows_none(error):
+            logger.debug("the application has no lifespan of its own", exc_info=True)
+            return True
+        if insisting != "uvicorn":  # which logs it
+            logger.exception("the application has failed at its startup")
+        return not self._asked and isinstance(error, Exception) and insisting is None
 
     async def _close(self) -> None:
         await self._opened.close()
+
+
+def _insisting(receive: Receive) -> Literal["uvicorn", "gunicorn"] | None:
+    """Which server it is, if it is one that ends for what a lifespan raises: as set to "on"."""
+    server: Any = getattr(receive, "__self__", None)
+    home = type(server).__module__
+    if home == "uvicorn.lifespan.on" and server.config.lifespan == "on":
+        return "uvicorn"
+    cfg = getattr(server.logger, "cfg", None) if home == "gunicorn.asgi.lifespan" else None
+    return "gunicorn" if getattr(cfg, "asgi_lifespan", "auto") == "on" else None
+
+
+def _knows_none(error: BaseException) -> bool:
+    """Whether an application that raises this has no lifespan: ASGI has those raise an error.
+
+    Most assert that the scope is of another type, or say which types they take.
+    """
+    if not isinstance(error, AssertionError | LookupError | TypeError | ValueError):
+        return isinstance(error, NotImplementedError)
+    where = traceback.extract_tb(error.__traceback__)[-1].line or ""
+    said = "".join([where, *traceback.format_exception_only(error)])
+    return "scope" in said or "lifespan" in said

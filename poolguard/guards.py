@@ -7,7 +7,6 @@ a submodule of that name would put the module in its place.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import sys
 import threading
@@ -20,6 +19,7 @@ from . import status as board
 from .budget.plan import Plan
 from .conninfo import same_database
 from .errors import ForkError, ModeError, PoolguardError, SettingsError
+from .logs import logger
 from .opening import AsyncOpening, SyncOpening
 from .settings import Settings, checked_name
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Guard", "aconnection", "connection", "guard", "guards_to_open"]
 
-logger = logging.getLogger("poolguard")
 
 BUILD_TIMEOUT = 30.0
 """Seconds that an acquire waits for the opening thread to have imported psycopg."""

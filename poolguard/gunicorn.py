@@ -28,15 +28,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager, suppress
-from functools import partial
+from functools import partial, wraps
 from importlib import import_module
 from time import monotonic
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar, cast
 
 from . import asgi, green, leaving, registry
 from .budget.plan import Workplace, known_budget, make_plan
 from .errors import PoolguardError
 from .guards import Guard, guards_to_open
+from .logs import logger
 from .rehearsal import is_due, rehearse
 from .reload import survive_reloads
 from .settings import Settings, other_database
@@ -72,7 +73,6 @@ BOOT_INTERVAL = 0.0002
 INTERRUPTS = (signal.SIGINT, signal.SIGQUIT)
 """Signals whose handlers, in most workers, raise SystemExit wherever the process is."""
 
-logger = logging.getLogger("poolguard")
 
 _first_workers: int | None = None
 """How many workers gunicorn started with: those are the first generation."""
@@ -80,10 +80,32 @@ _succession: Succession | None = None
 """Which workers still boot; None before the first is forked."""
 _usual_interval: float | None = None
 """The switch interval before the boot; None where it was left as it is."""
+_named_before: frozenset[str] = frozenset()
+"""The loggers that existed before this worker opened a pool."""
 _warned: set[str] = set()
 """The guards that were found open in the master, and warned about."""
 
+Hook = TypeVar("Hook", bound=Callable[..., None])
 
+
+def _once(hook: Hook) -> Hook:
+    """*hook*, which acts once for each server or worker, however often it is called for that one.
+
+    A gunicorn.conf.py may build on another that names the hooks as well, or call that one's.
+    """
+    latest: object = None
+
+    @wraps(hook)
+    def acting_once(*subjects: Any) -> None:
+        nonlocal latest
+        if latest is not subjects[-1]:
+            latest = subjects[-1]
+            hook(*subjects)
+
+    return cast("Hook", acting_once)
+
+
+@_once
 def on_starting(server: Any) -> None:
     """In the master, once: refuse settings that cannot work, before anything is forked.
 
@@ -106,14 +128,14 @@ def _check(server: Any, cfg: Any) -> None:
     registry.set_workplace(found._replace(mode=None))
     for each in _settings_to_check({**os.environ, **cfg.env}):
         if _limits_lifespan(cfg) and each.warmup_timeout > LONGEST_LIFESPAN:
-            server.log.warning(
+            _heard(server.log).warning(
                 "poolguard: %s is more than this worker class allows, workers wait %g s",
                 each.cite("warmup_timeout"),
                 LONGEST_LIFESPAN,
             )
         if known_budget(each) is not None:
             for warning in make_plan(None, each, found).warnings:
-                server.log.warning("poolguard: %s", warning)
+                _heard(server.log).warning("poolguard: %s", warning)
 
 
 def _settings_to_check(environ: dict[str, str]) -> list[Settings]:
@@ -148,7 +170,7 @@ def pre_fork(server: Any, worker: Any) -> None:
         each.shut()
         if each.name not in _warned:
             _warned.add(each.name)
-            server.log.warning(
+            _heard(server.log).warning(
                 "poolguard %r was opened in the gunicorn master, where it serves no request, and "
                 "is closed there. Make the guard where you like, but leave opening it to the hooks",
                 each.name,
@@ -160,9 +182,12 @@ def _check_anew(server: Any, succession: Succession) -> None:
     _check(server, server.app.cfg)
 
 
+@_once
 def post_fork(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's signature
     """In the worker, first of all: begin to connect while the application is being imported."""
+    global _named_before  # noqa: PLW0603
     _borrow_log(worker)
+    _named_before = frozenset(logging.root.manager.loggerDict)
     _succeed(worker)
     registry.set_workplace(_workplace(worker.cfg), worker.cfg.worker_class_str)
     asgi.may_exit = _is_first_generation(worker)
@@ -181,6 +206,7 @@ def post_fork(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's si
         _refuse(worker, error)
 
 
+@_once
 def post_worker_init(worker: Any) -> None:
     """In the worker, after the import: wait until the pools are warm, or it is time to go on.
 
@@ -189,6 +215,7 @@ def post_worker_init(worker: Any) -> None:
     if _is_green(worker.cfg):
         registry.renew_locks()  # those of before the patch tell no greenlet from another
     asgi.told_to_stop = lambda: not worker.alive
+    _hear_psycopg()
     try:
         _follow_environment(worker)
         _open_sync_guards()
@@ -223,15 +250,17 @@ def worker_exit(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's 
     _close(worker)
 
 
+@_once
 def child_exit(server: Any, worker: Any) -> None:
     """In the master, when a worker is gone: say so at debug, for whoever counts connections."""
-    server.log.debug("poolguard: worker %s is gone, and with it its pools", worker.pid)
+    _heard(server.log).debug("poolguard: worker %s is gone, and with it its pools", worker.pid)
 
 
 def install(namespace: MutableMapping[str, Any]) -> None:
     """Add the hooks to gunicorn.conf.py: ``install(globals())``, at the end of the file.
 
     A hook that the file defines runs as well: before ours when starting, after ours when ending.
+    Ours act once, also where the file builds on another one that has installed them.
     """
     for name, arity in HOOKS.items():
         ours = globals()[name]
@@ -347,7 +376,7 @@ def _follow_environment(worker: Any) -> None:
     if default is None or not default.from_environment or not default.opened:
         return
     if default.settings != Settings.build():
-        worker.log.warning(
+        _heard(worker.log).warning(
             "poolguard 'default' was opened by what the environment said before the application "
             "was imported, which has changed it: it is opened anew"
         )
@@ -360,7 +389,7 @@ def _warn_of_twins(log: Any) -> None:
     if default is None or not default.from_environment or not default.opened:
         return
     if default not in guards_to_open():
-        log.warning(
+        _heard(log).warning(
             "poolguard 'default' was opened from the environment, for the same database as "
             "another guard: two pools, two floors. Leave out the other one's name, so that there "
             "is one, or make that guard in gunicorn.conf.py: then no default one is opened"
@@ -401,7 +430,7 @@ def _warm(worker: Any, each: Guard, began: float) -> None:
         time.sleep(max(POLL, (monotonic() - began) / 50))
     else:
         status = each.status()
-        worker.log.info(
+        _heard(worker.log).info(
             "poolguard %r is warm: %s connections, waited for %.0f ms",
             each.name,
             status["idle"],
@@ -411,7 +440,7 @@ def _warm(worker: Any, each: Guard, began: float) -> None:
     if each.settings.on_warmup_failure == "exit" and _is_first_generation(worker):
         raise PoolguardError(each.not_warm(each.settings.warmup_timeout))
     said = each.not_warm(each.settings.warmup_timeout)
-    worker.log.warning("%s. It serves anyway, and keeps trying", said)
+    _heard(worker.log).warning("%s. It serves anyway, and keeps trying", said)
 
 
 def _succeed(worker: Any) -> None:
@@ -468,14 +497,29 @@ def _uninterrupted() -> Iterator[None]:
 def _borrow_log(worker: Any) -> None:
     """Have poolguard's own log records written where gunicorn writes its own.
 
-    Only where nobody has configured anything else: they would be lost otherwise, or reach standard
+    Only while nobody has configured anything else: they would be lost otherwise, or reach standard
     error without a time.
     """
-    theirs = getattr(worker.log, "error_log", None)  # a logger_class need not have it
-    if theirs is not None and not logger.handlers and not logging.getLogger().handlers:
-        logger.handlers = list(theirs.handlers)
-        logger.setLevel(theirs.level)
-        logger.propagate = False
+    theirs = getattr(worker.log, "error_log", None)
+    if isinstance(theirs, logging.Logger):  # a logger_class need not have it
+        logger.borrow(theirs)
+
+
+def _hear_psycopg() -> None:
+    """Have psycopg's log records written, as they were if the application had imported it.
+
+    These hooks import it earlier, and a configuration of logging disables the loggers it finds.
+    """
+    for name, each in list(logging.root.manager.loggerDict.items()):
+        is_new = name.partition(".")[0] == "psycopg" and name not in _named_before
+        if is_new and isinstance(each, logging.Logger):
+            each.disabled = False
+
+
+def _heard(log: Any) -> Any:
+    """*log*, gunicorn's; ours where the application's configuration of logging has disabled it."""
+    theirs = getattr(log, "error_log", None)
+    return logger if isinstance(theirs, logging.Logger) and theirs.disabled else log
 
 
 def _refuse(worker: Any, error: PoolguardError) -> None:
@@ -507,4 +551,4 @@ async def _stop(log: Any, error: Exception) -> None:
 
 def _say(log: Any, error: Exception) -> None:
     for line in str(error).splitlines():
-        log.error("poolguard: %s", line.removeprefix("poolguard "))
+        _heard(log).error("poolguard: %s", line.removeprefix("poolguard "))

@@ -8,7 +8,6 @@ ones boot, and nobody would accept meanwhile.
 from __future__ import annotations
 
 import _thread
-import logging
 import os
 import signal
 import threading
@@ -19,6 +18,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import registry
+from .logs import logger
 
 if TYPE_CHECKING:
     from .guards import Guard
@@ -39,8 +39,6 @@ successors_boot: Callable[[], bool] = _nobody
 """Whether workers that are to replace this one do not serve yet: the gunicorn hooks know."""
 longest_stay = 15.0
 """Seconds that a worker stays for them at most: set by the gunicorn hooks."""
-
-logger = logging.getLogger("poolguard")
 
 
 def at_once(end: Callable[[], Any], handler: Any) -> None:  # noqa: ARG001 - as others do it

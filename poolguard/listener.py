@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, NamedTuple, TypeVar
 
+from .logs import name_of
 from .rarely import Failures
 
 __all__ = [
@@ -173,44 +174,44 @@ class Listeners(Listener):
         self._failures = Failures()
 
     def __repr__(self) -> str:
-        return f"<Listeners {list(self._listeners)!r}>"
+        return f"<Listeners {', '.join(map(name_of, self._listeners))}>"
 
     def __iter__(self) -> Iterator[Listener]:
         return iter(self._listeners)
 
     def acquire_ended(self, event: AcquireEnded, /) -> None:
         for listener in self._listeners:
-            self._tell(listener.acquire_ended, event)
+            self._tell(listener, "acquire_ended", event)
 
     def returned(self, event: Returned, /) -> None:
         for listener in self._listeners:
-            self._tell(listener.returned, event)
+            self._tell(listener, "returned", event)
 
     def connected(self, event: Connected, /) -> None:
         for listener in self._listeners:
-            self._tell(listener.connected, event)
+            self._tell(listener, "connected", event)
 
     def connect_failed(self, event: ConnectFailed, /) -> None:
         for listener in self._listeners:
-            self._tell(listener.connect_failed, event)
+            self._tell(listener, "connect_failed", event)
 
     def closed(self, event: Closed, /) -> None:
         for listener in self._listeners:
-            self._tell(listener.closed, event)
+            self._tell(listener, "closed", event)
 
     def warmed(self, event: Warmed, /) -> None:
         for listener in self._listeners:
-            self._tell(listener.warmed, event)
+            self._tell(listener, "warmed", event)
 
     def leak(self, event: Leak, /) -> None:
         for listener in self._listeners:
-            self._tell(listener.leak, event)
+            self._tell(listener, "leak", event)
 
-    def _tell(self, method: Callable[[E], None], event: E) -> None:
+    def _tell(self, listener: Listener, method: str, event: object) -> None:
         try:
-            method(event)
+            getattr(listener, method)(event)
         except Exception:  # noqa: BLE001 - logged
-            where = (method, type(event))  # one method may serve for several
+            where = (id(listener), method)  # it need not be hashable
             self._failures.log(where, "a listener failed on %r; the pool goes on", event)
 
 

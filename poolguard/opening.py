@@ -8,7 +8,6 @@ next.
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import os
 import threading
@@ -30,6 +29,7 @@ from .clock import waitable
 from .conninfo import checked, database_name, ledger_name, parse, session_of
 from .errors import PlanError, PoolguardError, RuntimeDirError
 from .listener import Listener, Listeners
+from .logs import logger
 from .rundir import RuntimeDir
 from .settings import Settings
 
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncOpening", "SyncOpening"]
 
-logger = logging.getLogger("poolguard")
 
 CLOSE_TIMEOUT = 5.0
 """Seconds that closing takes at most where nobody waits for it."""

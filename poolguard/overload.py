@@ -6,10 +6,10 @@ an answer, and no stack trace for each of the requests that come too many.
 
 from __future__ import annotations
 
-import logging
 import threading
 
 from .clock import now as clock
+from .logs import logger
 
 __all__ = ["BODY", "REASON", "caused", "note"]
 
@@ -19,8 +19,6 @@ DEEPEST = 16
 """Errors looked at, in what an error was raised from."""
 SAID_EVERY = 1.0
 """Seconds between two lines in the log."""
-
-logger = logging.getLogger("poolguard")
 
 
 def caused(error: BaseException) -> BaseException | None:

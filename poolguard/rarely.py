@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Hashable
 
-__all__ = ["Failures", "is_said"]
+from .logs import logger
 
-logger = logging.getLogger("poolguard")
+__all__ = ["Failures", "is_said"]
 
 
 def is_said(times: int) -> bool:

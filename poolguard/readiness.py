@@ -35,19 +35,22 @@ class Readiness(NamedTuple):
         ]
 
 
-def readiness(method: str, path: str, kind: str) -> Readiness | None:
+def readiness(method: str, path: str, root: str, kind: str) -> Readiness | None:
     """The answer to a request for *path*; None where that is no guard's ``ready_path``.
 
     It is for all guards of this process that have the same, whichever middleware is asked, but for
     those that were closed by name. Asked before any hook or lifespan has opened them, it opens
     them, as pools of that *kind* where nothing else decides it: who waits for readiness may send no
     request before.
+
+    :param root: where the application is mounted, by a proxy or below another application.
     """
-    if path not in registry.ready_paths:
+    met = [each for each in registry.ready_paths if _meets(each, path, root)]
+    if not met or method not in ("GET", "HEAD"):
         return None
     guards = [guard for guard in registry.guards() if not guard.retired]
-    asked = [guard for guard in guards if guard.settings.ready_path == path]
-    if not asked or method not in ("GET", "HEAD"):
+    asked = [guard for guard in guards if guard.settings.ready_path in met]
+    if not asked:
         return None
     for guard in asked:
         with suppress(PoolguardError):  # then it is not ready, and its status says why
@@ -55,3 +58,15 @@ def readiness(method: str, path: str, kind: str) -> Readiness | None:
     statuses = [guard.status() for guard in asked]
     ready = all(status["ready"] for status in statuses)
     return Readiness(ready, json.dumps({"ready": ready, "guards": statuses}).encode() + b"\n")
+
+
+def _meets(ready_path: str, path: str, root: str) -> bool:
+    """Whether *path* is the ``ready_path``, with nothing before it but a part of *root*.
+
+    Servers leave their ``root_path`` in front of the path, or take it away; frameworks leave there
+    where they mount. Who asks for the path cannot tell.
+    """
+    if not path.endswith(ready_path):
+        return False
+    before = path.removesuffix(ready_path)
+    return not before or f"{before}/" in f"{root}/"

@@ -520,12 +520,33 @@ class Settings:
 
     def __repr__(self) -> str:
         """Only what differs from the defaults, and never a conninfo."""
-        changed = (name for name in _DEFAULTS if getattr(self, name) != _DEFAULTS[name])
+        changed = (
+            name
+            for name, default in _DEFAULTS.items()
+            if callable(getattr(self, name)) or getattr(self, name) != default
+        )
         return f"Settings({', '.join(f'{name}={self._value_shown(name)}' for name in changed)})"
 
     def _value_shown(self, name: str) -> str:
         value = getattr(self, name)
-        return f"<{type(value).__name__}>" if name == "dsn" and value else _shown(value)
+        # A callable is anybody's object, which is not asked what it equals or whether it is true.
+        is_given = callable(value) or bool(value)
+        return f"<{type(value).__name__}>" if name == "dsn" and is_given else _shown(value)
+
+    def _follow(self) -> None:
+        """Have a default that would contradict what was set give way to it."""
+        for smaller, larger, part, _ in (order for order in _ORDERS if not self._keeps(order)):
+            if self.source(smaller) == "default":
+                name, value = smaller, getattr(self, larger) * part
+            elif self.source(larger) == "default":
+                name, value = larger, getattr(self, smaller) / part
+            else:
+                continue
+            object.__setattr__(self, name, value)
+            object.__setattr__(self, "_sources", {**self._sources, name: "default"})
+
+    def _keeps(self, order: _Order) -> bool:
+        return order.allows(getattr(self, order.smaller), getattr(self, order.larger))
 
     def _follow(self) -> None:
         """Have a default that would contradict what was set give way to it."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import logging
 import os
 import re
 import threading
@@ -21,6 +20,7 @@ from typing import Any
 from zlib import crc32
 
 from .errors import RuntimeDirError
+from .logs import logger
 from .rundir import RuntimeDir
 
 __all__ = ["PUBLISHED_EVERY", "publish", "published", "withdraw"]
@@ -32,7 +32,6 @@ TRIES = 20
 SWEPT_EVERY = 5.0
 """Seconds between two looks of each process for files of the dead."""
 
-logger = logging.getLogger("poolguard")
 
 Status = dict[str, Any]
 

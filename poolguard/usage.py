@@ -6,19 +6,16 @@ application goes on connecting by itself. Then all seems well and no request is 
 
 from __future__ import annotations
 
-import logging
-
 from . import registry
 from .errors import PoolguardError
 from .guards import Guard, guards_to_open
+from .logs import logger
 from .settings import VARIABLES, Settings, other_database
 
 __all__ = ["announce", "counts", "look", "note"]
 
 REQUESTS = 200
 """So many requests without an acquire say that the application does not use its guards."""
-
-logger = logging.getLogger("poolguard")
 
 counts = True
 """The requests of this process are still counted."""

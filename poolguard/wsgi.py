@@ -7,13 +7,13 @@ body may yet acquire while it is iterated, and is wrapped, so that the request e
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from . import overload, registry, usage
 from .borrower import CURRENT, Borrower
 from .guards import Guard
+from .logs import logger, name_of
 from .readiness import readiness
 from .telemetry.request import Request, Wire
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from .telemetry.http import Attributes
 
 __all__ = ["PoolGuardMiddleware"]
-
-logger = logging.getLogger("poolguard")
 
 
 class PoolGuardMiddleware:
@@ -45,15 +43,18 @@ class PoolGuardMiddleware:
         """The version of the registry that this door has seen."""
 
     def __repr__(self) -> str:
-        return f"<PoolGuardMiddleware guard={self._guard!r} app={self.app!r}>"
+        return f"<PoolGuardMiddleware guard={self._guard!r} app={name_of(self.app)}>"
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if self._known != registry.version:
             self._look()
         method, path = environ.get("REQUEST_METHOD", "GET"), environ.get("PATH_INFO", "")
-        if path in registry.ready_paths and (answer := readiness(method, path, "sync")):
-            start_response(answer.line, answer.headers)
-            return [b"" if method == "HEAD" else answer.body]
+        if registry.ready_paths:
+            root = environ.get("SCRIPT_NAME", "")
+            answer = readiness(method, root + path, root, "sync")
+            if answer is not None:
+                start_response(answer.line, answer.headers)
+                return [b"" if method == "HEAD" else answer.body]
         if usage.counts:
             usage.note()
         source = environ.get("wsgi.input")

@@ -249,6 +249,115 @@ def test_another_database_has_another_budget(dsn: str, hold: Hold) -> None:
         assert guard.status()["budget"]["in_use"] == 2
 
 
+@pytest.fixture
+def small() -> Iterator[PrivatePostgres]:
+    """A server that grants 20 to whoever is no superuser: 17 after the reserve."""
+    settings = {"max_connections": "25", "superuser_reserved_connections": "5"}
+    with PrivatePostgres(settings=settings) as server, server.connect() as admin:
+        admin.execute("CREATE DATABASE stock")
+        yield server
+
+
+def test_what_the_server_grants_is_shared_by_its_databases(small: PrivatePostgres) -> None:
+    """Guards for them hold no more together than one alone would, whoever knows of whom."""
+    shop = small.create_role("shop")
+    kinds = ("sync", "async", "sync")
+    ways = (shop, make_conninfo(shop, dbname="stock"), make_conninfo(shop, dbname="template1"))
+    guards = [
+        Guard(way, name=f"{n}", mode=kind, floor=4)
+        for n, (way, kind) in enumerate(zip(ways, kinds, strict=True))
+    ]
+
+    async def run() -> None:
+        async with opened(*guards):
+            await eventually(lambda: all(guard.ready for guard in guards))
+            await eventually(lambda: [held(guard) for guard in guards] == [4, 4, 4])
+            for guard in guards:
+                budget = guard.status()["budget"]
+                assert (budget["budget"], budget["instance"], budget["in_use"]) == (17, 5, 4)
+            async with AsyncExitStack() as stack:
+                for _ in range(17 - 4 - 4):
+                    await take(guards[1], stack)
+                with pytest.raises(PoolTimeout, match=r"17 connections that this host's.*holds 9"):
+                    await take(guards[1], stack, timeout=0.3)
+                for guard in (guards[0], guards[2]):
+                    for _ in range(4):
+                        await take(guard, stack)
+
+    asyncio.run(run())
+
+
+def test_a_roles_limit_binds_its_own(small: PrivatePostgres) -> None:
+    """A role that may have few leaves the rest to others, and its own share what it has."""
+    few, many = small.create_role("few", connection_limit=5), small.create_role("many")
+    ways = {"few": few, "too": few, "many": many}
+    one, too, other = (Guard(way, name=name, floor=1) for name, way in ways.items())
+    with one, other, too, ExitStack() as stack:
+        until(lambda: one.ready and too.ready)
+        assert [each.status()["max_size"] for each in (one, other)] == [2, 17]
+        for guard, n in ((one, 1), (too, 1), (other, 15)):
+            for _ in range(n):
+                stack.enter_context(guard.connection())
+        with pytest.raises(PoolTimeout, match="of the 2 connections that this role may have"):
+            too.connection(timeout=0.3).__enter__()
+
+
+def test_who_joins_is_served_though_floors_hold_all_that_there_is(dsn: str, hold: Hold) -> None:
+    """Its siblings have no use for them, and yet their floors were promised: to as many as fit."""
+    for n in range(2):
+        hold(dsn, budget=8, floor=4, name=f"{n}")
+    with Guard(dsn, budget=8, floor=4) as guard:
+        with guard.connection(timeout=5) as conn:
+            assert conn.execute("SELECT 1").fetchone() == (1,)
+        assert guard.ready
+        until(lambda: held(guard) == 2)
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_who_cannot_log_in_keeps_nobody_from_asking(small: PrivatePostgres, kind: str) -> None:
+    """It came first, and the capacity is not known before somebody has asked."""
+    ill = make_conninfo(small.create_role("ill"), password="wrong")
+    first = Guard(ill, name="first", mode=kind)
+    second = Guard(small.create_role("well"), name="second", mode=kind, floor=2)
+
+    async def run() -> None:
+        async with opened(first):
+            await eventually(lambda: first.status()["last_error"])
+            async with opened(second), AsyncExitStack() as stack:
+                await take(second, stack)
+                await eventually(lambda: second.ready)
+                for _ in range(17 - 2):  # nobody keeps more than one for whoever cannot connect
+                    await take(second, stack)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_who_cannot_ask_goes_by_what_its_siblings_have_learned(
+    small: PrivatePostgres, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with small.connect(dbname="stock") as admin:
+        admin.execute("REVOKE SELECT ON pg_stat_activity FROM PUBLIC")
+    shop = small.create_role("shop")
+    mute = Guard(make_conninfo(shop, dbname="stock"), name="mute", mode=kind, floor=1)
+    sibling = Guard(shop, name="sibling", mode=kind, floor=1)
+
+    async def run() -> None:
+        async with opened(mute):
+            await eventually(lambda: mute.status()["last_error"])
+            assert not mute.ready
+            async with opened(sibling):
+                await eventually(lambda: mute.ready and sibling.ready)
+                assert mute.status()["budget"]["capacity"] == 20
+
+    asyncio.run(run())
+    said = [record.getMessage() for record in caplog.records if "'mute'" in record.getMessage()]
+    assert [text for text in said if "does not tell" in text] == [
+        "poolguard 'mute': the server does not tell what it grants (InsufficientPrivilege); the "
+        "plan follows what it has told other processes"
+    ]
+
+
 def test_a_static_ledger_shares_nothing(
     dsn: str, admin: psycopg.Connection, hold: Hold, caplog: pytest.LogCaptureFixture
 ) -> None:

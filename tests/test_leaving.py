@@ -194,6 +194,29 @@ def test_siblings_that_lack_what_it_holds_do_not_wait_for_its_successors(
     until(lambda: sibling.ready)
 
 
+def test_while_it_stays_its_last_connection_is_its_own(
+    dsn: str, handled: list[int], booting: threading.Event
+) -> None:
+    """It accepts, and whom it accepts it has to serve; the siblings are sure of the others."""
+    tight: dict[str, Any] = {"budget": 2, "floor": 2}
+    guard = Guard(dsn, **tight)
+    assert guard.open(wait=10)
+    leave_when_told()
+    signal.raise_signal(signal.SIGTERM)
+    sibling = Guard(dsn, name="sibling", **tight)
+    assert sibling.open(wait=10)
+    assert sibling.status()["idle"] == 1
+    assert guard.ready
+    with guard.connection(timeout=1) as conn:
+        assert conn.execute("SELECT 1").fetchone() == (1,)
+    assert handled == []
+    booting.clear()
+    until(lambda: handled == [signal.SIGTERM])
+    until(lambda: guard.status()["idle"] == 0)
+    guard.close()
+    until(lambda: sibling.status()["idle"] == 2)
+
+
 @pytest.mark.parametrize("asked", ["at the signal", "later"])
 def test_where_it_cannot_be_told_who_boots_it_ends(
     handled: list[int],

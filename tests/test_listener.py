@@ -65,7 +65,7 @@ class Failing(Listener):
         self._error = error
 
     def __repr__(self) -> str:
-        return "Failing()"
+        raise self._error
 
     def _fail(self, event: Any, /) -> None:
         raise self._error
@@ -100,6 +100,33 @@ def test_one_that_fails_is_logged_and_the_next_is_told(caplog: pytest.LogCapture
     assert [record.levelno for record in caplog.records] == [logging.ERROR] * len(EVENTS)
     assert all(record.exc_info for record in caplog.records)
     assert "Warmed(pool='main', asked=2" in caplog.text
+
+
+class Callback:
+    """It cannot be hashed, and shows what it has."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __call__(self, event: Any, /) -> None:
+        raise RuntimeError("broken")
+
+    def __repr__(self) -> str:
+        return "s3cret"
+
+
+def test_one_that_fails_may_be_any_object(caplog: pytest.LogCaptureFixture) -> None:
+    class Delegating(Listener):
+        def __getattribute__(self, name: str) -> Any:
+            return Callback()
+
+    class Empty:
+        """It lacks all methods."""
+
+    recorder = Recorder()
+    tell_all(Listeners([Delegating(), Empty(), recorder]))  # type: ignore[list-item]
+    assert recorder.told == list(EVENTS.items())
+    assert len(caplog.records) == 2 * len(EVENTS)
+    assert "s3cret" not in caplog.text
 
 
 def test_what_is_meant_to_end_the_process_ends_it() -> None:
@@ -138,5 +165,5 @@ def test_events_cannot_be_changed(event: Any) -> None:
         setattr(event, event._fields[0], None)
 
 
-def test_repr_names_the_listeners() -> None:
-    assert repr(Listeners([Failing(ValueError())])) == "<Listeners [Failing()]>"
+def test_repr_names_the_listeners_and_does_not_ask_them() -> None:
+    assert repr(Listeners([Failing(ValueError())])) == "<Listeners Failing>"

@@ -40,7 +40,7 @@ ROOMS = [
     {"pool"},
     {"budget"},
     {"listener"},
-    {"settings", "parameters", "rundir", "errors", "clock", "borrower", "rarely"},
+    {"settings", "parameters", "rundir", "errors", "clock", "borrower", "rarely", "logs"},
 ]
 """From top to bottom: a file may import what is in its own room or below. ``guards.py`` is what the
 design calls ``guard.py``; ``testing.py`` is for users, and may use everything."""
@@ -130,6 +130,17 @@ def test_imports_run_one_way() -> None:
         if room not in FREE and height(room) > height(place[0])
     ]
     assert upwards == []
+
+
+def test_there_is_one_way_to_log() -> None:
+    """A logger of one's own would be silenced where the application configures logging."""
+    others = {
+        str(path.relative_to(ROOT))
+        for path, _ in modules()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node).startswith("logging.getLogger('poolg")
+    }
+    assert others == {"logs.py"}
 
 
 def test_only_telemetry_imports_opentelemetry() -> None:

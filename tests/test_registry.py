@@ -251,3 +251,13 @@ def test_the_workplace_is_one_process_alone_unless_told() -> None:
     assert Guard(ONE).mode == "async"
     registry.forget_all()
     assert registry.workplace() == Workplace()
+
+
+@pytest.mark.parametrize(("said", "workers"), [(" 4 ", 4), ("0", 1), ("-2", 1), ("four", 1)])
+def test_where_no_server_says_how_many_workers_there_are_the_environment_does(
+    monkeypatch: pytest.MonkeyPatch, said: str, workers: int
+) -> None:
+    monkeypatch.setenv("WEB_CONCURRENCY", said)
+    assert registry.workplace() == Workplace(workers=workers)
+    registry.set_workplace(Workplace(workers=2))
+    assert registry.workplace().workers == 2

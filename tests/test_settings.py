@@ -787,3 +787,21 @@ def test_a_url_of_another_kind_of_database_is_not_ours(url: str, kind: str) -> N
 @pytest.mark.parametrize("ours", ["host=db", "host=a:b", "user:p@db/shop", "", "postgres://db"])
 def test_what_may_be_a_conninfo_is_ours(ours: str) -> None:
     assert other_database({"DATABASE_URL": ours}) is None
+
+
+def test_a_callable_is_shown_by_its_type_and_asked_nothing() -> None:
+    """It may be any object, and hold a token."""
+
+    class Rotating:
+        def __call__(self) -> str:
+            return "host=127.0.0.1"
+
+        def _fail(self, *_: object) -> Any:
+            raise RuntimeError("s3cret")
+
+        __eq__ = __bool__ = __repr__ = _fail
+        __hash__ = None  # type: ignore[assignment]
+
+    made = Settings.build(environ={}, dsn=Rotating())
+    assert repr(made) == "Settings(dsn=<Rotating>)"
+    assert made.cite("dsn") == "keyword dsn=<Rotating>"

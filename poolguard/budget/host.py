@@ -233,7 +233,7 @@ class HostLedger:
             if not self._held and now - self._sought_at >= RECHECK:
                 self._sought_at = now
                 leased += self._taken_over()
-            self._tell()
+                self._tell()
             return leased
 
     def _taken(self, n: int) -> list[int]:
@@ -242,10 +242,12 @@ class HostLedger:
             n = min(n, 1 - len(self._held))
         before = self._slots.count()
         n = min(n, self._room(before))
-        taken = [*self._found(n)] if n > 0 else []
+        if n <= 0:
+            return []
+        taken = [*self._found(n)]
         self._tell()
         after = self._slots.count()
-        if taken and after != before + len(taken):
+        if after != before + len(taken):
             # Others have taken some at the same moment, and may have found the same room. Of those
             # who are too late for it one at least sees that here.
             for number in taken[: max(0, -self._room(after))]:
@@ -399,17 +401,13 @@ class HostLedger:
     # -- siblings ------------------------------------------------------------------------------
 
     def _tell(self) -> None:
-        me = self._members.me
         self._members.tell(
-            Member(
-                me.number,
-                self._terms,
-                len(self._held),
-                self._starving,
-                self._draining,
-                self._failing,
-                self._scope,
-                me.pid,
+            self._members.me._replace(
+                terms=self._terms,
+                held=len(self._held),
+                starving=self._starving,
+                draining=self._draining,
+                failing=self._failing,
             )
         )
 
@@ -511,7 +509,7 @@ class HostLedger:
                     for circle, free in self._rooms([me, *siblings])
                     if any(each.number == me.number for each in circle.members)
                 ),
-                key=lambda each: each[1],
+                key=lambda each: (each[1], each[0].limit),
             )
             return explained(binding, *_split(binding, me.number), binding.limit - free)
 

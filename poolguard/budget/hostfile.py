@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import fcntl
-import logging
 import os
 import struct
 from time import monotonic, monotonic_ns, sleep
 from typing import NamedTuple
 
 from ..errors import RuntimeDirError
+from ..logs import logger
 from ..rundir import RuntimeDir
 from ..settings import MOST_SLOTS
 from .ledger import POOLED, Backend, Granted, Scope, Terms
@@ -18,8 +18,6 @@ from .sharedfile import SharedFile, set_lock
 from .sharing import Member
 
 __all__ = ["MOST_PROCESSES", "MOST_SLOTS", "HostFile", "SlotRecord"]
-
-logger = logging.getLogger("poolguard")
 
 MAGIC = b"poolguard ledger, layout 3\n"
 _HEAD = struct.Struct("28sI")  # and the file's own inode: a copy tells of what others hold
@@ -162,7 +160,7 @@ class HostFile:
         return max(0, held)
 
     def write_held(self, number: int, held: int) -> None:
-        """Publish how many slots this process holds: what changes most often."""
+        """Publish how many slots this process holds."""
         self._file.write(_HELD + 4 * number, _INT.pack(held))
 
     @property

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Collection
 from typing import NamedTuple, Protocol
 from zlib import crc32
+
+from ..logs import logger
 
 __all__ = [
     "ANYWHERE",
@@ -22,9 +23,6 @@ __all__ = [
     "Wanted",
     "divided",
 ]
-
-
-logger = logging.getLogger("poolguard")
 
 
 class Backend(NamedTuple):

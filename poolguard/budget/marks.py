@@ -40,13 +40,10 @@ class Marks:
         """Whether its byte says taken, by whomsoever."""
         return self._read(place, place + 1) != _FREE
 
-    def count(self, first: int = 0) -> int:
-        """How many from *first* on are marked as taken."""
-        return max(0, self._n - first) - self.count_free(first, self._n)
-
-    def count_free(self, first: int, end: int) -> int:
-        """How many from *first* to before *end* are not."""
-        return self._read(first, end).count(_FREE)
+    def count(self) -> int:
+        """How many are marked as taken."""
+        marks = self._read(0, self._n).rstrip(_FREE)  # which is much the faster of both
+        return len(marks) - marks.count(_FREE)
 
     def take(self, first: int, end: int, start: int) -> int | None:
         """Take a free place from *first* to before *end*, searching from *start* on; or None.

@@ -7,13 +7,13 @@ reads as they are then.
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterable
 from contextlib import suppress
 from time import monotonic
 
 from ..errors import RuntimeDirError
+from ..logs import logger
 from ..rundir import RuntimeDir
 from .hostfile import MOST_PROCESSES, HostFile
 from .ledger import Scope
@@ -21,8 +21,7 @@ from .sharing import Member
 
 __all__ = ["Members"]
 
-logger = logging.getLogger("poolguard")
-
+_STARVING = Member._fields.index("starving")
 FRESH = 0.02
 """Seconds for which the last look at who lives is good enough."""
 
@@ -61,12 +60,10 @@ class Members:
     def tell(self, me: Member) -> None:
         """Publish what the others must know of this process."""
         before, self.me = self.me, me
-        if me == before:
+        if me[_STARVING:] == before[_STARVING:] and me.terms is before.terms and not me.draining:
+            self._file.write_held(me.number, me.held)  # what changes most often
             return
-        if me == before._replace(held=me.held):
-            self._file.write_held(me.number, me.held)
-        else:
-            self._file.write_member(me)
+        self._file.write_member(me)
         if me.floor != before.floor or me != before._replace(held=me.held, starving=me.starving):
             self._file.change_version()
 

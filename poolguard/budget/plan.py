@@ -173,7 +173,8 @@ def shares(
     """An instance's shares of what the server grants to all, of what it grants to the database, and
     of what it grants to the role; None where there is no such limit.
 
-    The narrowest is the plan's own. A budget that is a number binds who uses the same database.
+    The narrowest is the plan's own. A budget that is a number, or a percentage, binds who uses the
+    same database; a percentage leaves the rest of the server to other databases.
     """
     if capacity is None or isinstance(settings.budget, int):
         return None, plan.instance, None
@@ -186,6 +187,10 @@ def shares(
         budget = _budget(Capacity(limit), settings, behind=False).value
         return max(plan.instance, budget // settings.instances)
 
+    if isinstance(settings.budget, Percent):
+        whole = max(plan.instance, capacity.server // settings.instances)
+        own = min(capacity.server, capacity.database or capacity.server)
+        return whole, share(own), share(capacity.role)
     return share(capacity.server), share(capacity.database), share(capacity.role)
 
 

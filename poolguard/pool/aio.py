@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from contextvars import Context
@@ -26,6 +25,7 @@ from ..budget.ledger import Ledger, Orphan
 from ..budget.session import ASK_ALIVE, END, gone_among, pids_of, to_be_ended
 from ..clock import now as clock
 from ..listener import Listener
+from ..logs import logger
 from ._seams import AsyncSeams, seat_of, silence
 from .arrival import ARRIVING, arrive, place_of
 from .books import Books, Opening, log_callback_failed
@@ -35,8 +35,6 @@ from .shell import Shell, remember_open
 from .upkeep import Pace
 
 __all__ = ["AsyncGuardedPool"]
-
-logger = logging.getLogger("poolguard")
 
 
 class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):

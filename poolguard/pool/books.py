@@ -34,6 +34,7 @@ from ..listener import (
     Warmed,
     hears_returns,
 )
+from ..logs import logger as ours
 from ._seams import Counts
 from .acquires import Acquires
 from .errors import PoolTimeout, TooManyRequests, describe, unfit
@@ -58,7 +59,6 @@ __all__ = ["Books", "Opening", "log_callback_failed"]
 
 # The name of psycopg_pool's own logger: those who filter or count its records go on doing so.
 logger = logging.getLogger("psycopg.pool")
-ours = logging.getLogger("poolguard")
 
 AHEAD_AGAIN = 1.0
 """Seconds until it is tried again to open connections ahead for which there was no slot."""

@@ -7,7 +7,6 @@ took them. Nothing here blocks, and the pool's lock may be held.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import sys
 import threading
@@ -18,12 +17,12 @@ import psycopg_pool
 from ..borrower import Borrower
 from ..clock import now as clock
 from ..listener import Leak, LeakKind, Returned
+from ..logs import logger
 from ..rarely import is_said
 from .seat import Seat
 
 __all__ = ["Hold", "Holds", "log_leak"]
 
-logger = logging.getLogger("poolguard")
 
 DEEPEST = 40
 """Frames of a stack that are kept."""

@@ -10,7 +10,6 @@ ended while it was idle.
 
 from __future__ import annotations
 
-import logging
 import os
 import select
 import socket
@@ -23,6 +22,7 @@ from weakref import ReferenceType, WeakSet, ref
 
 from ..budget.ledger import Slot
 from ..listener import CloseReason, Connected
+from ..logs import logger
 from ._gevent import Epoll, Poll, Socket, ready
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Seat", "Watch"]
 
-logger = logging.getLogger("poolguard")
 
 LONGEST_WAIT = 86_400.0
 """Seconds: epoll can wait for 24 days at most, and not for ever where that is given in seconds."""

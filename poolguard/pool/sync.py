@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, cast
@@ -19,6 +18,7 @@ from ..budget.session import ASK_ALIVE, END, gone_among, pids_of, to_be_ended
 from ..clock import now as clock
 from ..clock import waitable
 from ..listener import Listener
+from ..logs import logger
 from ._seams import SyncSeams, seat_of, silence
 from .arrival import ARRIVING, arrive, place_of
 from .books import Books, Opening, log_callback_failed
@@ -32,8 +32,6 @@ __all__ = ["GuardedPool"]
 HANGS_AFTER = 0.5
 """Seconds after which closing a pool waits no more for a connect that is under way. The server may
 hang; psycopg cannot be told to give a connect up."""
-
-logger = logging.getLogger("poolguard")
 
 
 class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):

@@ -6,10 +6,11 @@ each request the calls.
 
 from __future__ import annotations
 
-import logging
 import sys
 from time import monotonic
 from typing import TYPE_CHECKING
+
+from ..logs import logger
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -37,8 +38,6 @@ class Api:
         self.trace = trace
         self.tracer = trace.get_tracer("poolguard")
 
-
-logger = logging.getLogger("poolguard")
 
 LOOK_AGAIN = 0.1
 """Seconds between two looks at whether somebody has set a provider. Where nobody has, the API looks

@@ -6,7 +6,6 @@ durations are kept, those of the warm-up above all. Without a provider nothing i
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import threading
@@ -16,6 +15,7 @@ from contextvars import Context
 from typing import TYPE_CHECKING
 
 from ..listener import AcquireEnded, Connected, Listener, Returned
+from ..logs import logger, name_of
 from .figures import forget
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ __all__ = [
     "look",
 ]
 
-logger = logging.getLogger("poolguard")
 
 KEPT = 500
 """Durations kept while there is no provider."""
@@ -99,7 +98,8 @@ class _Recorder:
             provider = get_meter_provider()
         except Exception as error:  # noqa: BLE001 - the environment may name one that fails to load
             if not self._failed:
-                logger.warning("poolguard's metrics are not recorded: %r", error)
+                named = name_of(error)
+                logger.warning("poolguard's metrics are not recorded: %s: %s", named, error)
             self._failed = True
             return None
         if type(provider).__name__ == "_ProxyMeterProvider":  # until another one is set

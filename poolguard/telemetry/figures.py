@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, get_args
 
 from ..listener import CloseReason, CreateReason, Outcome
+from ..logs import logger
 
 if TYPE_CHECKING:
     from typing import Any, Protocol
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["COUNTERS", "Figures", "figures", "forget", "watch"]
 
-logger = logging.getLogger("poolguard")
 
 Figures = dict[str, dict[str, float]]
 """By the metric's name, and by the value of the attribute that tells its series apart: ``""`` where

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from weakref import ref
 
 # The SDK's own class as the base: a later SDK may call a method that this one knows nothing of.
 from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.trace import SpanKind
 
 from ..borrower import CURRENT
-from .request import SERVING, Request
+from .request import SERVING, Request, failures, reference
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -27,8 +26,11 @@ class ServerSpans(SpanProcessor):
     """
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002
-        if span.kind is SpanKind.SERVER:
-            SERVING.set(ref(span))
-            request = CURRENT.get()
-            if isinstance(request, Request):
-                request.began(span)
+        try:
+            if span.kind is SpanKind.SERVER:
+                SERVING.set(reference(span))
+                request = CURRENT.get()
+                if isinstance(request, Request):
+                    request.began(span)
+        except Exception:  # noqa: BLE001 - logged; it would be raised to whoever begins the span
+            failures.log("on_start", "a span could not be seen to begin; it goes on")

@@ -1,11 +1,16 @@
-"""The provider of spans: whichever it is, our processor is to see which spans begin."""
+"""The provider of spans: whichever it is, our processor is to see which spans begin.
+
+It is anybody's object. It need be neither hashable nor open to weak references, and what it says of
+itself may hold a secret, so that only its type is named.
+"""
 
 from __future__ import annotations
 
-import logging
 import sys
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
+from weakref import ref
+
+from ..logs import logger, name_of
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
@@ -14,11 +19,10 @@ if TYPE_CHECKING:
 
 __all__ = ["watch"]
 
-logger = logging.getLogger("poolguard")
-
 _latest: TracerProvider | None = None
-_watched: WeakKeyDictionary[object, object] = WeakKeyDictionary()
-"""The providers that have our processor, each with who has added it."""
+_watched: dict[int, tuple[object, object]] = {}
+"""The providers that have our processor, by identity: each with who has added it, and what keeps
+its number from being another's."""
 
 
 def watch(otel: Api) -> None:
@@ -32,16 +36,28 @@ def watch(otel: Api) -> None:
 
 def _add(provider: TracerProvider) -> None:
     """Add our processor, where the provider is the SDK's or wraps one, and has none of ours yet."""
-    add = getattr(provider, "add_span_processor", None)
-    if add is None or "opentelemetry.sdk.trace" not in sys.modules:
+    if "opentelemetry.sdk.trace" not in sys.modules:
         return
     from .processor import ServerSpans
 
     ours = object()
     try:
+        add = getattr(provider, "add_span_processor", None)
         # No lock, which a fork could leave held: several first requests may come at once, and
         # exactly one of them finds its own object.
-        if _watched.setdefault(provider, ours) is ours:
+        if add is not None and _watched.setdefault(*_entry(provider, ours))[0] is ours:
             add(ServerSpans())
-    except Exception:
-        logger.warning("poolguard cannot see which spans %r begins", provider, exc_info=True)
+    except Exception as error:  # noqa: BLE001 - its words may hold what its repr does
+        logger.warning(
+            "poolguard cannot see which spans %s begins, which has raised %s",
+            name_of(provider),
+            name_of(error),
+        )
+
+
+def _entry(provider: object, ours: object) -> tuple[int, tuple[object, object]]:
+    number = id(provider)
+    try:
+        return number, (ours, ref(provider, lambda _: _watched.pop(number, None)))
+    except TypeError:
+        return number, (ours, provider)

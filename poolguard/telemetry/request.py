@@ -19,6 +19,7 @@ from ..borrower import CURRENT, Borrower
 from ..pool.outcome import worst
 from ..rarely import Failures
 from .api import api
+from .exclusions import LEFT_OUT, is_excluded, is_marked, is_silenced, leads_to, listen
 from .providers import watch
 
 if TYPE_CHECKING:
@@ -28,22 +29,48 @@ if TYPE_CHECKING:
     from .api import Api
     from .http import Attributes
 
-__all__ = ["CURRENT", "SERVING", "Request", "Wire", "fail", "local_span", "prepare"]
+__all__ = [
+    "CURRENT",
+    "SERVING",
+    "Request",
+    "Wire",
+    "fail",
+    "failures",
+    "hear_exclusions",
+    "local_span",
+    "prepare",
+    "reference",
+]
 
 DEFERRED_AT_MOST = 100
 """Spans of acquires that wait for the span of their request."""
 
-SERVING: ContextVar[ref[Span] | None] = ContextVar("poolguard_serving", default=None)
+Reference = Callable[[], "Span | None"]
+
+SERVING: ContextVar[Reference | None] = ContextVar("poolguard_serving", default=None)
 """The server span that this context has begun last, whether it still lasts or not."""
 
-_failures = Failures()
+failures = Failures()
 
 
 def prepare() -> None:
     """Import what the first request would, and see which spans begin from now on."""
     import_module(f"{__package__}.http")
+    hear_exclusions()
     if (otel := api()) is not None:
         watch(otel)
+
+
+def hear_exclusions() -> None:
+    """Learn from now on which requests an instrumentation leaves out, also one further out."""
+    listen(_leave_out)
+
+
+def _leave_out(url: str) -> None:
+    """An instrumentation begins no span for the request for *url*: this one, or one of a client."""
+    request = CURRENT.get()
+    if isinstance(request, Request):
+        request.left_out = url
 
 
 def local_span() -> Span | None:
@@ -59,8 +86,25 @@ def local_span() -> Span | None:
     return span if known.is_valid and not known.is_remote else None
 
 
+def reference(span: Span) -> Reference:
+    """What leads to *span* and does not keep it, unless it allows no weak references."""
+    try:
+        return ref(span)
+    except TypeError:
+        return lambda: span
+
+
 def _span_at_entry(otel: Api) -> Span | None:
-    watch(otel)
+    try:
+        hear_exclusions()
+        watch(otel)
+        return _span_around()
+    except Exception:  # noqa: BLE001 - a vendor's span may do anything; logged
+        failures.log("entry", "a request's span could not be found; the request goes on")
+        return None
+
+
+def _span_around() -> Span | None:
     span = local_span()
     if span is None:
         return None
@@ -115,6 +159,7 @@ class Request(Borrower):
     __slots__ = (
         "_began",
         "_deferred",
+        "_is_marked",
         "_lock",
         "_method",
         "_path",
@@ -124,6 +169,7 @@ class Request(Borrower):
         "acquires",
         "answered",
         "created",
+        "left_out",
         "outcome",
         "source",
         "wait_time",
@@ -151,6 +197,10 @@ class Request(Borrower):
         """The response is complete: what begins in this context now may be another request, since
         some servers begin the next one of a connection from within this one's last ``send``."""
         self._deferred: list[Callable[[Span], None]] | None = None
+        self._is_marked = False
+        """An instrumentation has marked the record: the request is to have no server span."""
+        self.left_out: str | None = None
+        """The URL that an instrumentation has left out last, while this request lasted."""
         self._lock = threading.Lock()
         self._span = None if (otel := api()) is None else _span_at_entry(otel)
         self.outcome: Outcome = "acquired"
@@ -195,8 +245,13 @@ class Request(Borrower):
         No processor is told of such a span, and it may be over when a body is iterated that
         acquires: a span of our own would then be of a request that nobody wants recorded.
         """
-        if self._span is None and (span := local_span()) is not None and not span.is_recording():
-            self._span = span
+        if self._span is not None:
+            return
+        try:
+            if (span := local_span()) is not None and not span.is_recording():
+                self._span = span
+        except Exception:  # noqa: BLE001 - as at the entry
+            failures.log("glance", "a request's span could not be found; the request goes on")
 
     def acquired(self) -> None:
         """Count an acquire that was immediate."""
@@ -222,6 +277,7 @@ class Request(Borrower):
         """Write the tags through, under the lock."""
         if self._span is None and self.acquires == 1 and not self.over:
             self._span = local_span()  # no server span was seen to begin
+            self._is_marked = self._span is None and is_marked(self._record)
         if self._span is not None:
             self._tag(self._span)
         return self._span
@@ -262,18 +318,20 @@ class Request(Borrower):
             self.report()
         if (otel := api()) is not None:
             try:
-                self._finish(otel, status, error)
+                try:
+                    self._finish(otel, status, error)
+                finally:
+                    # A task that is left behind keeps this, but neither the span nor what else the
+                    # request was. What it acquires is still a child of the span.
+                    if self._span is not None:
+                        self._span = otel.trace.NonRecordingSpan(self._span.get_span_context())
             except Exception:  # noqa: BLE001 - a span processor's; logged, and no request's matter
-                _failures.log("end", "a request's span could not be completed; the request goes on")
-            # A task that is left behind keeps this, but neither the span nor what else the request
-            # was. What it acquires is still a child of the span.
-            if self._span is not None:
-                self._span = otel.trace.NonRecordingSpan(self._span.get_span_context())
+                failures.log("end", "a request's span could not be completed; the request goes on")
         self._deferred = self._record = self.source = None
 
     def _finish(self, otel: Api, status: int | str | None, error: BaseException | None) -> None:
         own = None
-        if self._span is None and self.acquires:
+        if self._span is None and self.acquires and not self._is_marked:
             self._span = own = self._begin(otel)
         try:
             if self._span is not None:
@@ -283,8 +341,9 @@ class Request(Borrower):
             if own is not None:
                 _end(own, _code(status), error)
 
-    def _begin(self, otel: Api) -> Span:
-        """The span of a request for which nobody has begun one, with its tags.
+    def _begin(self, otel: Api) -> Span | None:
+        """The span of a request for which nobody has begun one, with its tags; None where it is to
+        have none.
 
         Not before the request ends: an instrumentation further in than the first acquire is may
         yet begin the server span, as an internal one if it found another.
@@ -293,6 +352,8 @@ class Request(Borrower):
 
         headers, describe = self._wire
         attributes = {**method_of(self._method), "url.path": self._path, **describe(self._record)}
+        if is_silenced(otel) or is_excluded(attributes) or self._is_left_out(attributes):
+            return None
         token = CURRENT.set(None)  # or our processor would tell a request further out of it
         try:
             span = otel.tracer.start_span(
@@ -306,6 +367,11 @@ class Request(Borrower):
             CURRENT.reset(token)
         self._tag(span)
         return span
+
+    def _is_left_out(self, attributes: Attributes) -> bool:
+        """An instrumentation, further in or further out, has left out this request's URL."""
+        path = str(attributes["url.path"])
+        return any(url and leads_to(url, path) for url in (self.left_out, LEFT_OUT.get()))
 
 
 def _code(status: int | str | None) -> int | None:

@@ -43,7 +43,9 @@ class SpanListener(Listener):
         otel = api()
         if otel is None:
             return
-        parent = local_span() or bound
+        parent = local_span()
+        if parent is None:
+            parent = bound
         if parent is not None:
             _add_spans(otel, event, parent)
         elif isinstance(request, Request):

@@ -186,6 +186,101 @@ def test_slots_of_a_floor_that_an_elder_still_holds_are_waited_for(join: Join) -
     old.close()
 
 
+def test_who_joins_gets_one_whatever_the_others_floors_hold(join: Join) -> None:
+    """Two hold all as their floors. What the third is sure of is theirs no more."""
+    elders = [join(instance=12, workers=1, floor=6) for _ in range(2)]
+    held = [elder.lease(6) for elder in elders]
+    late = join(instance=12, workers=1, floor=6)
+    assert late.lease(6) == []
+    late.starving(late.sure_of(6))
+    for elder, slots in zip(elders, held, strict=True):
+        assert rings(elder)
+        assert elder.sure_of(6) == 4
+        assert elder.wanted().idle == 2
+        for slot in slots[:2]:
+            elder.release(slot)
+    assert len(late.lease(99)) == 4
+    late.starving(0)
+    assert [elder.wanted().idle for elder in elders] == [0, 0]
+    late.close()
+    assert rings(elders[0])
+    assert elders[0].sure_of(6) == 6
+
+
+def test_what_a_worker_that_ends_may_still_need_is_not_lent(join: Join) -> None:
+    old, new = join(instance=4, workers=1, floor=4), join(instance=4, workers=1, floor=4)
+    last = old.lease(1)[0]
+    old.drain()
+    assert len(new.lease(99)) == 3
+    new.starving(1)
+    assert rings(old)
+    assert old.wanted() == (0, 0)
+    assert old.lacked, "though whoever it accepts keeps the other waiting"
+    old.release(last)
+    assert len(new.lease(99)) == 1
+
+
+def test_who_cannot_connect_has_no_floor_kept(join: Join) -> None:
+    healthy, ill = join(), join()
+    ill.failing(True)
+    assert ill.sure_of(2) == 1
+    assert len(healthy.lease(99)) == 11
+    ill.failing(False)
+    assert ill.sure_of(2) == 2
+
+
+def test_two_databases_share_what_the_server_grants(join: Join) -> None:
+    terms = Terms(Granted(15, database=14), 12, 1, 2, server=12)
+    one = join(None, scope=Scope.of("shop", "app"))
+    one.agree(terms)
+    assert one.part == 12
+    other = join(None, scope=Scope.of("stock", "app"))
+    assert other.published == Granted(15), "the other database may have another limit"
+    other.agree(terms)
+    assert (one.part, other.part) == (6, 6)
+    assert len(one.lease(99)) == 10
+    assert len(other.lease(99)) == 2
+    assert (one.in_use, other.in_use) == (10, 2)
+
+
+def test_a_budget_that_is_a_number_is_its_databases_own(join: Join) -> None:
+    one = join(4, scope=Scope.of("shop", "app"))
+    other, second = (join(3, workers=2, floor=1, scope=Scope.of("stock", "app")) for _ in range(2))
+    assert len(one.lease(99)) == 4
+    assert len(other.lease(99)) == 2
+    assert len(second.lease(99)) == 1
+    assert (one.limit, other.limit) == (4, 3)
+    assert second.lease(1) == []
+    second.starving(1)
+    assert one.wanted() == (0, 0), "what it holds would not help"
+    assert other.wanted() == (1, 0)
+
+
+def test_a_roles_limit_binds_its_own_alone(join: Join) -> None:
+    small = Terms(Granted(15, role=5), 2, 1, 1, server=12, role=2)
+    poor = [join(None, scope=Scope.of("shop", "poor")) for _ in range(2)]
+    rich = join(None, scope=Scope.of("shop", "rich"))
+    rich.agree(Terms(Granted(15), 12, 1, 2, server=12))
+    assert (poor[0].published, rich.published) == (Granted(15), None)
+    for ledger in poor:
+        assert ledger.agree(small).instance == 2
+    assert poor[1].published == Granted(15, role=5)
+    assert rich.limit == 12
+    assert len(poor[0].lease(99)) == 1
+    assert len(poor[1].lease(99)) == 1
+    assert poor[1].lease(1) == []
+    assert len(rich.lease(99)) == 10
+    poor[1].starving(1)
+    assert rich.wanted() == (0, 0)
+    assert "of the 2 connections that this role may have" in poor[1].explain()
+
+
+def test_the_error_names_who_holds_what(join: Join) -> None:
+    one, other = join(), join()
+    one.lease(99)
+    assert f"this pool holds 0, another pool of this process {one.in_use}" in other.explain()
+
+
 def test_random_leases_never_exceed_the_limit(join: Join) -> None:
     """Every number has one holder, whatever is exchanged, and nothing gets lost."""
     rng = random.Random(7)
@@ -220,6 +315,25 @@ def test_before_the_terms_are_known_each_worker_may_hold_one(join: Join) -> None
     assert second.published == Granted(97)
     second.agree(Terms(Granted(97), 12, 3, 2))
     assert len(second.lease(99)) == 1 + 6
+
+
+def test_who_cannot_tell_the_terms_keeps_nobody_from_asking(
+    join: Join, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It cannot log in, and gives its slot back each time; or it hangs, and keeps it."""
+    ill, healthy = join(None, workers=1), join(None, workers=1)
+    slot = ill.lease(1)[0]
+    assert healthy.lease(1) == []
+    healthy.starving(1)
+    ill.release(slot)
+    assert rings(healthy)
+    slot = healthy.lease(1)[0]
+    healthy.release(slot)
+    ill.lease(1)
+    assert healthy.lease(1) == []
+    assert "nobody has learned yet what the server grants" in healthy.explain()
+    monkeypatch.setattr(host, "PATIENCE", 0.0)
+    assert len(healthy.lease(1)) == 1
 
 
 def test_who_does_not_know_the_terms_goes_by_its_siblings(join: Join) -> None:

@@ -61,9 +61,10 @@ def test_there_are_no_places_beyond_the_last_one(tmp_path: Path) -> None:
     path.write_bytes(bytes(PLACES) + b"\0\1")
     with path.open("r+b") as file:
         marks = Marks(SharedFile(file.fileno(), PLACES + 2), 0, PLACES)
-        assert marks.count_free(0, 99) == PLACES
+        assert marks.count() == 0
         assert [marks.take(0, 99, 5) for _ in range(PLACES)] == [5, 6, 7, 0, 1, 2, 3, 4]
         assert marks.take(0, 99, 0) is None
+        assert marks.count() == PLACES
         assert list(marks.marked(0, 99)) == list(range(PLACES))
         assert list(marks.inherit(0, 99)) == []
     assert path.read_bytes()[PLACES:] == b"\0\1"

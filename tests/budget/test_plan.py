@@ -8,9 +8,9 @@ from typing import Any, Literal
 import pytest
 
 from poolguard.budget.capacity import Capacity
-from poolguard.budget.plan import Plan, Workplace, known_budget, make_plan
+from poolguard.budget.plan import Plan, Workplace, known_budget, make_plan, shares
 from poolguard.errors import PlanError
-from poolguard.settings import Settings
+from poolguard.settings import Percent, Settings
 
 HUNDRED = Capacity(97, max_connections=100, for_superusers=3)
 THREADS = Workplace(workers=4, at_once=8, mode="sync", bounded=True)
@@ -388,3 +388,24 @@ def test_the_repr_shows_all_numbers() -> None:
         "Plan(capacity=97, budget=20, instance=10, workers=4, floor=1, max_size=7, shared=6, "
         "ledger='host', warm_on_reload=4, warnings=('a worker handles 8"
     )
+
+
+@pytest.mark.parametrize(
+    ("capacity", "settings", "expected"),
+    [
+        (HUNDRED, {"instances": 3}, (29, None, None)),
+        (None, {"budget": 30, "instances": 3}, (None, 10, None)),
+        (HUNDRED, {"budget": 30, "instances": 3}, (None, 10, None)),
+        (Capacity(97, role=20), {}, (87, None, 17)),
+        (Capacity(97, role=20, database=30), {}, (87, 27, 17)),
+        (Capacity(97, role=200, database=30), {}, (87, 27, None)),
+        (HUNDRED, {"budget": Percent(50)}, (97, 48, None)),  # the rest is for other databases
+        (Capacity(97, role=20), {"budget": Percent(50)}, (97, 48, 10)),
+    ],
+)
+def test_whom_which_share_binds(
+    capacity: Capacity | None, settings: dict[str, Any], expected: tuple[int | None, ...]
+) -> None:
+    """All who use the server, those of the database, those of the role."""
+    made = Settings(**settings)
+    assert shares(make_plan(capacity, made, THREADS), capacity, made) == expected

@@ -128,6 +128,32 @@ def test_no_event_exceeds_the_budget(busy: PrivatePostgres, tmp_path: Path) -> N
     print(f"\ncounted: {sorted(counted.counts.items())}")
 
 
+def quick(rng: random.Random) -> float:
+    return rng.choice([0.0, 0.01])
+
+
+@pytest.mark.parametrize("budget", [8, 2], ids=["floors", "workers"])
+def test_a_reload_within_a_tight_budget_fails_no_request(
+    postgres: PrivatePostgres, tmp_path: Path, budget: int
+) -> None:
+    """The floors, or one connection for each worker, are all that there is: old and new workers
+    share it while both are there, and whoever accepts has one."""
+    dsn = postgres.conninfo(application_name="tight")
+    environ = {"POOLGUARD_BUDGET": str(budget), "POOLGUARD_FLOOR": str(budget // 2)}
+    environ["POOLGUARD_ACQUIRE_TIMEOUT"] = "2"
+    with (
+        Janitor() as janitor,
+        Service(janitor, tmp_path, dsn, workers=2, threads=4, **environ) as service,
+    ):
+        workers = service.until_workers(2)
+        with Load(service, 4, quick) as load:
+            load.until_more(50)
+            service.signal(signal.SIGHUP)
+            service.until_workers(2, without=workers)
+            load.until_more(50)
+        assert load.bad(0.0) == []
+
+
 def slow(rng: random.Random) -> float:
     return rng.uniform(0.3, 2.5)
 

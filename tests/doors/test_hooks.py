@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import math
 import os
 import subprocess
@@ -13,6 +14,7 @@ from contextlib import nullcontext, suppress
 from time import monotonic
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from gunicorn import util
@@ -102,6 +104,50 @@ def test_install_adds_what_the_file_does_not_define() -> None:
     poolguard.gunicorn.install(namespace)
     hooks = {name: getattr(poolguard.gunicorn, name) for name in (*STARTING, *ENDING)}
     assert namespace == {"workers": 4, **hooks}
+
+
+@pytest.mark.parametrize("how", ["installed again", "called by the next file"])
+def test_hooks_that_are_installed_twice_act_once(
+    how: str, dsn: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A file builds on another one that has installed them, which has hooks of its own."""
+    monkeypatch.setenv("DATABASE_URL", dsn)
+    monkeypatch.setenv("POOLGUARD_BUDGET", "2")
+    monkeypatch.setenv("POOLGUARD_WARMUP_TIMEOUT", "40")
+    monkeypatch.setattr(poolguard.asgi, "longest_wait", math.inf)
+    cfg = Config()
+    cfg.set("worker_class", "asgi")  # which allows no such warm-up, and so is warned of
+    server, worker = SimpleNamespace(cfg=cfg, log=Logger(cfg)), worker_of(Config())
+    worker.log.error_log.addHandler(caplog.handler)
+    ran: list[str] = []
+    base: dict[str, Any] = {
+        "on_starting": lambda server: ran.append("on_starting"),
+        "post_fork": lambda server, worker: ran.append("post_fork"),
+    }
+    poolguard.gunicorn.install(base)
+    namespace = dict(base)
+    if how == "called by the next file":
+
+        def on_starting(server: Any) -> None:
+            base["on_starting"](server)
+
+        def post_fork(server: Any, worker: Any) -> None:
+            base["post_fork"](server, worker)
+
+        namespace |= {"on_starting": on_starting, "post_fork": post_fork}
+    poolguard.gunicorn.install(namespace)
+
+    usual = sys.getswitchinterval()
+    namespace["on_starting"](server)
+    namespace["post_fork"](server, worker)
+    namespace["post_worker_init"](worker)
+    namespace["worker_exit"](server, worker)
+    namespace["child_exit"](server, worker)
+    assert ran == ["on_starting", "post_fork"]
+    assert sys.getswitchinterval() == pytest.approx(usual)
+    said = [record.getMessage() for record in caplog.records]
+    assert len([line for line in said if "POOLGUARD_WARMUP_TIMEOUT=40" in line]) == 1
+    assert len([line for line in said if "is warm" in line]) == 1
 
 
 def their_post_fork(server: list[str], worker: object) -> None:
@@ -357,6 +403,43 @@ def test_a_logger_class_without_an_error_log_is_no_obstacle(
     for name in ("DATABASE_URL", "PGHOST"):
         monkeypatch.delenv(name, raising=False)
     poolguard.gunicorn.post_fork(None, worker_of(Config(), log=SimpleNamespace()))
+
+
+def test_a_logger_class_that_answers_everything_is_no_obstacle(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("DATABASE_URL", "PGHOST"):
+        monkeypatch.delenv(name, raising=False)
+    poolguard.gunicorn.post_fork(None, worker_of(Config(), log=Mock()))
+
+
+def test_what_the_hooks_say_is_written_where_gunicorns_logger_is_disabled(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As by a preloaded application that configures logging, and by any other in the worker."""
+    monkeypatch.setenv("POOLGUARD_WARMUP_TIMEOUT", "40")
+    cfg = Config()
+    cfg.set("worker_class", "asgi")
+    log = Logger(cfg)
+    monkeypatch.setattr(log.error_log, "disabled", True)
+    poolguard.gunicorn.on_starting(SimpleNamespace(cfg=cfg, log=log))
+    (record,) = caplog.records
+    assert "POOLGUARD_WARMUP_TIMEOUT=40" in record.getMessage()
+
+
+def test_a_driver_that_the_hooks_import_early_is_heard_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An application that configures logging and then imports psycopg would hear it without us."""
+    for name in ("DATABASE_URL", "PGHOST"):
+        monkeypatch.delenv(name, raising=False)
+    elder, worker = logging.getLogger("psycopg.elder"), worker_of(Config())
+    poolguard.gunicorn.post_fork(None, worker)
+    younger, other = logging.getLogger("psycopg.younger"), logging.getLogger("psycopgs.cousin")
+    for each in (elder, younger, other):
+        monkeypatch.setattr(each, "disabled", True)  # as logging.config does
+    poolguard.gunicorn.post_worker_init(worker)
+    assert [each.disabled for each in (elder, younger, other)] == [True, False, True]
 
 
 def test_the_settings_in_the_hooks_are_gunicorns() -> None:

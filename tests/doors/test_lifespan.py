@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from time import monotonic
 from typing import Any, Protocol
 
@@ -120,7 +120,7 @@ def said(caplog: pytest.LogCaptureFixture, level: int = logging.WARNING) -> list
 
 async def refusing(scope: Scope, receive: Receive, send: Send) -> None:
     """It has no lifespan, as Django."""
-    raise ValueError("this application takes HTTP only")
+    raise ValueError(f"Django can only handle ASGI/HTTP connections, not {scope['type']}.")
 
 
 async def ignoring(scope: Scope, receive: Receive, send: Send) -> None:
@@ -240,6 +240,99 @@ def test_a_startup_that_raises_reaches_the_server(guard: poolguard.Guard) -> Non
                 await gunicorn(door).startup()
             assert type(caught.value) is RuntimeError
         assert not guard.opened
+
+    run(main)
+
+
+class Licence(Exception):
+    """Something goes wrong at an application's startup."""
+
+
+async def failing_at_once(scope: Scope, receive: Receive, send: Send) -> None:
+    """As a middleware that connects to its cache."""
+    raise Licence
+
+
+async def failing_midway(scope: Scope, receive: Receive, send: Send) -> None:
+    await receive()
+    raise Licence
+
+
+async def failing_by_hand(scope: Scope, receive: Receive, send: Send) -> None:
+    """By an error as those that have no lifespan raise."""
+    raise ValueError("no licence")
+
+
+async def exiting(scope: Scope, receive: Receive, send: Send) -> None:
+    raise SystemExit(5)
+
+
+def raised(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The errors whose tracebacks were logged."""
+    infos = [record.exc_info for record in caplog.records if record.levelno >= logging.WARNING]
+    return [info[0].__name__ for info in infos if info is not None and info[0] is not None]
+
+
+FAILING = [failing_at_once, failing_midway, failing_by_hand, exiting]
+
+
+@pytest.mark.parametrize(
+    ("mode", "app"),
+    [(mode, app) for mode in ("auto", "on") for app in FAILING]
+    + [("gunicorn", app) for app in FAILING if app is not exiting],  # it ends the loop there
+)
+def test_what_the_application_raises_at_its_startup_is_logged_once(
+    app: App, mode: Any, guard: poolguard.Guard, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And the server serves, or does not, as without us."""
+
+    async def outcome(door: App) -> object:
+        if mode == "gunicorn":
+            with suppress(RuntimeError):
+                await gunicorn(door).startup()
+            return None
+        lifespan = LifespanOn(Config(door, lifespan=mode, log_config=None))
+        await lifespan.startup()
+        ends = lifespan.should_exit
+        await lifespan.shutdown()
+        return ends
+
+    async def main() -> None:
+        without = await outcome(app)
+        caplog.clear()
+        assert await outcome(PoolGuardMiddleware(app)) == without
+        assert len(raised(caplog)) == 1
+        assert mode == "gunicorn" or not guard.opened
+
+    run(main)
+
+
+async def asserting(scope: Scope, receive: Receive, send: Send) -> None:
+    assert scope["type"] == "http"
+
+
+async def reading(scope: Scope, receive: Receive, send: Send) -> None:
+    _ = scope["path"]
+
+
+async def implementing_less(scope: Scope, receive: Receive, send: Send) -> None:
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize("app", [refusing, asserting, reading, implementing_less])
+@pytest.mark.parametrize("mode", ["auto", "on"])
+def test_an_application_without_a_lifespan_is_no_error(
+    app: App, mode: Any, guard: poolguard.Guard, caplog: pytest.LogCaptureFixture
+) -> None:
+    """ASGI has those raise something."""
+
+    async def main() -> None:
+        lifespan = LifespanOn(Config(PoolGuardMiddleware(app), lifespan=mode, log_config=None))
+        await lifespan.startup()
+        assert guard.ready
+        assert not lifespan.should_exit
+        await lifespan.shutdown()
+        assert raised(caplog) == said(caplog) == []
 
     run(main)
 

@@ -8,12 +8,16 @@ from typing import Any
 from wsgiref.util import setup_testing_defaults
 
 import pytest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import Mount
 
 import poolguard
 import poolguard.asgi
 import poolguard.wsgi
 from poolguard.lab.postgres import PrivatePostgres
 from poolguard.lab.proxy import SlowProxy
+from poolguard.readiness import readiness
 
 from ..support import until
 from .conftest import Serve
@@ -29,8 +33,10 @@ def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     return [b"the application"]
 
 
-def get(app: Any, path: str, method: str = "GET") -> tuple[str, dict[str, str], bytes]:
-    environ: dict[str, Any] = {"PATH_INFO": path, "REQUEST_METHOD": method}
+def get(
+    app: Any, path: str, method: str = "GET", root: str = ""
+) -> tuple[str, dict[str, str], bytes]:
+    environ: dict[str, Any] = {"PATH_INFO": path, "REQUEST_METHOD": method, "SCRIPT_NAME": root}
     setup_testing_defaults(environ)
     answered: list[Any] = []
     body = b"".join(app(environ, lambda line, headers: answered.extend((line, dict(headers)))))
@@ -139,6 +145,70 @@ def test_the_asgi_door_answers_the_same(dsn: str, method: str) -> None:
         assert body["body"] == b""
     else:
         assert json.loads(body["body"])["guards"][0]["ready"] is True
+
+
+MOUNTED = [
+    # ready_path, the whole path, where the application is mounted, whether it is answered
+    ("/ready", "/ready", "", True),
+    ("/ready", "/ready", "/api", True),  # a server has taken the root away
+    ("/ready", "/api/ready", "/api", True),
+    ("/ready", "/api/ready", "/api/", True),
+    ("/ready", "/api//ready", "/api/", True),
+    ("/ready", "/api/shop/ready", "/api/shop", True),
+    ("/ready", "/shop/ready", "/api/shop", True),  # as Starlette mounts on such a server
+    ("/shop/ready", "/api/shop/ready", "/api/shop", True),  # as it is asked of a uvicorn
+    ("/api/ready", "/api/ready", "/api", True),
+    ("/ready", "/api/ready", "", False),
+    ("/ready", "/other/ready", "/api", False),
+    ("/ready", "/ap/ready", "/api", False),
+    ("/ready", "/api/shop/ready", "/api", False),
+    ("/ready", "/api/already", "/api", False),
+]
+
+
+@pytest.mark.parametrize(("ready_path", "whole", "root", "answered"), MOUNTED)
+def test_it_is_found_wherever_the_application_is_mounted(
+    ready_path: str, whole: str, root: str, answered: bool, dsn: str
+) -> None:
+    """WSGI and some ASGI servers give the path without the root, uvicorn leaves it in."""
+    with poolguard.Guard(dsn, mode="sync", budget=2, ready_path=ready_path):
+        assert (readiness("GET", whole, root, "sync") is not None) == answered
+        assert (readiness("HEAD", whole, root, "sync") is not None) == answered
+
+
+def test_the_wsgi_door_finds_it_below_a_mount(guard: poolguard.Guard) -> None:
+    app = poolguard.wsgi.PoolGuardMiddleware(application)
+    assert get(app, "/ready", root="/shop")[0] == "200 OK"
+    assert get(app, "/other", root="/shop")[2] == b"the application"
+
+
+def test_the_asgi_door_finds_it_below_a_mount_and_behind_a_proxy(dsn: str) -> None:
+    """Of applications of Starlette, one in the other, which a uvicorn with a root_path serves."""
+    guard = poolguard.Guard(dsn, mode="async", budget=2, ready_path="/ready")
+    inner = Starlette(middleware=[Middleware(poolguard.asgi.PoolGuardMiddleware)])
+    app = Starlette(routes=[Mount("/v1", Starlette(routes=[Mount("/shop", inner)]))])
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message.get("status"))
+
+    async def main() -> None:
+        async with guard:
+            for path in ("/v1/shop/ready", "/v1/shop/other", "/v1/ready"):
+                await app(
+                    {
+                        "type": "http",
+                        "method": "GET",
+                        "path": f"/api{path}",
+                        "root_path": "/api",
+                        "headers": [],
+                    },
+                    None,  # type: ignore[arg-type]
+                    send,
+                )
+
+    run(main)
+    assert [status for status in sent if status] == [200, 404, 404]
 
 
 @pytest.mark.parametrize("door", DOORS, ids=str)

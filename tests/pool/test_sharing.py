@@ -414,7 +414,7 @@ async def test_a_slot_of_the_dead_stays_taken_until_its_backend_is_gone(
         assert ledger.calls["settled"] == 0
         end_the_dead()
         assert await pool.call("wait_warm", SOON)
-        assert ledger.calls["settled"] == 3
+        assert ledger.calls["settled"] >= 2, "as many as it lacked"
 
 
 @in_loop

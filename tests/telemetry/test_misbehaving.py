@@ -103,7 +103,7 @@ def traced(provider: TracerProvider, monkeypatch: pytest.MonkeyPatch) -> Iterato
     known = api()
     assert known is not None
     monkeypatch.setattr(known, "tracer", provider.get_tracer("poolguard"))
-    monkeypatch.setattr(request_module, "_failures", Failures())  # they are logged ever more rarely
+    monkeypatch.setattr(request_module, "failures", Failures())  # they are logged ever more rarely
     yield
     provider.shutdown()
 

@@ -6,6 +6,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
+from contextvars import Context
 from typing import Any
 
 import pytest
@@ -14,18 +16,21 @@ from opentelemetry.sdk.trace import ConcurrentMultiSpanProcessor, Span, TracerPr
 from opentelemetry.trace import SpanKind
 
 from poolguard.borrower import CURRENT
+from poolguard.telemetry.api import api
 from poolguard.telemetry.processor import ServerSpans
 from poolguard.telemetry.request import Request
 
+from ..support import until
 from .support import tags
 from .test_request import acquire
 
-Use = Callable[[trace.TracerProvider], None]
+Use = Callable[[Any], None]
 
 
 @pytest.fixture
-def use(monkeypatch: pytest.MonkeyPatch) -> Use:
+def use(_exporter: object, monkeypatch: pytest.MonkeyPatch) -> Use:
     """Makes a provider the process's own. OpenTelemetry itself lets nobody do that twice."""
+    until(api)  # ours are begun by the one that the tests share
     return lambda provider: monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
 
 
@@ -35,7 +40,7 @@ def ours(provider: TracerProvider) -> int:
     return sum(isinstance(each, ServerSpans) for each in its._span_processors)
 
 
-def tagged(provider: TracerProvider) -> Span:
+def tagged(provider: Any) -> Span:
     """The server span of a request that acquires in a span further in."""
     tracer = provider.get_tracer("tests")
     request = Request("GET", "/", {})
@@ -100,6 +105,168 @@ def test_a_provider_that_refuses_it_is_left_alone(
     tagged(provider)
     [said] = caplog.records
     assert said.getMessage().startswith("poolguard cannot see which spans ")
+
+
+class Vendors:
+    """A vendor's provider, which wraps the SDK's and has a token. It allows no weak references."""
+
+    __slots__ = ("inner", "token")
+
+    def __init__(self) -> None:
+        self.inner, self.token = TracerProvider(), "s3cret"
+
+    def get_tracer(self, *args: Any, **kwargs: Any) -> trace.Tracer:
+        return self.inner.get_tracer(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"Vendors({self.token})"
+
+
+class Wrapping(Vendors):
+    """It answers to whatever the SDK's does."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+
+class Plain(Vendors):
+    """It passes on what it must."""
+
+    __slots__ = ()
+
+    def add_span_processor(self, span_processor: Any) -> None:
+        self.inner.add_span_processor(span_processor)
+
+
+class Equal(Plain):
+    """As a dataclass: it has no hash."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Equal)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Raising(Plain):
+    """It fails whatever it is asked of itself."""
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError(self.token)
+
+    def __hash__(self) -> int:
+        raise RuntimeError(self.token)
+
+    def __bool__(self) -> bool:
+        raise RuntimeError(self.token)
+
+    def __repr__(self) -> str:
+        raise RuntimeError(self.token)
+
+
+class Full(Raising):
+    """It takes no processor more."""
+
+    def add_span_processor(self, span_processor: Any) -> None:
+        raise KeyError(self.token)
+
+
+class Closed(Raising):
+    @property
+    def add_span_processor(self) -> Any:
+        raise RuntimeError(self.token)
+
+
+@pytest.mark.parametrize("kind", [Wrapping, Plain, Equal, Raising])
+def test_a_vendors_provider_may_be_any_object(
+    kind: type[Vendors], use: Use, caplog: pytest.LogCaptureFixture
+) -> None:
+    provider = kind()
+    use(provider)
+    for _ in range(2):
+        assert tags(tagged(provider))["acquire_count"] == 1
+    assert ours(provider.inner) == 1
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("kind", [Full, Closed])
+def test_what_a_provider_says_of_itself_is_not_logged(
+    kind: type[Vendors], use: Use, caplog: pytest.LogCaptureFixture
+) -> None:
+    provider = kind()
+    use(provider)
+    assert tags(tagged(provider)) == {}
+    assert kind.__name__ in caplog.text
+    assert "s3cret" not in caplog.text
+
+
+def test_a_span_that_allows_no_weak_references_is_seen(use: Use) -> None:
+    """Where a request finds the server span that it lies in."""
+    use(provider := TracerProvider())
+    Request("GET", "/", {}).end(200)  # which adds our processor
+    server = Bare(trace.SpanContext(1, 1, is_remote=False, trace_flags=trace.TraceFlags(1)))
+    inner = Bare(trace.SpanContext(1, 2, is_remote=False, trace_flags=trace.TraceFlags(1)))
+
+    def visit() -> None:
+        provider._active_span_processor.on_start(server)  # type: ignore[arg-type]
+        with trace.use_span(inner):  # type: ignore[arg-type]
+            request = Request("GET", "/", {})
+            request.note(acquire())
+            request.end(200)
+
+    Context().run(visit)
+    assert (server.tagged, inner.tagged) == (True, False)
+
+
+@trace.Span.register
+class Bare:
+    """A vendor's span, which allows no weak references."""
+
+    __slots__ = ("_context", "tagged")
+    kind = SpanKind.SERVER
+
+    def __init__(self, context: trace.SpanContext) -> None:
+        self._context, self.tagged = context, False
+
+    def get_span_context(self) -> trace.SpanContext:
+        return self._context
+
+    def is_recording(self) -> bool:
+        return True
+
+    def set_attributes(self, attributes: Any) -> None:
+        self.tagged = True
+
+
+class BrokenSpan(Bare):
+    """It fails whatever it is asked."""
+
+    __slots__ = ()
+
+    def _fail(self, *_: object) -> Any:
+        raise RuntimeError("no such backend")
+
+    get_span_context = is_recording = _fail
+    set_attributes = _fail  # type: ignore[assignment]
+    kind = property(_fail)
+
+
+def test_a_span_that_fails_harms_neither_its_request_nor_who_begins_it(
+    use: Use, caplog: pytest.LogCaptureFixture
+) -> None:
+    use(provider := TracerProvider())
+    Request("GET", "/", {}).end(200)
+    broken = BrokenSpan(trace.INVALID_SPAN_CONTEXT)
+    provider._active_span_processor.on_start(broken)  # type: ignore[arg-type]
+    with trace.use_span(broken):  # type: ignore[arg-type]
+        request = Request("GET", "/", {})
+        request.glance()
+        with suppress(RuntimeError):  # as the pool has it
+            request.acquired()
+        request.end(200)
+    assert request.acquires == 1
+    assert all(record.exc_info for record in caplog.records)
 
 
 def test_a_provider_that_takes_none_is_left_alone(

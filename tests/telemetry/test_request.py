@@ -201,9 +201,7 @@ def test_a_span_that_cannot_begin_harms_nobody(
     def describe(_: object) -> dict[str, AttributeValue]:
         raise LookupError
 
-    monkeypatch.setattr(
-        request_module, "_failures", Failures()
-    )  # those are logged ever more rarely
+    monkeypatch.setattr(request_module, "failures", Failures())  # those are logged ever more rarely
     record = Request("GET", "/orders", {}, Wire(dict, describe))
     record.note(acquire())
     record.end(200)

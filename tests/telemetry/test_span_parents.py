@@ -11,11 +11,12 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import Span
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import NonRecordingSpan, SpanContext
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from poolguard import Guard
 from poolguard.borrower import CURRENT
 from poolguard.telemetry.request import Request
+from poolguard.telemetry.spans import SpanListener
 
 from .support import (
     TWO,
@@ -31,6 +32,7 @@ from .support import (
     tags,
     tracer,
 )
+from .test_request import acquire
 
 # -- whose child it is -------------------------------------------------------------------------
 
@@ -45,6 +47,19 @@ def test_its_parent_is_the_span_that_acquires(dsn: str, exported: InMemorySpanEx
     assert isinstance(inner, Span)
     assert_child(acquire, inner)
     assert tags(server)["created_count"] == 1
+
+
+def test_a_vendors_span_is_a_parent_whatever_it_equals(exported: InMemorySpanExporter) -> None:
+    class Vendors(NonRecordingSpan):
+        def __bool__(self) -> bool:
+            return False
+
+    span = Vendors(SpanContext(7, 8, is_remote=False, trace_flags=TraceFlags(1)))
+    with trace.use_span(span):
+        SpanListener("all").acquire_ended(acquire())
+    [found] = named(exported, "pool.acquire")
+    assert found.parent is not None
+    assert (found.context.trace_id, found.parent.span_id) == (7, 8)
 
 
 def test_outside_of_any_request(dsn: str, exported: InMemorySpanExporter) -> None:

@@ -8,7 +8,7 @@ from opentelemetry.trace import SpanKind
 
 from ..support import end_of, start_of, tags
 
-__all__ = ["acquires", "by_whom", "judge"]
+__all__ = ["acquires", "by_whom", "judge", "servers"]
 
 
 def acquires(exported: InMemorySpanExporter) -> list[ReadableSpan]:
@@ -22,6 +22,13 @@ def by_whom(exported: InMemorySpanExporter) -> str:
     [server] = [each for each in exported.get_finished_spans() if each.kind is SpanKind.SERVER]
     assert server.instrumentation_scope is not None
     return server.instrumentation_scope.name
+
+
+def servers(exported: InMemorySpanExporter) -> int:
+    """How many server spans there were since this was last asked."""
+    spans = exported.get_finished_spans()
+    exported.clear()
+    return sum(each.kind is SpanKind.SERVER for each in spans)
 
 
 def judge(

@@ -25,7 +25,7 @@ from poolguard.wsgi import PoolGuardMiddleware as OursForWSGI
 from ..support import use
 from .client import asgi_get, wsgi_get
 from .conftest import Serve
-from .judging import by_whom, judge
+from .judging import by_whom, judge, servers
 
 NAMES = f"{__name__}."
 
@@ -143,3 +143,30 @@ def test_asgi(
     late = 2 if path == "/task/stream" and instrumented else 0
     judge(exported, 2 if path == "/failing" else 3, late=late)
     assert (by_whom(exported) != "poolguard") == instrumented
+
+
+@pytest.fixture
+def _excluding() -> Iterator[None]:
+    with override_settings(MIDDLEWARE=[]):
+        instrumentor: Any = DjangoInstrumentor()
+        instrumentor.instrument(excluded_urls="stream")
+        yield
+        instrumentor.uninstrument()
+
+
+@pytest.mark.usefixtures("_excluding")
+def test_a_page_that_is_left_out_has_no_server_span(
+    guard: Guard, serve: Serve[object], exported: InMemorySpanExporter
+) -> None:
+    for path, count in (("/page", 1), ("/stream", 0), ("/page", 1), ("/stream", 0)):
+        assert wsgi_get(OursForWSGI(WSGIHandler(), guard), path) == "200 OK"
+        assert servers(exported) == count
+
+    async def run(asynchronous: Guard) -> list[int]:
+        app, found = OursForASGI(ASGIHandler(), asynchronous), []
+        for path in ("/page", "/task/page", "/task/stream", "/task/page", "/task/stream"):
+            assert await asgi_get(app, path) == 200
+            found.append(servers(exported))
+        return found
+
+    assert serve(run) == [1, 1, 0, 1, 0]

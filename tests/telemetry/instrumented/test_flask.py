@@ -14,7 +14,7 @@ from poolguard.wsgi import PoolGuardMiddleware
 
 from ..support import use
 from .client import wsgi_get
-from .judging import judge
+from .judging import judge, servers
 
 
 def instrument(app: flask.Flask) -> None:
@@ -30,6 +30,16 @@ def around(app: flask.Flask, guard: Guard) -> None:
 def within(app: flask.Flask, guard: Guard) -> None:
     wrap(app, guard)
     instrument(app)
+
+
+def around_excluding(app: flask.Flask, guard: Guard) -> None:
+    FlaskInstrumentor().instrument_app(app, excluded_urls="late")  # type: ignore[no-untyped-call]
+    wrap(app, guard)
+
+
+def within_excluding(app: flask.Flask, guard: Guard) -> None:
+    wrap(app, guard)
+    FlaskInstrumentor().instrument_app(app, excluded_urls="late")  # type: ignore[no-untyped-call]
 
 
 def not_instrumented(app: flask.Flask, guard: Guard) -> None:
@@ -125,3 +135,14 @@ def test_instrumented_as_a_whole(guard: Guard, exported: InMemorySpanExporter) -
     finally:
         FlaskInstrumentor().uninstrument()
     judge(exported, 2)
+
+
+@pytest.mark.parametrize("place", [around_excluding, within_excluding])
+def test_a_page_that_is_left_out_has_no_server_span(
+    place: Place, guard: Guard, exported: InMemorySpanExporter
+) -> None:
+    app = made(guard)
+    place(app, guard)
+    for path, count in (("/page", 1), ("/late", 0), ("/page", 1), ("/late", 0)):
+        assert wsgi_get(app, path, SCRIPT_NAME="/shop") == "200 OK"
+        assert servers(exported) == count

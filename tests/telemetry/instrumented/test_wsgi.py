@@ -7,6 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from opentelemetry import trace
+from opentelemetry.instrumentation.utils import (
+    suppress_http_instrumentation,
+    suppress_instrumentation,
+)
 from opentelemetry.instrumentation.wsgi import OpenTelemetryMiddleware
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
@@ -15,7 +19,7 @@ from poolguard.wsgi import PoolGuardMiddleware
 
 from ..support import tags, use
 from .client import wsgi_get
-from .judging import acquires, judge
+from .judging import acquires, judge, servers
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -157,3 +161,24 @@ def test_several_guards(dsn: str, guard: Guard, exported: InMemorySpanExporter) 
     name = "db.client.connection.pool.name"
     pools: list[Any] = [(each.attributes or {})[name] for each in acquires(exported)]
     assert pools == ["sync", "other"]
+
+
+@pytest.mark.parametrize("silence", [suppress_instrumentation, suppress_http_instrumentation])
+def test_who_is_silenced_has_no_server_span(
+    silence: Any, guard: Guard, exported: InMemorySpanExporter
+) -> None:
+    """From ours; theirs leaves nothing out, and does not heed that."""
+
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        use(guard)
+        start_response(*OK)
+        return []
+
+    def quiet(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        with silence():
+            return ours(app, guard)(environ, start_response)
+
+    wsgi_get(ours(app, guard))
+    assert servers(exported) == 1
+    wsgi_get(quiet)
+    assert servers(exported) == 0
