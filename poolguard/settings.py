@@ -548,21 +548,6 @@ class Settings:
     def _keeps(self, order: _Order) -> bool:
         return order.allows(getattr(self, order.smaller), getattr(self, order.larger))
 
-    def _follow(self) -> None:
-        """Have a default that would contradict what was set give way to it."""
-        for smaller, larger, part, _ in (order for order in _ORDERS if not self._keeps(order)):
-            if self.source(smaller) == "default":
-                name, value = smaller, getattr(self, larger) * part
-            elif self.source(larger) == "default":
-                name, value = larger, getattr(self, smaller) / part
-            else:
-                continue
-            object.__setattr__(self, name, value)
-            object.__setattr__(self, "_sources", {**self._sources, name: "default"})
-
-    def _keeps(self, order: _Order) -> bool:
-        return order.allows(getattr(self, order.smaller), getattr(self, order.larger))
-
     def _contradictions(self) -> Iterator[str]:
         """One line for each set of valid values that cannot all be meant."""
         cite = self.cite
