@@ -19,7 +19,7 @@ from . import registry
 from . import status as board
 from .budget.plan import Plan
 from .conninfo import same_database
-from .errors import ForkError, ModeError, PoolguardError, RuntimeDirError, SettingsError
+from .errors import ForkError, ModeError, PoolguardError, SettingsError
 from .logs import logger
 from .opening import AsyncOpening, SyncOpening
 from .settings import Settings, checked_name
@@ -455,11 +455,9 @@ class Guard:
         return status
 
     def _publish(self) -> None:
-        try:
-            board.publish(self, self.settings.runtime_dir, self._published)
-        except RuntimeDirError as error:
-            if self.settings.ledger == "static":  # another ledger is in that folder, and says it
-                logger.warning("poolguard %r: its status is not published: %s", self.name, error)
+        # Another ledger is in the same folder, and says what is wrong with that.
+        said = self.settings.ledger != "static"
+        board.publish(self, self.settings.runtime_dir, self._published, said=said)
 
     def _published(self) -> dict[str, Any]:
         """The status, and what a reader of several needs to tell them apart, or add them up."""

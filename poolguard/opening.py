@@ -22,12 +22,13 @@ from .budget.capacity import QUERY, Capacity
 from .budget.dialing import Dialing
 from .budget.host import HostLedger
 from .budget.ledger import POOLED, Backend, Granted, Ledger, Scope, StaticLedger, Terms
+from .budget.lone import LoneLedger
 from .budget.marks import SUPPORTED
 from .budget.plan import Plan, known_budget, make_plan, shares
 from .budget.session import GREETING, PLAIN_GREETING, RESTORE, UNSUPPORTED, backend_of
 from .clock import waitable
 from .conninfo import checked, database_name, ledger_name, parse, session_of
-from .errors import PlanError, PoolguardError
+from .errors import PlanError, PoolguardError, RuntimeDirError
 from .listener import Listener, Listeners
 from .logs import logger
 from .rundir import RuntimeDir
@@ -218,17 +219,24 @@ class _Opening:
         if s.ledger == "static":
             return StaticLedger(1)
         workers = registry.workplace().workers if s.workers == "auto" else s.workers
-        folder = RuntimeDir(s.runtime_dir)
+        name = ledger_name(s.dsn, self.name)
         try:
-            return HostLedger(
-                folder,
-                ledger_name(s.dsn, self.name),
-                workers=workers,
-                scope=Scope.of(*session_of(s.dsn)),
+            folder = RuntimeDir(s.runtime_dir)
+            try:
+                scope = Scope.of(*session_of(s.dsn))
+                return HostLedger(folder, name, workers=workers, scope=scope)
+            except BaseException:
+                folder.close()
+                raise
+        except RuntimeDirError as error:
+            logger.warning(
+                "poolguard %r: %s. Until this process is started again it shares nothing, and "
+                "holds no more than an equal part of the budget",
+                self.name,
+                error,
             )
-        except BaseException:
-            folder.close()
-            raise
+        self.ledger_named["kind"] = "static"
+        return LoneLedger(s.runtime_dir, name, workers=workers)
 
     def _plan_at_once(self) -> Plan | None:
         """The plan where it does not depend on the server."""
@@ -286,8 +294,15 @@ class _Opening:
             plan = self._plan_as_published()
             if plan is not None:
                 self._resize_soon(self._agree(plan))
-        elif self.settings.ledger != "static" and (share := self.ledger.limit) is not None:
+        elif (share := self.ledger.limit) is not None and (
+            share >= self.plan.instance or not self._has_own_part
+        ):
             self._note_ruling(share)
+
+    @property
+    def _has_own_part(self) -> bool:
+        """Its limit is less than the share, and no other process' plan is the reason."""
+        return self.settings.ledger == "static" or self.ledger.parted
 
     def _resize_soon(self, bounds: Bounds) -> None:
         raise NotImplementedError

@@ -28,8 +28,28 @@ _REMEDY = (
 
 
 def default_path() -> Path:
-    """Where the folder is unless a setting says otherwise: its name depends on the user alone."""
-    return Path(tempfile.gettempdir()) / f"poolguard-{os.geteuid()}"
+    """Where the folder is unless a setting says otherwise: its name depends on the user alone.
+
+    Raises :exc:`~poolguard.errors.RuntimeDirError` where there is no temporary directory.
+    """
+    return _temporary() / f"poolguard-{os.geteuid()}"
+
+
+def _temporary() -> Path:
+    """The directory for temporary files, whether or not anybody may write there now.
+
+    ``tempfile.gettempdir()`` goes elsewhere without a word while the disk is full, and those who
+    come at that moment would begin a second ledger there.
+    """
+    if os.name != "posix":
+        return Path(tempfile.gettempdir())
+    for path in (*(os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP")), "/tmp"):
+        if path and os.path.isdir(path):
+            return Path(path).absolute()
+    raise RuntimeDirError(
+        "there is no directory for temporary files, and so no runtime folder: set runtime_dir "
+        "(POOLGUARD_RUNTIME_DIR) to a folder of your own"
+    )
 
 
 class RuntimeDir:
@@ -66,6 +86,26 @@ class RuntimeDir:
     def __repr__(self) -> str:
         return f"RuntimeDir({str(self.path)!r})"
 
+    def trouble(self) -> str | None:
+        """What has become of the folder since it was opened, if others would not find it as it was
+        then; None mostly."""
+        try:
+            now, ours = os.stat(self.path, follow_symlinks=False), os.fstat(self._fd)
+        except OSError as error:
+            return f"the runtime folder {self.path} is not there any more ({error.strerror})"
+        if (now.st_dev, now.st_ino) != (ours.st_dev, ours.st_ino):
+            return f"another thing is in the place of the runtime folder {self.path}"
+        wrong = _distrusted(ours)
+        return wrong and f"the runtime folder {self.path} cannot be trusted any more: {wrong}"
+
+    def leads_to(self, name: str, fd: int) -> bool:
+        """Whether the file *name* is the one that *fd* has open."""
+        try:
+            there, ours = os.stat(name, dir_fd=self._fd, follow_symlinks=False), os.fstat(fd)
+        except OSError:
+            return False
+        return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
+
     def _open(self) -> int:
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -74,12 +114,7 @@ class RuntimeDir:
             raise RuntimeDirError(
                 f"the runtime folder {self.path} cannot be used ({error.strerror}): {_REMEDY}"
             ) from None
-        found = os.fstat(fd)
-        trouble = None
-        if found.st_uid != os.geteuid():
-            trouble = f"it belongs to uid {found.st_uid}, and this process is {os.geteuid()}"
-        elif found.st_mode & 0o077:
-            trouble = f"others may enter it (its mode is {stat.S_IMODE(found.st_mode):04o})"
+        trouble = _distrusted(os.fstat(fd))
         if trouble is not None:
             os.close(fd)
             raise RuntimeDirError(
@@ -95,7 +130,7 @@ class RuntimeDir:
         try:
             fd = os.open(name, _OPEN_FILE | os.O_CREAT, 0o600, dir_fd=self._fd)
         except OSError as error:
-            raise self._refused(name, error.strerror) from None
+            raise self.refused(name, error.strerror) from None
         self._insist(fd, name, stat.S_ISREG)
         return fd
 
@@ -104,7 +139,7 @@ class RuntimeDir:
         try:
             fd = os.open(name, _READ_FILE, dir_fd=self._fd)
         except OSError as error:
-            raise self._refused(name, error.strerror) from None
+            raise self.refused(name, error.strerror) from None
         self._insist(fd, name, stat.S_ISREG)
         return fd
 
@@ -125,7 +160,7 @@ class RuntimeDir:
             # For writing too: without a writer, a reader is told of end-of-file again and again.
             fd = os.open(name, _OPEN_FILE, dir_fd=self._fd)
         except OSError as error:
-            raise self._refused(name, error.strerror) from None
+            raise self.refused(name, error.strerror) from None
         self._insist(fd, name, stat.S_ISFIFO)
         return fd
 
@@ -165,7 +200,16 @@ class RuntimeDir:
         assert callable(kind)
         if not kind(found.st_mode) or found.st_uid != os.geteuid() or found.st_nlink != 1:
             os.close(fd)
-            raise self._refused(name, "it is not a plain file of this user's own")
+            raise self.refused(name, "it is not a plain file of this user's own")
 
-    def _refused(self, name: str, why: str | None) -> RuntimeDirError:
+    def refused(self, name: str, why: str | None) -> RuntimeDirError:
         return RuntimeDirError(f"{self.path / name} cannot be used ({why}): {_REMEDY}")
+
+
+def _distrusted(found: os.stat_result) -> str | None:
+    """Why a folder is not trusted; None where it is."""
+    if found.st_uid != os.geteuid():
+        return f"it belongs to uid {found.st_uid}, and this process is {os.geteuid()}"
+    if found.st_mode & 0o077:
+        return f"others may enter it (its mode is {stat.S_IMODE(found.st_mode):04o})"
+    return None

@@ -1,8 +1,8 @@
 """What each process publishes of its guards in the runtime folder, and how others read it.
 
 A file for each guard, written anew every second by one thread of the process. The process holds a
-lock on it, which the kernel frees at its death: by that a reader knows the files of the dead, and
-sweeps them. Nobody needs access to a worker's port, nor a worker that answers.
+lock on it, which the kernel frees at its death: by that the others know the files of the dead, and
+sweep them. Nobody needs access to a worker's port, nor a worker that answers.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ PUBLISHED_EVERY = 1.0
 """Seconds between two writings of a status."""
 TRIES = 20
 """How often a file is read that is being written meanwhile."""
+SWEPT_EVERY = 5.0
+"""Seconds between two looks of each process for files of the dead."""
 
 
 Status = dict[str, Any]
@@ -39,54 +41,80 @@ _NEW_FOR = 60.0
 
 
 class _Page:
-    """The file of one guard."""
+    """The file of one guard, made when there is something to write, and again when it was deleted.
 
-    def __init__(self, folder: Path | None, describe: Callable[[], Status]) -> None:
+    :param said: somebody else says it where the folder cannot be used.
+    """
+
+    def __init__(
+        self, folder: Path | None, describe: Callable[[], Status], *, said: bool = False
+    ) -> None:
+        self.path = folder
         self._describe = describe
-        self._folder = RuntimeDir(folder)
+        self._said = said
+        self._folder: RuntimeDir | None = None
         self._failed = False
+        self._over = False
         self._lock = threading.Lock()
         self._name = f"{os.getpid()}-{os.urandom(4).hex()}.status"
         self._fd = -1
-        try:
-            # Under another name until the lock is held: a file that is free to lock is swept.
-            self._fd = self._folder.file(f"{self._name}.new")
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._folder.rename(f"{self._name}.new", self._name)
-        except OSError as error:
-            self._folder.remove(f"{self._name}.new")
-            self.close()
-            raise RuntimeDirError(f"{self._folder.path}: {error.strerror}") from None
-        except RuntimeDirError:
-            self.close()
-            raise
 
     def write(self) -> None:
-        """Write what the guard says now. What fails is logged, once."""
+        """Write what the guard says now. What fails is logged, once, and tried again next time."""
         try:
             said = json.dumps({**self._describe(), "at": round(time.time(), 3)}).encode()
             content = b"%08x %s\n" % (crc32(said), said)
             with self._lock:
-                if self._fd >= 0:
-                    os.pwrite(self._fd, content, 0)
-                    os.ftruncate(self._fd, len(content))
+                if self._over:
+                    return
+                if self._fd < 0 or os.fstat(self._fd).st_nlink == 0:
+                    self.disown()
+                    self._open()
+                os.pwrite(self._fd, content, 0)
+                os.ftruncate(self._fd, len(content))
+        except BlockingIOError:
+            pass  # somebody looks at this moment whether the file is locked
         except Exception as error:  # noqa: BLE001 - a disk may be full; requests are served
             if not self._failed:
-                logger.warning("poolguard: a status could not be published: %r", error)
+                why = error if isinstance(error, RuntimeDirError) else repr(error)
+                logger.warning("poolguard: a status is not published: %s", why)
             self._failed = True
+
+    def _open(self) -> None:
+        try:
+            folder = RuntimeDir(self.path)
+        except RuntimeDirError:
+            self._failed = self._failed or self._said
+            raise
+        unnamed = f"{self._name}.new"
+        try:
+            # Under another name until the lock is held: a file that is free to lock is swept.
+            self._fd = folder.file(unnamed)
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            folder.rename(unnamed, self._name)
+        except BaseException:
+            self.disown()
+            folder.remove(unnamed)
+            folder.close()
+            raise
+        self._folder = folder
 
     def close(self) -> None:
         with self._lock:
-            if self._fd >= 0:
+            self._over = True
+            if self._folder is not None:
                 self._folder.remove(self._name)
             self.disown()
 
     def disown(self) -> None:
-        """Let go of a file that is another process'. No lock: its holder may not exist here."""
+        """Let go of the file; in a forked child it is the parent's, and no lock is taken, since
+        the thread that holds it may not exist there."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-        self._folder.close()
+        if self._folder is not None:
+            self._folder.close()
+            self._folder = None
 
 
 class _Publisher:
@@ -128,11 +156,17 @@ class _Publisher:
                 thread.join(1.0)
 
     def _run(self, over: threading.Event) -> None:
+        swept_at = 0.0
         while True:
             with self._lock:
                 pages = list(self._pages.values())
             for page in pages:
                 page.write()
+            if (now := time.monotonic()) - swept_at >= SWEPT_EVERY:
+                swept_at = now
+                for path in {page.path for page in pages}:
+                    with suppress(RuntimeDirError, OSError):
+                        _sweep(path)
             if over.wait(PUBLISHED_EVERY):
                 return
 
@@ -145,13 +179,16 @@ class _Publisher:
 _publisher: _Publisher | None = None
 
 
-def publish(key: object, folder: Path | None, describe: Callable[[], Status]) -> None:
+def publish(
+    key: object, folder: Path | None, describe: Callable[[], Status], *, said: bool = False
+) -> None:
     """Have what *describe* returns published from now on, until *key* is withdrawn.
 
-    Raises :exc:`~poolguard.errors.RuntimeDirError` where the runtime folder cannot be used.
+    Where the runtime folder cannot be used it is tried again and again, and a warning says so,
+    unless it is *said* elsewhere.
     """
     global _publisher  # noqa: PLW0603
-    page = _Page(folder, describe)
+    page = _Page(folder, describe, said=said)
     if _publisher is None:
         _publisher = _Publisher()
     try:
@@ -178,13 +215,25 @@ def published(folder: Path | None = None) -> list[Status]:
     if opened is None:
         return []
     try:
-        found = list(_living(opened))
+        read = [_read(fd) for fd in _living(opened)]
     finally:
         opened.close()
+    found = [status for status in read if status is not None]
     return sorted(found, key=lambda status: (status.get("pid", 0), str(status.get("name"))))
 
 
-def _living(folder: RuntimeDir) -> Iterator[Status]:
+def _sweep(path: Path | None) -> None:
+    folder = RuntimeDir.found(path)
+    if folder is not None:
+        try:
+            for _ in _living(folder):
+                pass
+        finally:
+            folder.close()
+
+
+def _living(folder: RuntimeDir) -> Iterator[int]:
+    """The files of the living, open to be read; those of the dead are removed."""
     for name in folder.names():
         if not _FILE.fullmatch(name):
             continue
@@ -195,9 +244,7 @@ def _living(folder: RuntimeDir) -> Iterator[Status]:
         try:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError:
-            status = _read(fd)
-            if status is not None:
-                yield status
+            yield fd
         else:
             if not name.endswith(".new") or time.time() - os.fstat(fd).st_mtime > _NEW_FOR:
                 folder.remove(name)

@@ -222,6 +222,26 @@ def test_two_processes_share_one_budget(dsn: str, hold: Hold) -> None:
             guard.connection(timeout=0.3).__enter__()
 
 
+def test_what_a_killed_process_held_is_free_soon_though_nobody_needs_it(
+    dsn: str, hold: Hold
+) -> None:
+    with Guard(dsn, name="one", mode="sync", budget=6, workers=2, floor=1) as one:
+        hold(dsn, name="two", budget=6, workers=2, floor=1).kill()
+        until(lambda: one.status()["budget"]["in_use"] == 1)
+
+
+def test_without_doorbells_a_need_is_seen_all_the_same(dsn: str) -> None:
+    settings = {"mode": "sync", "budget": 6, "workers": 2, "floor": 1}
+    with Guard(dsn, name="one", **settings) as one, Guard(dsn, name="two", **settings) as two:
+        with ExitStack() as stack:
+            for _ in range(5):
+                stack.enter_context(one.connection())
+        for bell in rundir.default_path().glob("*.bell"):
+            bell.unlink()
+        with two.connection(), two.connection(), two.connection():
+            assert held(one) <= 3
+
+
 def test_another_database_has_another_budget(dsn: str, hold: Hold) -> None:
     hold(dsn, budget=2, floor=2)
     with Guard(make_conninfo(dsn, dbname="template1"), budget=2, floor=2) as guard:

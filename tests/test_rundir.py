@@ -40,6 +40,49 @@ def test_its_name_depends_on_the_user_alone() -> None:
     assert default_path() == Path(tempfile.gettempdir()) / f"poolguard-{os.geteuid()}"
 
 
+def test_it_is_nowhere_else_while_nobody_can_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk may be full for a moment, and who comes then would count in another ledger."""
+    monkeypatch.setattr(tempfile, "tempdir", "/somewhere/else")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    tmp_path.chmod(0o500)
+    assert default_path().parent == tmp_path
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "nowhere"))
+    monkeypatch.setenv("TMP", str(tmp_path))
+    assert default_path().parent == tmp_path
+
+
+def test_without_a_temporary_directory_the_error_says_what_to_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("TMPDIR", "TEMP", "TMP"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os.path, "isdir", lambda path: False)
+    with pytest.raises(RuntimeDirError, match="POOLGUARD_RUNTIME_DIR"):
+        default_path()
+
+
+def test_what_becomes_of_it_is_found(tmp_path: Path) -> None:
+    folder = RuntimeDir(tmp_path / "run")
+    fd = folder.file("ledger")
+    assert folder.trouble() is None
+    assert folder.leads_to("ledger", fd)
+    (tmp_path / "run" / "ledger").rename(tmp_path / "run" / "other")
+    assert not folder.leads_to("ledger", fd)
+    os.close(folder.file("ledger"))
+    assert not folder.leads_to("ledger", fd)
+    os.close(fd)
+    folder.path.chmod(0o750)
+    assert "its mode is 0750" in str(folder.trouble())
+    folder.path.chmod(0o700)
+    folder.path.rename(tmp_path / "away")
+    assert "is not there any more" in str(folder.trouble())
+    folder.path.mkdir(0o700)
+    assert "another thing" in str(folder.trouble())
+    folder.close()
+
+
 def test_it_is_locked_against_those_who_tidy_up(tmp_path: Path) -> None:
     """systemd-tmpfiles tries for an exclusive lock, and passes by where it gets none."""
     folder = RuntimeDir(tmp_path / "run")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +22,7 @@ import pytest
 from poolguard import Guard, rundir, status
 from poolguard.errors import RuntimeDirError
 from poolguard.lab.postgres import PrivatePostgres
+from poolguard.rundir import RuntimeDir
 
 from .support import until
 
@@ -158,6 +161,54 @@ def test_the_files_of_a_killed_process_are_swept(
     assert len(files(folder)) == 1
 
 
+def test_they_are_swept_though_nobody_reads_them(
+    publish: Callable[..., None],
+    folder: Path,
+    other: subprocess.Popen[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(status, "PUBLISHED_EVERY", 0.01)
+    monkeypatch.setattr(status, "SWEPT_EVERY", 0.01)
+    publish("a", name="mine")
+    os.kill(other.pid, signal.SIGKILL)
+    other.wait()
+    until(lambda: len(files(folder)) == 1)
+
+
+def test_who_looks_whether_it_is_locked_hinders_no_publication(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A reader holds the file, just made, when its owner wants to lock it."""
+    make, readers = RuntimeDir.file, []
+
+    def looked_at(self: RuntimeDir, name: str) -> int:
+        fd = make(self, name)
+        monkeypatch.setattr(RuntimeDir, "file", make)
+        readers.append(os.open(folder / name, os.O_RDONLY))
+        fcntl.flock(readers[0], fcntl.LOCK_SH)
+        return fd
+
+    monkeypatch.setattr(RuntimeDir, "file", looked_at)
+    monkeypatch.setattr(status, "PUBLISHED_EVERY", 0.01)
+    status.publish("a", folder, lambda: {"name": "mine"})
+    try:
+        until(lambda: readers)
+        os.close(readers[0])
+        until(lambda: status.published(folder))
+    finally:
+        status.withdraw("a")
+    assert caplog.records == []
+
+
+def test_what_a_cleaner_has_deleted_is_published_again(
+    publish: Callable[..., None], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status, "PUBLISHED_EVERY", 0.01)
+    publish("a", name="mine")
+    shutil.rmtree(folder)
+    until(lambda: status.published(folder))
+
+
 def test_a_file_that_never_got_its_name_is_swept_once_it_is_old(
     publish: Callable[..., None], folder: Path
 ) -> None:
@@ -248,7 +299,7 @@ def test_a_folder_that_cannot_be_trusted_is_no_reason_not_to_serve(
         status.published(folder)
     with Guard(dsn, ledger="static", budget=2, runtime_dir=folder) as guard:
         assert guard.ready
-    assert "its status is not published: the runtime folder" in caplog.text
+    assert "a status is not published: the runtime folder" in caplog.text
 
 
 def test_a_disk_that_is_full_is_said_once(

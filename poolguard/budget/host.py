@@ -10,9 +10,11 @@ until the server was asked, and says that the backend is gone.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from time import monotonic
 from typing import NamedTuple
 from weakref import WeakSet
@@ -32,8 +34,10 @@ from .ledger import (
     Slot,
     Terms,
     Wanted,
+    divided,
 )
 from .members import Members
+from .presence import Presence
 from .sharing import (
     Circle,
     Member,
@@ -67,6 +71,9 @@ nobody has a connection left to do so, one slot of the dead is taken over for it
 PATIENCE = 0.5
 """Seconds after which one that has a slot, and still does not know what the server grants, keeps
 nobody else from asking the server."""
+
+PARTED_FOR = 2.0
+"""Seconds after which the last sibling has noticed, too, that there is only one part again."""
 
 PAST = 600.0
 """Seconds for which it matters what a process held that has ended: a service that is started again
@@ -107,11 +114,16 @@ class HostLedger:
         self._file = HostFile(folder, f"{name}.ledger")
         try:
             self._members = Members(self._file, folder, name, scope)
+            self._presence = Presence(folder.path, name, self._file.inode)
         except BaseException:
             self._file.close()
             raise
         self._slots = self._file.slots
+        self._agreed: Terms | None = None
         self._terms: Terms | None = None
+        """The same, for this part of those who share the budget: mostly there is one."""
+        self._parted_at = -PARTED_FOR
+        self._warned: str | None = None
         self._circles: list[Circle] = []
         """Whom which limit binds, by the last look; none until anybody knows any terms."""
         self._sides: list[Side] = []
@@ -180,13 +192,18 @@ class HostLedger:
         with self._lock:
             self._insist_open()
             self._workers = terms.workers
-            self._terms = terms
+            self._agreed = terms
+            self._divide()
             self._tell()
             self._look(within=0)
             self._members.ring()
             ruling = self._ruling()
         self._callbacks.call()
-        return terms if ruling is None else terms._replace(instance=min(terms.instance, ruling))
+        return (
+            terms
+            if ruling is None or self.parted
+            else terms._replace(instance=min(terms.instance, ruling))
+        )
 
     def _ruling(self) -> int | None:
         """The smallest of the limits that bind this process."""
@@ -207,6 +224,7 @@ class HostLedger:
             self._insist_open()
             if self._members.changed:
                 self._look(within=0)
+            n = min(n, self._allowed_by_other_parts())
             taken = self._taken(n)
             if len(taken) < n and self._look():  # some may have died
                 taken += self._taken(n - len(taken))
@@ -238,6 +256,29 @@ class HostLedger:
                 taken.remove(number)
             self._tell()
         return taken
+
+    def _allowed_by_other_parts(self) -> int:
+        allowed = self._presence.allows(holds=bool(self._held))
+        if not allowed:  # they may have made room just now
+            self._divide()
+            allowed = self._presence.allows(holds=bool(self._held))
+        return allowed
+
+    def _divide(self) -> None:
+        """Go by this part's share, while there are other parts."""
+        self._presence.look(self._fits)
+        if self._presence.parts > 1:
+            self._parted_at = monotonic()
+
+    def _fits(self, parts: int) -> bool:
+        if self._agreed is None:
+            return True
+        terms = divided(self._agreed, parts)
+        if terms != self._terms:
+            self._terms = terms
+            self._tell()
+            self._look(within=0)
+        return not self._is_over()
 
     def _room(self, in_use: int) -> int:
         """How many slots more this process may take while *in_use* are taken; below 0, how many it
@@ -488,6 +529,49 @@ class HostLedger:
             self._tell()
         self._callbacks.call()
 
+    # -- looking after it ----------------------------------------------------------------------
+
+    def tend(self, say: Callable[[int, str], None]) -> bool:
+        """Also what a lost bell would have told, and what others have done to the file."""
+        with self._lock:
+            if self._closed:
+                return False
+            with suppress(OSError):  # no room on the disk, which others need more
+                self._file.mend()
+            for number, slot in self._held.items():
+                if slot.predecessor is None:
+                    self._file.keep_slot(number, slot.backend or CONNECTING, self._scope)
+            self._members.renew()
+            self._divide()
+            self._look(within=0)
+            self._say_what_is_wrong(say)
+            if not self._is_bereaved():
+                return False
+            for orphan in [*self._orphans()]:  # what needs no question is free now
+                self._asking.discard(orphan.number)
+                self._slots.abandon(orphan.number)
+            return self._is_bereaved()
+
+    def _is_bereaved(self) -> bool:
+        """More slots are taken than the living hold."""
+        living = sum(member.held for member in self._members.siblings())
+        return self._slots.count() > len(self._held) + len(self._asking) + living
+
+    def _say_what_is_wrong(self, say: Callable[[int, str], None]) -> None:
+        wrong = self._folder.trouble()
+        if wrong is None and not self._file.is_found(self._folder):
+            wrong = f"the ledger {self._folder.path / self._name} was deleted or replaced"
+        elif wrong is None and self._presence.parts > 1:
+            wrong = f"not all processes share the ledger {self._folder.path / self._name}"
+        if wrong is not None and self._warned is None:
+            say(
+                logging.WARNING,
+                f"poolguard: {wrong}. Those who have it open go on sharing it. Those who start now "
+                f"do not find it, and the budget is divided equally between them. A reload ends "
+                f"that, once the folder is as it should be",
+            )
+        self._warned = wrong
+
     # -- the dead ------------------------------------------------------------------------------
 
     def orphans(self) -> list[Orphan]:
@@ -522,8 +606,9 @@ class HostLedger:
         with self._lock:
             if self._closed:
                 return
+            known = frozenset(gone)  # they may be thousands, in a file that was damaged
             for orphan in orphans:
-                self._settle(orphan, gone=orphan in gone)
+                self._settle(orphan, gone=orphan in known)
             if gone:
                 self._members.ring(self._members.starving())
         if gone:
@@ -581,6 +666,13 @@ class HostLedger:
         return any(slot.predecessor is not None for slot in [*self._held.values()])
 
     @property
+    def parted(self) -> bool:
+        with self._lock:
+            if not self._closed:
+                self._divide()
+            return monotonic() - self._parted_at < PARTED_FOR
+
+    @property
     def recheck(self) -> float | None:
         return RECHECK
 
@@ -628,6 +720,7 @@ class HostLedger:
             self._closed = True
             self._members.look(within=0)
             self._members.leave()
+            self._presence.close()
             self._members.ring()  # what it was sure of is divided anew
             self._file.close()
             self._folder.close()
@@ -652,7 +745,7 @@ class HostLedger:
         """
         if not self._closed:
             self._closed = self._forked = True
-            os.close(self._members.bell)
+            self._members.close()
             self._file.close()
             self._folder.close()
 

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import mmap
+import fcntl
 import os
 import struct
-from time import monotonic_ns
+from time import monotonic, monotonic_ns, sleep
 from typing import NamedTuple
 
 from ..errors import RuntimeDirError
+from ..logs import logger
 from ..rundir import RuntimeDir
 from ..settings import MOST_SLOTS
-from .ledger import Backend, Granted, Scope, Terms
+from .ledger import POOLED, Backend, Granted, Scope, Terms
 from .marks import Marks
+from .sharedfile import SharedFile, set_lock
 from .sharing import Member
 
 __all__ = ["MOST_PROCESSES", "MOST_SLOTS", "HostFile", "SlotRecord"]
 
-MAGIC = b"poolguard ledger, layout 3\n".ljust(32)
+MAGIC = b"poolguard ledger, layout 3\n"
+_HEAD = struct.Struct("28sI")  # and the file's own inode: a copy tells of what others hold
 MOST_PROCESSES = 1024
+YEAR_3000 = 32503680000.0
+"""In seconds since the epoch."""
 
-_VERSION = len(MAGIC)
+_VERSION = -(-_HEAD.size // 8) * 8
 _HELD = _VERSION + 8
 _MEMBERS = _HELD + 4 * MOST_PROCESSES
 _STARVING = _MEMBERS + MOST_PROCESSES
@@ -57,47 +62,59 @@ class SlotRecord(NamedTuple):
 
 
 class HostFile:
-    """The file *name* of *folder*, made where it is missing, mapped into memory.
+    """The file *name* of *folder*, made where it is missing, and anew where it is no ledger of this
+    layout and nobody uses it.
 
-    Raises :exc:`~poolguard.errors.RuntimeDirError` where it is something else.
+    Raises :exc:`~poolguard.errors.RuntimeDirError` where it cannot be used.
     """
 
     def __init__(self, folder: RuntimeDir, name: str) -> None:
-        self._fd = folder.file(name)
-        try:
-            self._insist_on_layout(folder, name)
-            self._map = mmap.mmap(self._fd, _SIZE)
-        except BaseException:
-            os.close(self._fd)
-            raise
-        self.members = Marks(self._fd, self._map, _MEMBERS, MOST_PROCESSES)
-        self.asker = Marks(self._fd, self._map, _ASKER, 1)
-        self.slots = Marks(self._fd, self._map, _SLOTS, MOST_SLOTS)
-
-    def _insist_on_layout(self, folder: RuntimeDir, name: str) -> None:
-        size = os.fstat(self._fd).st_size
-        if size == 0:
-            # Two processes that do this at once do the same.
-            os.ftruncate(self._fd, _SIZE)
-            os.pwrite(self._fd, MAGIC, 0)
-        elif size != _SIZE or os.pread(self._fd, len(MAGIC), 0) not in (MAGIC, bytes(len(MAGIC))):
-            raise RuntimeDirError(
-                f"{folder.path / name} is no ledger of this version of poolguard: when none of "
-                f"its processes runs any more, remove it"
+        self._name = name
+        while (found := _opened(folder, name)) is None:
+            logger.warning(
+                "poolguard: %s was no ledger of this version of poolguard, and nobody used it: "
+                "it is made anew",
+                folder.path / name,
             )
+        self._file = found
+        self.members = Marks(found, _MEMBERS, MOST_PROCESSES)
+        self.asker = Marks(found, _ASKER, 1)
+        self.slots = Marks(found, _SLOTS, MOST_SLOTS)
 
     def close(self) -> None:
         """Close it; whatever this process still holds is now that of a dead one."""
-        os.close(self._fd)
-        self._map.close()
+        os.close(self._file.fd)
+
+    @property
+    def inode(self) -> int:
+        """By which file it is, whatever its name."""
+        return os.fstat(self._file.fd).st_ino
+
+    def is_found(self, folder: RuntimeDir) -> bool:
+        """Whether those who look for it in *folder* now find this very file."""
+        return folder.leads_to(self._name, self._file.fd)
+
+    def mend(self) -> None:
+        """Write again what this process holds, and the head: others may have damaged the file.
+
+        Raises :exc:`OSError` where somebody has truncated it, and the disk has no room now.
+        """
+        self._file.allocate()
+        if self._file.read(0, _HEAD.size) != _head(self._file.fd):
+            self._file.write(0, _head(self._file.fd))
+        for marks in (self.members, self.asker, self.slots):
+            marks.renew()
 
     def member(self, number: int) -> Member:
         """What the process *number* tells of itself."""
-        pid, *rest = _MEMBER.unpack_from(self._map, _MEMBER_RECORDS + number * _MEMBER.size)
+        pid, *rest = _MEMBER.unpack(
+            self._file.read(_MEMBER_RECORDS + number * _MEMBER.size, _MEMBER.size)
+        )
         database, role, *granted = rest[:5]
         instance, server, of_database, of_role, workers, floor = rest[5:11]
         terms = None
-        if instance:
+        # Where somebody has damaged the file, its owner writes it anew within a second.
+        if instance > 0 and workers > 0 and min(floor, server, of_database, of_role, *granted) >= 0:
             terms = Terms(
                 Granted(granted[0], granted[1] or None, granted[2] or None) if granted[0] else None,
                 instance,
@@ -109,15 +126,15 @@ class HostFile:
             )
         starving, failing, draining = rest[11:]
         held, scope = self.held(number), Scope(database, role)
-        return Member(number, terms, held, starving, bool(draining), bool(failing), scope, pid)
+        return Member(
+            number, terms, held, max(0, starving), bool(draining), bool(failing), scope, pid
+        )
 
     def write_member(self, member: Member) -> None:
         """Publish what this process tells of itself."""
         terms = member.terms or Terms(None, 0, 0, 0)
         granted = terms.granted or Granted(0)
-        _MEMBER.pack_into(
-            self._map,
-            _MEMBER_RECORDS + member.number * _MEMBER.size,
+        record = _MEMBER.pack(
             member.pid,
             *member.scope,
             granted.server,
@@ -134,71 +151,123 @@ class HostFile:
             member.draining,
         )
         self.write_held(member.number, member.held)
-        self._map[_STARVING + member.number] = member.starving > 0
+        self._file.write(_MEMBER_RECORDS + member.number * _MEMBER.size, record)
+        self._file.write(_STARVING + member.number, b"\1" if member.starving > 0 else b"\0")
 
     def held(self, number: int) -> int:
         """How many slots the process *number* holds."""
-        held: int = _INT.unpack_from(self._map, _HELD + 4 * number)[0]
-        return held
+        held: int = _INT.unpack(self._file.read(_HELD + 4 * number, _INT.size))[0]
+        return max(0, held)
 
     def write_held(self, number: int, held: int) -> None:
         """Publish how many slots this process holds."""
-        _INT.pack_into(self._map, _HELD + 4 * number, held)
+        self._file.write(_HELD + 4 * number, _INT.pack(held))
 
     @property
     def version(self) -> int:
         """Another one whenever a process has come, has ended, or tells something else of itself
         than what it holds and lacks."""
-        version: int = _WORD.unpack_from(self._map, _VERSION)[0]
+        version: int = _WORD.unpack(self._file.read(_VERSION, _WORD.size))[0]
         return version
 
     def change_version(self) -> None:
         """Call it after a change. No two calls write the same, at the same time neither."""
-        _WORD.pack_into(self._map, _VERSION, monotonic_ns() << 22 & _LARGEST | os.getpid())
+        version = monotonic_ns() << 22 & _LARGEST | os.getpid()
+        self._file.write(_VERSION, _WORD.pack(version))
 
     def clear_member(self, number: int) -> None:
         """Wipe the record of a process that ends, or has ended."""
-        at = _MEMBER_RECORDS + number * _MEMBER.size
-        self._map[at : at + _MEMBER.size] = bytes(_MEMBER.size)
+        self._file.write(_MEMBER_RECORDS + number * _MEMBER.size, bytes(_MEMBER.size))
         self.write_held(number, 0)
-        self._map[_STARVING + number] = 0
+        self._file.write(_STARVING + number, b"\0")
 
     def starving(self) -> list[int]:
         """The numbers of the processes that say they starve; some may have died since."""
+        told = self._file.read(_STARVING, MOST_PROCESSES)
         found: list[int] = []
-        at, end = _STARVING, _STARVING + MOST_PROCESSES
-        while (at := self._map.find(b"\1", at, end)) >= 0:
-            found.append(at - _STARVING)
-            at += 1
+        at = -1
+        while (at := told.find(b"\1", at + 1)) >= 0:
+            found.append(at)
         return found
 
     def slot(self, number: int) -> SlotRecord:
         """Whom a slot is held for."""
-        pid, database, role, started, dead_since, since = _SLOT.unpack_from(
-            self._map, _SLOT_RECORDS + number * _SLOT.size
+        pid, database, role, started, dead_since, since = _SLOT.unpack(
+            self._file.read(_SLOT_RECORDS + number * _SLOT.size, _SLOT.size)
         )
-        return SlotRecord(Backend(pid, started), Scope(database, role), since, dead_since)
+        backend = Backend(pid, started)
+        if pid < POOLED.pid or not 0 <= started < YEAR_3000:  # nobody of ours has written that
+            backend = Backend(0, 0.0)
+        return SlotRecord(backend, Scope(database, role), since, dead_since)
 
     def write_slot(self, number: int, record: SlotRecord) -> None:
         """Record whom a slot is held for."""
-        _SLOT.pack_into(
-            self._map,
-            _SLOT_RECORDS + number * _SLOT.size,
+        packed = _SLOT.pack(
             record.backend.pid,
             *record.scope,
             record.backend.started,
             record.dead_since,
             record.since,
         )
+        self._file.write(_SLOT_RECORDS + number * _SLOT.size, packed)
+
+    def keep_slot(self, number: int, backend: Backend, scope: Scope) -> None:
+        """Record again whom a slot is held for, where that does not stand there."""
+        found = self.slot(number)
+        if (found.backend, found.scope, found.dead_since) != (backend, scope, 0.0):
+            self.write_slot(number, SlotRecord(backend, scope, monotonic()))
 
     def past(self, database: int) -> tuple[int, float]:
         """What a process of that database held when it was told to end, and when that was."""
-        whose, held, at = _PAST.unpack_from(self._map, _past_at(database))
+        whose, held, at = _PAST.unpack(self._file.read(_past_at(database), _PAST.size))
         return (held, at) if whose == database else (0, 0.0)
 
     def write_past(self, database: int, held: int, at: float) -> None:
         """Record it for those who come after."""
-        _PAST.pack_into(self._map, _past_at(database), database, held, at)
+        self._file.write(_past_at(database), _PAST.pack(database, held, at))
+
+
+def _head(fd: int) -> bytes:
+    return _HEAD.pack(MAGIC, os.fstat(fd).st_ino & 0xFFFFFFFF)
+
+
+def _opened(folder: RuntimeDir, name: str) -> SharedFile | None:
+    """The file, with room for all of it; None where it was something else, and is gone now."""
+    fd = folder.file(name)
+    file = SharedFile(fd, _SIZE)
+    try:
+        head = file.read(0, _HEAD.size)
+        if os.fstat(fd).st_size <= _SIZE and head in (_head(fd), bytes(_HEAD.size)):
+            set_lock(fd, fcntl.F_RDLCK, 0)  # it says why, where there are no such locks
+            file.allocate()
+            file.write(0, _head(fd))  # two processes that do this at once do the same
+            return file
+        if not _has_lock(file):
+            raise RuntimeDirError(
+                f"{folder.path / name} is no ledger of this version of poolguard, and others use "
+                f"it: when none of them runs any more, it is made anew"
+            )
+        if os.fstat(fd).st_nlink:  # or somebody else has just done it
+            folder.remove(name)
+        if os.fstat(fd).st_nlink:
+            raise folder.refused(name, "it is no ledger of this version of poolguard, and stays")
+        os.close(fd)
+        return None
+    except OSError as error:
+        os.close(fd)
+        raise folder.refused(name, error.strerror) from None
+    except RuntimeDirError:
+        os.close(fd)
+        raise
+
+
+def _has_lock(file: SharedFile) -> bool:
+    """Whether nobody uses it but us; several who find that out together do so one by one."""
+    for _ in range(20):
+        if file.lock(fcntl.F_WRLCK, 0, 0):
+            return True
+        sleep(0.002)
+    return False
 
 
 def _past_at(database: int) -> int:

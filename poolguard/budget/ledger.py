@@ -21,6 +21,7 @@ __all__ = [
     "StaticLedger",
     "Terms",
     "Wanted",
+    "divided",
 ]
 
 
@@ -112,6 +113,25 @@ class Terms(NamedTuple):
     """The share that binds all who have the same role."""
 
 
+def divided(terms: Terms, parts: int) -> Terms:
+    """The terms of one of so many parts, between which the share is divided."""
+    if parts == 1:
+        return terms
+    instance = max(1, terms.instance // parts)
+    floor = max(1, min(terms.floor, instance // (2 * terms.workers)))
+
+    def part(share: int | None) -> int | None:
+        return None if share is None else max(1, share // parts)
+
+    return terms._replace(
+        instance=instance,
+        floor=floor,
+        server=part(terms.server),
+        database=part(terms.database),
+        role=part(terms.role),
+    )
+
+
 class Orphan(NamedTuple):
     """A slot whose owner died. It stays taken until its backend is known to be gone."""
 
@@ -182,6 +202,11 @@ class Ledger(Protocol):
     def settle(self, orphans: Collection[Orphan], gone: Collection[Orphan]) -> None:
         """Free those whose backends are gone, and let the others be asked about again."""
 
+    def tend(self, say: Callable[[int, str], None]) -> bool:
+        """Look after the ledger itself, now and then; *say* takes a level of logging and a text,
+        where there is something to be said. True where slots are taken that nobody who
+        lives holds: the server is to be asked about them."""
+
     def drain(self) -> None:
         """This process will end: what is guaranteed to it may go to others."""
 
@@ -198,6 +223,10 @@ class Ledger(Protocol):
     @property
     def unsettled(self) -> bool:
         """One of our slots was a dead owner's, and its backend must be asked about."""
+
+    @property
+    def parted(self) -> bool:
+        """Some of those who are to share it do not, and its limit is a part of what it would be."""
 
     @property
     def recheck(self) -> float | None:
@@ -237,6 +266,10 @@ class StaticLedger:
 
     @property
     def unsettled(self) -> bool:
+        return False
+
+    @property
+    def parted(self) -> bool:
         return False
 
     @property
@@ -326,6 +359,9 @@ class StaticLedger:
         return []
 
     def settle(self, orphans: Collection[Orphan], gone: Collection[Orphan]) -> None: ...
+
+    def tend(self, say: Callable[[int, str], None]) -> bool:  # noqa: ARG002 - nothing happens to it
+        return False
 
     def drain(self) -> None: ...
 

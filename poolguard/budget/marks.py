@@ -1,38 +1,33 @@
 """Places in a file that processes take and leave, and that the kernel takes back when one dies.
 
-A byte a place says whether it is taken, so that a free one is found by searching the map instead
-of trying one lock after the other; an open-file-description lock on that byte is the truth. A byte
-that says taken while its lock is free was left by a process that died.
-
-OFD locks (Linux 3.15, ``fcntl(2)``) belong to the open file: unlike POSIX record locks they are not
-lost when the process closes another descriptor of the same file, and they end when the last copy
-of their own descriptor is closed, at the latest with the process.
+A byte a place says whether it is taken, so that a free one is found by searching the bytes instead
+of trying one lock after the other; a lock on that byte is the truth. A byte that says taken, by any
+value but 0, while its lock is free was left by a process that died, or by whoever damaged the file.
 """
 
 from __future__ import annotations
 
 import fcntl
-import mmap
-import struct
+import re
 from collections.abc import Iterator
+
+from .sharedfile import SUPPORTED, SharedFile
 
 __all__ = ["SUPPORTED", "Marks"]
 
-SUPPORTED = hasattr(fcntl, "F_OFD_SETLK")
-
-_FLOCK = struct.Struct("hhqqi4x")  # struct flock: type, whence, start, length, pid
 _FREE, _TAKEN = b"\0", b"\1"
+_MARKED = re.compile(rb"[^\0]")
+_NO_MARK = re.compile(rb"[^\0\1]")
 
 
 class Marks:
-    """*n* places, their bytes at *offset* of the file that *fd* has open and *mapped* shows.
+    """*n* places, whose bytes are those of *file* from *offset* on.
 
     Not thread-safe: a process' threads share its locks, so who calls holds a lock of his own.
     """
 
-    def __init__(self, fd: int, mapped: mmap.mmap, offset: int, n: int) -> None:
-        self._fd = fd
-        self._map = mapped
+    def __init__(self, file: SharedFile, offset: int, n: int) -> None:
+        self._file = file
         self._offset = offset
         self._n = n
         self._mine: set[int] = set()
@@ -43,12 +38,12 @@ class Marks:
 
     def is_marked(self, place: int) -> bool:
         """Whether its byte says taken, by whomsoever."""
-        return self._map[self._offset + place] != 0
+        return self._read(place, place + 1) != _FREE
 
     def count(self) -> int:
         """How many are marked as taken."""
-        marks = self._map[self._offset : self._offset + self._n]
-        return marks.count(_TAKEN, 0, marks.rfind(_TAKEN) + 1)  # rfind is much the faster of both
+        marks = self._read(0, self._n).rstrip(_FREE)  # which is much the faster of both
+        return len(marks) - marks.count(_FREE)
 
     def take(self, first: int, end: int, start: int) -> int | None:
         """Take a free place from *first* to before *end*, searching from *start* on; or None.
@@ -67,11 +62,10 @@ class Marks:
         return self._search(first, start) if found is None else found
 
     def _search(self, first: int, end: int) -> int | None:
-        at = first
-        while (found := self._map.find(_FREE, self._offset + at, self._offset + end)) >= 0:
-            at = found - self._offset
-            if self.take_this(at):
-                return at
+        marks, at = self._read(first, end), 0
+        while (at := marks.find(_FREE, at)) >= 0:
+            if self.take_this(first + at):
+                return first + at
             at += 1
         return None
 
@@ -82,28 +76,25 @@ class Marks:
         if self.is_marked(place):  # somebody took it in between, and died
             self._unlock(place)
             return False
-        self._map[self._offset + place] = 1
+        self._write(place, _TAKEN)
         self._mine.add(place)
         return True
 
     def free(self, place: int) -> None:
         """Leave a place of ours."""
-        self._map[self._offset + place] = 0
+        self._write(place, _FREE)
         self._mine.discard(place)
         self._unlock(place)
 
     def inherit(self, first: int, end: int) -> Iterator[int]:
         """Take each place whose owner has died; who wants to leave it that way, abandons it."""
-        at, end = first, min(end, self._n)
-        while (found := self._map.find(_TAKEN, self._offset + at, self._offset + end)) >= 0:
-            at = found - self._offset
+        for at in self.marked(first, end):
             if at not in self._mine and self._lock(at):
                 if self.is_marked(at):
                     self._mine.add(at)
                     yield at
                 else:
                     self._unlock(at)
-            at += 1
 
     def abandon(self, place: int) -> None:
         """Leave a place of ours marked as taken, as a process that dies does."""
@@ -112,22 +103,32 @@ class Marks:
 
     def marked(self, first: int, end: int) -> Iterator[int]:
         """The places that are marked as taken, living or dead."""
-        at, end = first, min(end, self._n)
-        while (found := self._map.find(_TAKEN, self._offset + at, self._offset + end)) >= 0:
-            at = found - self._offset
-            yield at
-            at += 1
+        for found in _MARKED.finditer(self._read(first, end)):
+            yield first + found.start()
+
+    def renew(self) -> None:
+        """Mark again what we hold, and wipe what is no mark where nobody holds it, should somebody
+        else have written there."""
+        for place in self._mine:
+            if self._read(place, place + 1) != _TAKEN:
+                self._write(place, _TAKEN)
+        marks = self._read(0, self._n)
+        if not marks.translate(None, _FREE + _TAKEN):
+            return
+        for found in _NO_MARK.finditer(marks):
+            place = found.start()
+            if place not in self._mine and self._lock(place):
+                self._write(place, _FREE)
+                self._unlock(place)
+
+    def _read(self, first: int, end: int) -> bytes:
+        return self._file.read(self._offset + first, max(0, min(end, self._n) - first))
+
+    def _write(self, place: int, mark: bytes) -> None:
+        self._file.write(self._offset + place, mark)
 
     def _lock(self, place: int) -> bool:
-        return self._set(fcntl.F_WRLCK, place)
+        return self._file.lock(fcntl.F_WRLCK, self._offset + place)
 
     def _unlock(self, place: int) -> None:
-        self._set(fcntl.F_UNLCK, place)
-
-    def _set(self, kind: int, place: int) -> bool:
-        wish = _FLOCK.pack(kind, 0, self._offset + place, 1, 0)
-        try:
-            fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, wish)
-        except (BlockingIOError, PermissionError):  # EAGAIN or EACCES: somebody else has it
-            return False
-        return True
+        self._file.lock(fcntl.F_UNLCK, self._offset + place)

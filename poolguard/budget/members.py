@@ -13,6 +13,7 @@ from contextlib import suppress
 from time import monotonic
 
 from ..errors import RuntimeDirError
+from ..logs import logger
 from ..rundir import RuntimeDir
 from .hostfile import MOST_PROCESSES, HostFile
 from .ledger import Scope
@@ -46,8 +47,15 @@ class Members:
         self.me = Member(number, None, 0, 0, draining=False, scope=scope, pid=os.getpid())
         file.write_member(self.me)
         file.change_version()
-        self.bell = folder.make_fifo(self._bell_of(number))
-        """The descriptor of this process' own FIFO."""
+        self.bell = -1
+        """The descriptor of this process' own FIFO; -1 where it has none."""
+        try:
+            self.bell = folder.make_fifo(self._bell_of(number))
+        except RuntimeDirError as error:
+            logger.warning(
+                "poolguard: %s. Until then this process looks twice a second what siblings need",
+                error,
+            )
 
     def tell(self, me: Member) -> None:
         """Publish what the others must know of this process."""
@@ -57,6 +65,12 @@ class Members:
             return
         self._file.write_member(me)
         if me.floor != before.floor or me != before._replace(held=me.held, starving=me.starving):
+            self._file.change_version()
+
+    def renew(self) -> None:
+        """Publish it again, where somebody else has written there."""
+        if self._file.member(self._number) != self.me:
+            self._file.write_member(self.me)
             self._file.change_version()
 
     def look(self, within: float = FRESH) -> bool:
@@ -92,22 +106,32 @@ class Members:
 
     def answer(self) -> None:
         """Empty this process' own FIFO."""
-        with suppress(BlockingIOError):
+        with suppress(OSError):  # it is empty, or there is none
             os.read(self.bell, 4096)
 
     def leave(self) -> None:
         """This process takes no more part."""
         self._remove(self._number)
-        os.close(self.bell)
+        self.close()
+
+    def close(self) -> None:
+        """Close the FIFO."""
+        if self.bell >= 0:
+            os.close(self.bell)
+            self.bell = -1
 
     def _bury(self) -> None:
         for number in self._file.members.inherit(0, MOST_PROCESSES):
             self._remove(number)
+        for number in self._file.starving():
+            if not self._file.members.is_marked(number):  # it is nobody who says so
+                self._file.clear_member(number)
 
     def _remove(self, number: int) -> None:
         self._file.clear_member(number)
         self._file.change_version()
-        self._folder.remove(self._bell_of(number))
+        if self._file.is_found(self._folder):  # or it is the bell of one who counts elsewhere
+            self._folder.remove(self._bell_of(number))
         self._file.members.free(number)
 
     def _bell_of(self, number: int) -> str:

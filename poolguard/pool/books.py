@@ -34,6 +34,7 @@ from ..listener import (
     Warmed,
     hears_returns,
 )
+from ..logs import logger as ours
 from ._seams import Counts
 from .acquires import Acquires
 from .errors import PoolTimeout, TooManyRequests, describe, unfit
@@ -146,6 +147,10 @@ class Books:
         """Write, when no lock is held, a record that psycopg_pool would write here, too."""
         self._news.append(partial(logger.log, level, text, *args))
 
+    def _say(self, level: int, text: str) -> None:
+        """Write a record of ours when no lock is held."""
+        self._news.append(partial(ours.log, level, "%s", text))
+
     def _leaked(self, leak: Leak) -> None:
         self._news.append(partial(log_leak, leak))
         self._news.append(partial(self.listener.leak, leak))
@@ -196,6 +201,7 @@ class Books:
         floor = min(counts.min_size, self.accepts) if self.leaving else counts.min_size
         counts = counts._replace(min_size=self.lessee.sure_of(floor))
         self._note_warmth(now, counts)
+        tend_at = self.lessee.tend(now, self._say)
         snapshot = self._snapshot(now, counts, idle)
         actions, wake = decide(now, snapshot, self.pace)
         openings: list[Opening] = []
@@ -220,7 +226,7 @@ class Books:
         )
         self.low_water = low_water(now, begun_now)
         overdue = self.holds.overdue(now)
-        wake = min((at for at in (wake, overdue) if at is not None), default=None)
+        wake = min((at for at in (wake, overdue, tend_at) if at is not None), default=None)
         self.alert = self.lessee.returned_owed > 0 or self.lessee.asks
         return openings, [a for a in actions if not isinstance(a, Open)], wake
 

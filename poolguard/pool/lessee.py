@@ -16,6 +16,10 @@ __all__ = ["Lessee"]
 
 ASK_EVERY = 0.1
 """Seconds between two questions about slots of the dead."""
+ASK_CALMLY = 1.0
+"""The same while nobody here needs one."""
+TEND_EVERY = 0.5
+"""Seconds between two looks at a ledger that is shared: of the dead nobody tells."""
 
 
 class Lessee:
@@ -35,6 +39,9 @@ class Lessee:
         """The last lease fell short, and nothing has been heard since."""
         self._leased_at = 0.0
         self._asked_at = 0.0
+        self._tend_at = 0.0
+        self._bereaved = False
+        """Slots were taken at the last look that nobody who lives holds."""
         self._yielding = 0
         self._leaving = False
         self._unsubscribe: Callable[[], None] | None = None
@@ -141,9 +148,23 @@ class Lessee:
 
     # -- asking --------------------------------------------------------------------------------
 
+    def tend(self, now: float, say: Callable[[int, str], None]) -> float | None:
+        """Look after the ledger, if it is time; when it is again, None for never. *say* takes what
+        is to be logged."""
+        if self.ledger.recheck is None:
+            return None
+        if now >= self._tend_at:
+            self._tend_at = now + TEND_EVERY
+            self._bereaved = self.ledger.tend(say)
+        return self._tend_at
+
     @property
     def asks(self) -> bool:
-        """Slots of the dead matter now."""
+        """There are slots of the dead, or they matter if there are."""
+        return self._bereaved or self._in_need
+
+    @property
+    def _in_need(self) -> bool:
         return self._hungry or self.ledger.unsettled
 
     def orphans(self, now: float, *, fresh: bool = False) -> list[Orphan]:
@@ -151,9 +172,10 @@ class Lessee:
 
         A *fresh* one may be the first that can ask at all: it does not wait for its turn.
         """
-        if now - self._asked_at < ASK_EVERY and not fresh:
-            return []
         if not self.asks:
+            return []
+        pause = ASK_EVERY if self._in_need else ASK_CALMLY
+        if now - self._asked_at < pause and not fresh:
             return []
         self._asked_at = now
         return self.ledger.orphans()

@@ -27,6 +27,10 @@ from tests.support import until
 Join = Callable[..., HostLedger]
 
 
+def unsaid(level: int, text: str) -> None:
+    raise AssertionError(text)
+
+
 @pytest.fixture
 def join(tmp_path: Path) -> Iterator[Join]:
     """One more process takes part: 3 workers, floors of 2, 12 slots, unless told otherwise."""
@@ -550,6 +554,18 @@ def test_who_died_while_connecting_is_waited_for(
     assert ledger.in_use == 0
 
 
+def test_who_died_while_connecting_is_forgotten_though_nobody_can_ask(
+    join: Join, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All connections may be lent, for long."""
+    ledger = join()
+    killed(tmp_path, seated=0)
+    assert ledger.tend(unsaid)
+    monkeypatch.setattr(host, "UNSEATED_GRACE", 0.0)
+    assert not ledger.tend(unsaid)
+    assert ledger.in_use == 0
+
+
 def test_who_died_behind_a_pooler_is_not_waited_for(join: Join, tmp_path: Path) -> None:
     ledger = join()
     killed(tmp_path, seated=1, first_pid=POOLED.pid)
@@ -606,13 +622,108 @@ def test_a_forked_child_has_no_part_in_it(join: Join) -> None:
 # --- the file
 
 
-def test_a_file_of_another_layout_is_refused(tmp_path: Path) -> None:
-    folder = RuntimeDir(tmp_path / "run")
-    (tmp_path / "run" / "shop.ledger").write_bytes(b"something else")
-    (tmp_path / "run" / "shop.ledger").chmod(0o600)
-    with pytest.raises(RuntimeDirError, match="is no ledger of this version of poolguard"):
-        HostLedger(folder, "shop", workers=1)
-    folder.close()
+def test_what_is_no_ledger_is_made_anew_once_nobody_uses_it(
+    join: Join, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "run" / "shop.ledger"
+    before = join()
+    content = path.read_bytes()
+    path.write_bytes(b"something else".ljust(len(content), b"."))
+    with pytest.raises(RuntimeDirError, match=r"no ledger of this version .* others use it"):
+        join()
+    before.close()
+    assert join().lease(6)
+    assert "shop.ledger was no ledger of this version of poolguard" in caplog.text
+    assert path.stat().st_size == len(content)
+
+
+@pytest.mark.parametrize("size", [None, 0, 10_000])
+def test_it_has_room_on_the_disk_for_all_of_it(
+    join: Join, tmp_path: Path, size: int | None
+) -> None:
+    """Also when somebody has truncated it: what is held stays held, and nobody is killed."""
+    path = tmp_path / "run" / "shop.ledger"
+    one = join()
+    held = one.lease(6)
+    whole = path.stat().st_size
+    if size is not None:
+        os.truncate(path, size)
+        assert one.lease(3), "what is gone reads as nobody's"
+        one.tend(unsaid)
+    assert path.stat().st_size == whole
+    assert path.stat().st_blocks * 512 >= whole
+    other, numbers = join(), {slot.number for slot in held}
+    assert not {slot.number for slot in other.lease(99)} & numbers
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from poolguard.budget.host import HostLedger
+from poolguard.rundir import RuntimeDir
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+HostLedger(RuntimeDir(Path(sys.argv[1])), "shop", workers=1)
+"""
+
+
+def test_no_room_for_it_is_an_error_that_says_so(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FULL, str(tmp_path / "run")]
+    said = subprocess.run(command, capture_output=True, text=True, check=False).stderr
+    assert "run/shop.ledger cannot be used (File too large)" in said
+
+
+def test_without_a_doorbell_it_is_looked_instead(
+    join: Join, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not every file system has FIFOs, and a disk may have no room for one more name."""
+    one = join()
+    (tmp_path / "run" / "shop.1.bell").mkdir()
+    other = join()
+    assert other.fileno() == -1
+    assert "shop.1.bell cannot be used" in caplog.text
+    assert other.lease(99)
+    one.starving(3)
+    other.tend(unsaid)
+    assert other.wanted().idle > 0
+
+
+@pytest.mark.parametrize("byte", [None, 0x00, 0x01, 0xFF])
+def test_nonsense_in_it_heals(
+    join: Join, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, byte: int | None
+) -> None:
+    """Among those who hold slots: nobody loses one, and what nobody holds is found free."""
+    monkeypatch.setattr(host, "UNSEATED_GRACE", 0.0)
+    one, other = join(), join()
+    held = [*one.lease(3), *other.lease(3)]
+    for slot in held:
+        one.seated(slot, Backend(1000 + slot.number, 7.0))
+    path = tmp_path / "run" / "shop.ledger"
+    size = path.stat().st_size
+    random.seed(byte)
+    path.write_bytes(random.randbytes(size) if byte is None else bytes([byte]) * size)
+    for ledger in (one, other, one):
+        ledger.tend(unsaid)
+        orphans = ledger.orphans()
+        assert not {orphan.number for orphan in orphans} & {slot.number for slot in held}
+        ledger.settle(orphans, orphans)
+    assert (one.in_use, one.limit, one.wanted()) == (6, 12, (0, 0))
+    assert not one.tend(unsaid)
+    third = join()
+    found = third.lease(99)
+    assert len(found) == 6
+    assert not {slot.number for slot in found} & {slot.number for slot in held}
+
+
+def test_the_dead_are_seen_by_who_needs_nothing(join: Join, tmp_path: Path) -> None:
+    ledger = join()
+    ledger.lease(2)
+    assert not ledger.tend(unsaid)
+    killed(tmp_path, seated=99)
+    assert ledger.tend(unsaid)
+    orphans = ledger.orphans()
+    assert ledger.tend(unsaid) is False, "they are being asked about"
+    ledger.settle(orphans, ())
+    assert ledger.tend(unsaid)
 
 
 def test_a_ledger_that_nobody_uses_any_more_is_used_again(join: Join, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@ as in another process, since the locks belong to the open file."""
 
 from __future__ import annotations
 
-import mmap
 import os
 import signal
 import subprocess
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from poolguard.budget.marks import Marks
+from poolguard.budget.sharedfile import SharedFile
 
 PLACES = 8
 
@@ -25,17 +25,15 @@ def view(tmp_path: Path) -> Iterator[View]:
     """Makes one more owner of the same file."""
     path = tmp_path / "places"
     path.write_bytes(bytes(PLACES))
-    opened: list[tuple[int, mmap.mmap]] = []
+    opened: list[int] = []
 
     def another() -> Marks:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        opened.append((fd, mmap.mmap(fd, PLACES)))
-        return Marks(*opened[-1], 0, PLACES)
+        opened.append(os.open(path, os.O_RDWR | os.O_CLOEXEC))
+        return Marks(SharedFile(opened[-1], PLACES), 0, PLACES)
 
     yield another
-    for fd, mapped in opened:
+    for fd in opened:
         os.close(fd)
-        mapped.close()
 
 
 def test_a_place_has_one_holder(view: View) -> None:
@@ -61,15 +59,15 @@ def test_there_are_no_places_beyond_the_last_one(tmp_path: Path) -> None:
     """Whatever bounds are asked for: behind them others keep something else."""
     path = tmp_path / "places"
     path.write_bytes(bytes(PLACES) + b"\0\1")
-    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
-        marks = Marks(file.fileno(), mapped, 0, PLACES)
+    with path.open("r+b") as file:
+        marks = Marks(SharedFile(file.fileno(), PLACES + 2), 0, PLACES)
         assert marks.count() == 0
         assert [marks.take(0, 99, 5) for _ in range(PLACES)] == [5, 6, 7, 0, 1, 2, 3, 4]
         assert marks.take(0, 99, 0) is None
         assert marks.count() == PLACES
         assert list(marks.marked(0, 99)) == list(range(PLACES))
         assert list(marks.inherit(0, 99)) == []
-        assert mapped[PLACES:] == b"\0\1"
+    assert path.read_bytes()[PLACES:] == b"\0\1"
 
 
 def test_a_living_owner_leaves_nothing_to_inherit(view: View) -> None:
@@ -91,11 +89,25 @@ def test_what_is_abandoned_stays_taken_until_it_is_inherited(view: View) -> None
     assert one.take_this(3)
 
 
+def test_any_value_but_nought_says_taken(view: View, tmp_path: Path) -> None:
+    """Whoever wrote it: what nobody holds is found, and what somebody holds is marked again."""
+    one, other = view(), view()
+    assert one.take_this(2)
+    (tmp_path / "places").write_bytes(b"\0\x7f\0\xff\0\0\0\1")
+    assert other.count() == 3
+    assert list(other.inherit(0, PLACES)) == [1, 3, 7]
+    assert not other.take_this(2)
+    for place in (1, 3, 7):
+        other.abandon(place)
+    one.renew()
+    assert list(other.marked(0, PLACES)) == [2, 7], "one that died may have been there"
+
+
 DIE = """
-import mmap, os, sys
+import os, sys
 from poolguard.budget.marks import Marks
-fd = os.open(sys.argv[1], os.O_RDWR)
-marks = Marks(fd, mmap.mmap(fd, 8), 0, 8)
+from poolguard.budget.sharedfile import SharedFile
+marks = Marks(SharedFile(os.open(sys.argv[1], os.O_RDWR), 8), 0, 8)
 print(marks.take(0, 8, 5), flush=True)
 sys.stdin.read()
 """

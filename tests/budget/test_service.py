@@ -60,9 +60,9 @@ def fast_and_slow(rng: random.Random) -> float:
 
 
 def test_no_event_exceeds_the_budget(busy: PrivatePostgres, tmp_path: Path) -> None:
-    """Boot, burst, HUP, HUP during HUP, USR2 and retirement, TTIN and TTOU, kill -9 in mid-query,
-    all backends terminated, the server restarted: no request fails but those whose own connection
-    or worker was killed."""
+    """Boot, burst, HUP, HUP during HUP, USR2 and retirement, TTIN and TTOU, the ledger deleted by
+    somebody and HUP, kill -9 in mid-query, all backends terminated, the server restarted: no
+    request fails but those whose own connection or worker was killed."""
     dsn = busy.create_role("app")
     environ = {"POOLGUARD_BUDGET": str(BUDGET), "POOLGUARD_ACQUIRE_TIMEOUT": "20"}
     with (
@@ -92,6 +92,14 @@ def test_no_event_exceeds_the_budget(busy: PrivatePostgres, tmp_path: Path) -> N
             load.until_more(100)
             service.signal(signal.SIGTTOU)
             workers = service.until_workers(3)
+            assert load.bad(calm) == []
+
+            for path in (tmp_path / "run").iterdir():
+                path.unlink()
+            until(lambda: "was deleted or replaced" in service.log())
+            service.signal(signal.SIGHUP)
+            workers = service.until_workers(3, without=workers)
+            load.until_more(100)
             assert load.bad(calm) == []
 
             for _ in range(4):

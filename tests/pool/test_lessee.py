@@ -13,12 +13,16 @@ from poolguard.budget.ledger import Backend, Orphan, Slot, StaticLedger, Wanted
 from poolguard.listener import Listener
 from poolguard.pool._seams import Counts
 from poolguard.pool.books import Books
-from poolguard.pool.lessee import ASK_EVERY, Lessee
+from poolguard.pool.lessee import ASK_CALMLY, ASK_EVERY, TEND_EVERY, Lessee
 from poolguard.pool.seat import Seat
 from poolguard.pool.upkeep import Pace
 
 NOW = 1000.0
 DEAD = [Orphan(7, Backend(4711, 1.0))]
+
+
+def unsaid(level: int, text: str) -> None:
+    raise AssertionError(text)
 
 
 class Recording(StaticLedger):
@@ -29,6 +33,7 @@ class Recording(StaticLedger):
         self.told: list[Any] = []
         self.asks = Wanted(0, 0)
         self.taken_over = False
+        self.dead = False
         self._recheck = recheck
 
     @property
@@ -44,6 +49,10 @@ class Recording(StaticLedger):
 
     def starving(self, n: int) -> None:
         self.told.append(n)
+
+    def tend(self, say: Callable[[int, str], None]) -> bool:
+        self.told.append("tend")
+        return self.dead
 
     def release(self, slot: Slot) -> None:
         self.told.append("release")
@@ -236,6 +245,31 @@ def test_the_dead_are_asked_about_now_and_then(make: Callable[[], Lessee]) -> No
     assert lessee.orphans(NOW) == DEAD
     assert lessee.orphans(NOW + ASK_EVERY * 0.9) == []
     assert lessee.orphans(NOW + ASK_EVERY * 1.1) == DEAD
+
+
+def test_a_shared_ledger_is_tended_now_and_then() -> None:
+    ledger = Recording()
+    lessee = Lessee(ledger)
+    again = lessee.tend(NOW, unsaid)
+    assert again == NOW + TEND_EVERY
+    assert lessee.tend(again - 0.01, unsaid) == again
+    assert ledger.told == ["tend"]
+    assert lessee.tend(again, unsaid) == again + TEND_EVERY
+    assert Lessee(Recording(recheck=None)).tend(NOW, unsaid) is None
+
+
+def test_who_needs_nothing_asks_calmly_about_the_dead_it_sees() -> None:
+    ledger = Recording()
+    ledger.dead = True
+    lessee = Lessee(ledger)
+    assert lessee.orphans(NOW) == []
+    lessee.tend(NOW, unsaid)
+    assert lessee.orphans(NOW) == DEAD
+    assert lessee.orphans(NOW + ASK_CALMLY * 0.9) == []
+    assert lessee.orphans(NOW + ASK_CALMLY * 1.1) == DEAD
+    ledger.dead = False
+    lessee.tend(NOW + TEND_EVERY, unsaid)
+    assert lessee.orphans(NOW + 9) == []
 
 
 def test_a_fresh_connection_asks_out_of_turn() -> None:

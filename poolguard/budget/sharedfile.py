@@ -1,0 +1,80 @@
+"""A file whose bytes several processes read and write at the same time."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+from contextlib import suppress
+
+__all__ = ["SUPPORTED", "SharedFile", "find_lock", "set_lock"]
+
+SUPPORTED = hasattr(fcntl, "F_OFD_SETLK")
+
+_FLOCK = struct.Struct("hhqqi4x")  # struct flock: type, whence, start, length, pid
+
+
+class SharedFile:
+    """*size* bytes of the file that *fd* has open.
+
+    They are read and written by calls, and not mapped into memory: a mapped page without a place
+    on the disk, since that is full or somebody has truncated the file, ends the process with
+    SIGBUS. What cannot be read reads as zeros, and what cannot be written is not: what the bytes
+    say is for finding things quickly, and the locks are the truth.
+    """
+
+    def __init__(self, fd: int, size: int) -> None:
+        self.fd = fd
+        self.size = size
+
+    def read(self, at: int, n: int) -> bytes:
+        """The *n* bytes from *at* on."""
+        try:
+            found = os.pread(self.fd, n, at)
+        except OSError:
+            found = b""
+        return found.ljust(n, b"\0")
+
+    def write(self, at: int, data: bytes) -> None:
+        """Put *data* at *at*."""
+        with suppress(OSError):
+            os.pwrite(self.fd, data, at)
+
+    def allocate(self) -> None:
+        """Have room on the disk for all of it. Raises :exc:`OSError` where there is none."""
+        found = os.fstat(self.fd)
+        if found.st_size >= self.size and found.st_blocks * 512 >= self.size:
+            return
+        try:
+            os.posix_fallocate(self.fd, 0, self.size)
+        except OSError as error:
+            if found.st_size < self.size and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            os.truncate(self.fd, max(self.size, found.st_size))  # not every disk knows how to
+
+    def lock(self, kind: int, at: int, n: int = 1) -> bool:
+        """Lock these bytes (``fcntl.F_WRLCK``, ``F_RDLCK``) or let go of them (``F_UNLCK``); False
+        where somebody else has them."""
+        try:
+            set_lock(self.fd, kind, at, n)
+        except OSError:
+            return False
+        return True
+
+
+def set_lock(fd: int, kind: int, at: int, n: int = 1) -> None:
+    """Lock *n* bytes from *at* on, for the open file: :exc:`OSError` where that is not possible.
+
+    OFD locks (Linux 3.15, ``fcntl(2)``) belong to the open file: unlike POSIX record locks they are
+    not lost when the process closes another descriptor of the same file, and they end when the
+    last copy of their own descriptor is closed, at the latest with the process.
+    """
+    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(kind, 0, at, n, 0))
+
+
+def find_lock(fd: int, at: int, n: int) -> int | None:
+    """Where one of these *n* bytes is locked through another open file; None: nowhere."""
+    asked = _FLOCK.pack(fcntl.F_WRLCK, 0, at, n, 0)
+    kind, _, start, _, _ = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))
+    return None if kind == fcntl.F_UNLCK else max(at, start)
