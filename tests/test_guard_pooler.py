@@ -36,6 +36,7 @@ from poolguard import Guard
 guard = Guard(sys.argv[1], budget=2, floor=2)
 guard.open(wait=20)
 assert guard.ready, guard.status()
+held = [guard.pool.getconn() for _ in range(2)]  # or it would give one of them up
 print("ready", flush=True)
 signal.pause()
 """
