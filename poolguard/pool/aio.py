@@ -27,7 +27,7 @@ from ..budget.session import ASK_ALIVE, END, gone_among, pids_of, to_be_ended
 from ..clock import now as clock
 from ..listener import Listener
 from ._seams import AsyncSeams, seat_of, silence
-from .arrival import ARRIVING, arrive, place_of
+from .arrival import ARRIVING, arrive, given_up, place_of
 from .books import Books, Opening, log_callback_failed
 from .lent import AsyncLent
 from .seat import Seat, Watch
@@ -431,9 +431,14 @@ def _seat_then(configure: AsyncConnectionCB[ACT] | None) -> AsyncConnectionCB[AC
             arrive(conn)
             if configure is not None:
                 await configure(conn)
-        except BaseException:
+            if (late := given_up()) is not None:
+                raise late
+        except BaseException as error:
+            late = given_up()
             silence(conn)
             await conn.close()
+            if late is not None and isinstance(error, Exception):
+                raise late from error
             raise
 
     return seat_then_configure

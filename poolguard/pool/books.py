@@ -37,10 +37,10 @@ from ..listener import (
 from ._seams import Counts
 from .acquires import Acquires
 from .errors import PoolTimeout, TooManyRequests, describe, unfit
-from .growth import Demand, low_water, patience
+from .growth import Demand, late_ones, low_water, patience
 from .holds import Holds, log_leak
 from .lessee import Lessee
-from .outage import JITTER, Outage
+from .outage import JITTER, Failure, Outage
 from .seat import Seat
 from .upkeep import (
     EXPIRY,
@@ -107,7 +107,6 @@ class Books:
         self.max_lifetime = max_lifetime
         self.outage = Outage(reconnect_timeout)
 
-        self.opening = 0
         self.asked = 0
         """The floor that the warm-up had to reach."""
         self.warm_after: float | None = None
@@ -122,9 +121,12 @@ class Books:
         self._created: dict[CreateReason, int] = {}
         self._closed: dict[CloseReason, int] = {}
 
+        self._connecting: dict[Seat, None] = {}
         self._begun = 0
         self._queue_since: float | None = None
         self._connect_time = 0.05
+        self._overtaken = -math.inf
+        """When the latest of those connects began that have ended well."""
 
         self._verifying: dict[Seat, Verification] = {}
         self.check_after_idle = pace.check_after_idle
@@ -165,6 +167,11 @@ class Books:
             self.telling.pop()
 
     # -- decisions -----------------------------------------------------------------------------
+
+    @property
+    def opening(self) -> int:
+        """Connects under way."""
+        return len(self._connecting)
 
     def opened(self, name: str, now: float, ring: Callable[[], None]) -> None:
         """The pool is open from *now* on; *ring*, from any thread, makes it look at itself."""
@@ -220,11 +227,11 @@ class Books:
 
     def _begin(self, action: Open) -> list[Opening]:
         now = clock()
-        slots = self.lessee.lease(action.n, now)
-        self.opening += len(slots)
+        seats = [Seat(slot, now) for slot in self.lessee.lease(action.n, now)]
+        self._connecting.update(dict.fromkeys(seats))
         if action.reason != "ahead":  # what was begun for nobody slows nobody down
-            self._begun += len(slots)
-        return [Opening(Seat(slot, now), action.reason) for slot in slots]
+            self._begun += len(seats)
+        return [Opening(seat, action.reason) for seat in seats]
 
     def _snapshot(self, now: float, counts: Counts, idle: Sequence[Seat]) -> Snapshot:
         if not counts.waiting:
@@ -256,6 +263,12 @@ class Books:
             at_once=0 if self.leaving else self.at_once,
             expected=self.lessee.ledger.usual() if is_new else 0,
             ahead_from=self._ahead_from,
+            late=late_ones(
+                now,
+                [seat.began for seat in self._connecting],
+                self._connect_time if self._nth else None,
+                self._overtaken,
+            ),
         )
         return Snapshot(
             demand=demand,
@@ -268,6 +281,7 @@ class Books:
             reason="warmup" if self.warm_after is None else "replace",
             owed=owed.idle,
             leaving=self.leaving,
+            connecting=[*self._connecting],
         )
 
     def _lent(self, counts: Counts) -> int:
@@ -298,7 +312,8 @@ class Books:
     def connected(self, seat: Seat, reason: CreateReason, place: Place) -> None:
         """The connect of *seat* has ended well."""
         now = clock()
-        self.opening -= 1
+        self._connecting.pop(seat, None)
+        self._overtaken = max(self._overtaken, seat.began)
         self.outage.ended()
         # A connect that the machine has slept through says nothing of the next one.
         took = min(now - seat.began, SLOWEST_CONNECT)
@@ -317,15 +332,18 @@ class Books:
     def connect_failed(self, seat: Seat, reason: CreateReason, error: BaseException) -> bool:
         """The connect of *seat* has failed. True: time to call ``reconnect_failed``."""
         now = clock()
-        self.opening -= 1
+        self._connecting.pop(seat, None)
+        hung = isinstance(error, TimeoutError | ConnectionTimeout)
         if not seat.seated:
             # It never got as far as a socket that the watch could tell of. What the server makes of
             # a connect that we gave up is not known.
-            self.lessee.vacate(
-                seat, certainly=not isinstance(error, TimeoutError | ConnectionTimeout)
-            )
+            self.lessee.vacate(seat, certainly=not hung)
         text = describe(error, of_connect=not seat.seated)
-        failure = self.outage.failed(seat.began, now, text)
+        if hung and seat.began <= self._overtaken:
+            # Those that began later have ended well: it says nothing of the server.
+            failure = Failure(is_said=True, gives_up=False)
+        else:
+            failure = self.outage.failed(seat.began, now, text)
         if failure.is_said:
             self._log(logging.WARNING, "error connecting in %r: %s", self.name, text)
         failed = ConnectFailed(self.name, reason, seat.began, now, text)
@@ -339,9 +357,15 @@ class Books:
             )
         return failure.gives_up
 
+    def give_up(self, now: float) -> None:
+        """Give up the connects that are due, of a pool that is looked at no more."""
+        for seat in [*self._connecting]:
+            if seat.give_up_at <= now:
+                seat.cut()
+
     def connect_cancelled(self, seat: Seat) -> None:
         """The connect was given up: mostly since the pool closed."""
-        self.opening -= 1
+        self._connecting.pop(seat, None)
         if not seat.seated:
             self.lessee.vacate(seat, certainly=False)
 

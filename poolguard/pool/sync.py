@@ -19,7 +19,7 @@ from ..budget.session import ASK_ALIVE, END, gone_among, pids_of, to_be_ended
 from ..clock import now as clock
 from ..listener import Listener
 from ._seams import SyncSeams, seat_of, silence
-from .arrival import ARRIVING, arrive, place_of
+from .arrival import ARRIVING, arrive, given_up, place_of
 from .books import Books, Opening, log_callback_failed
 from .lent import Lent
 from .seat import Seat, Watch
@@ -409,7 +409,8 @@ def _keep_up(pool: ReferenceType[GuardedPool[Any]], watch: Watch, books: Books) 
         for seat in ended:
             books.ended(seat)
         books.tell()
-        wake = clock() + 1.0 if watch.blind else None
+        books.give_up(clock())
+        wake = clock() + 1.0 if watch.blind or books.opening else None
         if not len(watch) and not books.opening:
             books.close()
             watch.close()
@@ -437,9 +438,14 @@ def _seat_then(configure: ConnectionCB[CT] | None) -> ConnectionCB[CT]:
             arrive(conn)
             if configure is not None:
                 configure(conn)
-        except BaseException:
+            if (late := given_up()) is not None:
+                raise late
+        except BaseException as error:
+            late = given_up()
             silence(conn)
             conn.close()
+            if late is not None and isinstance(error, Exception):
+                raise late from error
             raise
 
     return seat_then_configure

@@ -39,6 +39,9 @@ LINGER = 1.0
 """Seconds without use after which a pool closes a connection once its process is to end: gunicorn's
 own asgi worker goes on accepting for as long, and whoever it accepts is not to wait for a connect.
 """
+LOOK_FOR_CONNECTS = 1.0
+"""Seconds after which connects under way are looked at again. One that has got as far as a session
+is given up a while later, of which nothing tells, and which is never shorter."""
 EXPIRY = 0.95
 """Part of max_lifetime after which a connection that comes back is not lent again."""
 
@@ -81,6 +84,8 @@ class Snapshot(NamedTuple):
     """Idle connections that the siblings want, as far as they are above the floor."""
     leaving: bool = False
     """The process will end: what its last requests do not use is closed."""
+    connecting: Sequence[Seat] = ()
+    """Those whose connects are under way."""
 
 
 class Open(NamedTuple):
@@ -99,10 +104,9 @@ class Verify(NamedTuple):
 
 
 class Abandon(NamedTuple):
-    """Give up the verification that began then: the server does not answer in time."""
+    """Give up the verification, or the connect: the server does not answer in time."""
 
     seat: Seat
-    since: float
 
 
 class Retire(NamedTuple):
@@ -152,9 +156,14 @@ def decide(now: float, s: Snapshot, pace: Pace) -> tuple[list[Action], float | N
     for seat, verification in s.verifying.items():
         give_up_at = verification.since + pace.check_timeout
         if give_up_at <= now:
-            actions.append(Abandon(seat, verification.since))
+            actions.append(Abandon(seat))
         else:
             wakes.append(give_up_at)
+    for seat in s.connecting:
+        if seat.give_up_at > now:
+            wakes.append(min(seat.give_up_at, now + LOOK_FOR_CONNECTS))
+        elif not seat.severed:
+            actions.append(Abandon(seat))
     if any(isinstance(a, Verify) for a in actions):
         wakes.append(now + pace.check_timeout)
     elif s.idle and not s.verifying:

@@ -46,7 +46,6 @@ def test_the_end_of_a_connection_is_counted_once(order: str) -> None:
     recorder = Recorder()
     made = books(recorder)
     seat = Seat(Slot(0), 1000.0)
-    made.opening = 1
     if order == "end first":
         seat.gone = True
         made.ended(seat)
@@ -75,7 +74,6 @@ def test_a_long_outage_is_told_in_few_lines(caplog: pytest.LogCaptureFixture) ->
     caplog.set_level(logging.WARNING)
     recorder = Recorder()
     made = books(recorder)
-    made.opening = 1000
     for _ in range(1000):
         made.connect_failed(Seat(None, 1000.0), "growth", OSError("away"))
     made.tell()
@@ -86,11 +84,20 @@ def test_a_long_outage_is_told_in_few_lines(caplog: pytest.LogCaptureFixture) ->
 
 def test_giving_up_is_told_once_in_each_reconnect_timeout() -> None:
     made = books(reconnect_timeout=0.0)
-    made.opening = 3
     assert made.connect_failed(Seat(None, 0.0), "growth", OSError())
     made = books(reconnect_timeout=1e9)
-    made.opening = 3
     assert not made.connect_failed(Seat(None, 0.0), "growth", OSError())
+
+
+def test_a_connect_that_hung_while_later_ones_ended_well_is_no_outage() -> None:
+    """Nothing waits for the next probe, and the capacity need not be asked again."""
+    made = books()
+    hanging, later = Seat(None, 1000.0), Seat(None, 1000.0)
+    made.connected(later, "growth", PLACE)
+    made.connect_failed(hanging, "growth", errors.ConnectionTimeout("hung"))
+    assert not made.outage.lasts
+    made.connect_failed(Seat(None, 1001.0), "growth", errors.ConnectionTimeout("hung"))
+    assert made.outage.lasts
 
 
 # -- doubt
@@ -112,7 +119,6 @@ def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 def connected(made: Books, *, was_free: bool = False) -> Seat:
     """The seat of a connection that was made just now."""
     seat = Seat(None, NOW - 0.1)
-    made.opening += 1
     made.connected(seat, "growth", PLACE)
     seat.was_free = was_free
     return seat
@@ -275,7 +281,6 @@ def test_one_that_comes_back_too_old_is_closed_but_not_several_in_a_row(
 def test_without_a_server_for_its_successor_one_that_is_too_old_stays() -> None:
     made = books()
     seat = connected(made)
-    made.opening += 1
     made.connect_failed(Seat(None, NOW), "growth", OSError("away"))
     assert not made.has_expired(seat, seat.expires_at + 1, 8)
     connected(made)
