@@ -56,8 +56,8 @@ def given_up() -> ConnectionTimeout | None:
     if not seat.severed:
         return None
     return ConnectionTimeout(
-        f"given up after {clock() - seat.began:.1f} s: the login went well, but what comes next did "
-        f"not end within connect_timeout"
+        f"given up after {clock() - seat.began:.1f} s: the login went well, but what comes next "
+        f"did not end within connect_timeout"
     )
 
 

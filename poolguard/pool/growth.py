@@ -142,9 +142,8 @@ def late_ones(
         is late, hangs by itself. Otherwise the server or the way to it may be what is slow: then
         one more at a time tries, each after a longer while, so that few hang where all do.
     """
-    if connect_time is None:
-        wait = LATE_AT_FIRST
-    else:
+    wait = LATE_AT_FIRST
+    if connect_time is not None:
         wait = max(SHORTEST_LATE, LATE_FACTOR * connect_time)
     late = [at for at in begun if at + wait <= now]
     next_at = min((at + wait for at in begun if at + wait > now), default=now + wait)

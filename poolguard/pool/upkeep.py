@@ -153,17 +153,9 @@ def decide(now: float, s: Snapshot, pace: Pace) -> tuple[list[Action], float | N
         d = d._replace(opening=d.opening + n, size=d.size + n, begun=d.begun + n)
     wakes += _some(next_look(now, d))
 
-    for seat, verification in s.verifying.items():
-        give_up_at = verification.since + pace.check_timeout
-        if give_up_at <= now:
-            actions.append(Abandon(seat))
-        else:
-            wakes.append(give_up_at)
-    for seat in s.connecting:
-        if seat.give_up_at > now:
-            wakes.append(min(seat.give_up_at, now + LOOK_FOR_CONNECTS))
-        elif not seat.severed:
-            actions.append(Abandon(seat))
+    given_up, looks = _given_up(now, s, pace)
+    actions += given_up
+    wakes += looks
     if any(isinstance(a, Verify) for a in actions):
         wakes.append(now + pace.check_timeout)
     elif s.idle and not s.verifying:
@@ -178,6 +170,24 @@ def decide(now: float, s: Snapshot, pace: Pace) -> tuple[list[Action], float | N
     actions += fewer
     wakes += _some(later)
     return actions, min(wakes, default=None)
+
+
+def _given_up(now: float, s: Snapshot, pace: Pace) -> tuple[list[Action], list[float]]:
+    """The verifications and connects whose answers are late, and when the others' will be."""
+    actions: list[Action] = []
+    wakes: list[float] = []
+    for seat, verification in s.verifying.items():
+        give_up_at = verification.since + pace.check_timeout
+        if give_up_at <= now:
+            actions.append(Abandon(seat))
+        else:
+            wakes.append(give_up_at)
+    for seat in s.connecting:
+        if seat.give_up_at > now:
+            wakes.append(min(seat.give_up_at, now + LOOK_FOR_CONNECTS))
+        elif not seat.severed:
+            actions.append(Abandon(seat))
+    return actions, wakes
 
 
 def _fewer(

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any
+
+import pytest
 
 from poolguard.budget.ledger import StaticLedger
 from poolguard.lab.proxy import SlowProxy
+from poolguard.pool.errors import PoolTimeout
 from tests.pool.support import Kind, eventually, in_loop, opened
 
 CONNECT_TIMEOUT = 2
 """Seconds: the shortest that psycopg knows."""
+
+
+@pytest.fixture(autouse=True)
+def _no_session_stays(gate: SlowProxy) -> Iterator[None]:
+    """The server hears nothing of those that hang."""
+    yield
+    gate.reset_all()
 
 
 @in_loop
@@ -73,3 +84,16 @@ async def test_beside_a_login_that_hangs_another_begins(
         gate.resume()
         await pool.put(await waiting)
         assert pool.status()["opening"] == 1
+
+
+@in_loop
+async def test_where_all_connects_hang_few_hang_and_the_error_says_so(
+    kind: Kind, gate: SlowProxy, gate_dsn: str
+) -> None:
+    async with opened(kind, gate_dsn, min_size=0, max_size=20, timeout=1.5) as pool:
+        gate.blackhole()
+        waiting = [asyncio.create_task(pool.get()) for _ in range(4)]
+        for each in waiting:
+            with pytest.raises(PoolTimeout, match="does not answer"):
+                await each
+        assert pool.status()["opening"] in (4, 5)

@@ -153,14 +153,14 @@ def test_a_connect_whose_first_answer_is_late_is_given_up() -> None:
     logging_in, greeting, over = seat(), seat(), seat()
     greeting.give_up_at = NOW + 0.4
     over.give_up_at = NOW
-    assert now(pool(opening=1, connecting=[logging_in])) == []
+    assert now(pool(opening=1)._replace(connecting=[logging_in])) == []
     # When the login is over, so much is left that there is time to hear of it.
-    assert wake(pool(opening=1, connecting=[logging_in])) == pytest.approx(1.0)
-    assert now(pool(opening=1, connecting=[greeting])) == []
-    assert wake(pool(opening=1, connecting=[greeting])) == pytest.approx(0.4)
-    assert now(pool(opening=2, connecting=[greeting, over])) == [Abandon(over)]
+    assert wake(pool(opening=1)._replace(connecting=[logging_in])) == pytest.approx(1.0)
+    assert now(pool(opening=1)._replace(connecting=[greeting])) == []
+    assert wake(pool(opening=1)._replace(connecting=[greeting])) == pytest.approx(0.4)
+    assert now(pool(opening=2)._replace(connecting=[greeting, over])) == [Abandon(over)]
     over.severed = True
-    assert now(pool(opening=2, connecting=[greeting, over])) == []
+    assert now(pool(opening=2)._replace(connecting=[greeting, over])) == []
 
 
 # -- replacing before retirement
