@@ -34,6 +34,8 @@ ready_paths: frozenset[str] = frozenset()
 """The ``ready_path`` of each guard: each request's path is looked for here, and this alone."""
 stays = False
 """This process was told to end, and accepts requests until the workers that come next do."""
+runs = False
+"""The service that this process belongs to ran before it was started."""
 _workplace = Workplace()
 _worker_class: str | None = None
 
@@ -92,9 +94,11 @@ def set_workplace(found: Workplace, worker_class: str | None = None) -> None:
 
 def forget_all() -> None:
     """Start anew, for tests; open guards are not closed."""
+    global runs  # noqa: PLW0603
     with _lock:
         _guards.clear()
         _changed()
+        runs = False
     set_workplace(Workplace())
 
 
