@@ -23,7 +23,7 @@ from ..rundir import RuntimeDir
 from .hostfile import MOST_SLOTS, HostFile
 from .ledger import NOTHING_WANTED, POOLED, Backend, Callbacks, Orphan, Slot, Terms, Wanted
 from .members import Members
-from .sharing import asked_of, may_take, usual
+from .sharing import asked_of, is_scarce, may_take, usual
 
 __all__ = ["HostLedger"]
 
@@ -76,6 +76,8 @@ class HostLedger:
         """The smallest share that a living process knows of; None until one knows terms."""
         self._floors = 0
         """So many slots at the beginning are the workers' floors."""
+        self._scarce = False
+        """There is less than one slot for each."""
         self._place: int | None = None
         self._draining = False
         self._starving = 0
@@ -160,7 +162,7 @@ class HostLedger:
         return may_take(self._limit, me, self._members.siblings(), self._free_shared(self._limit))
 
     def _free_shared(self, limit: int) -> int:
-        return self._slots.count_free(self._floors, limit)
+        return self._slots.count_free(0 if self._scarce else self._floors, limit)
 
     def _leased(self, n: int) -> Iterator[Slot]:
         for _ in range(n):
@@ -178,7 +180,8 @@ class HostLedger:
                 return own
         if self._limit is None:
             return None
-        number = self._slots.take(self._floors, self._limit, self._hint)
+        first = 0 if self._scarce else self._floors
+        number = self._slots.take(first, self._limit, self._hint)
         if number is not None:
             self._hint = number
         return number
@@ -318,6 +321,9 @@ class HostLedger:
         self._limit = None if ruling is None else ruling.instance
         layout = self._terms or ruling
         self._floors = 0 if layout is None else layout.workers * layout.floor
+        self._scarce = self._limit is not None and is_scarce(
+            self._limit, self._members.me, self._members.siblings()
+        )
         return True
 
     def starving(self, n: int) -> None:
@@ -345,6 +351,23 @@ class HostLedger:
             self._look(within=RECHECK / 2)
             free = self._free_shared(self._limit)
             return asked_of(self._limit, self._members.me, self._members.siblings(), over, free)
+
+    def sure_of(self, floor: int) -> int:
+        if self._scarce:
+            return 0
+        if self._place is None or self._terms is None:
+            return floor
+        return max(min(floor, 1), floor - (self._terms.floor - len(self._own())))
+
+    @property
+    def standing(self) -> int:
+        with self._lock:
+            if self._closed:
+                return 0
+            self._look(within=0)
+            held = sum(each.held for each in (self._members.me, *self._members.siblings()))
+            taken = [self._file.slot(number) for number in self._slots.marked(0, MOST_SLOTS)]
+            return held - sum(backend == CONNECTING and not dead for backend, dead in taken)
 
     def on_change(self, callback: Callable[[], None]) -> Callable[[], None]:
         return self._callbacks.add(callback)

@@ -106,6 +106,14 @@ class Ledger(Protocol):
     def starving(self, n: int) -> None:
         """Say that *n* more slots are needed and none was free; 0 takes that back."""
 
+    def sure_of(self, floor: int) -> int:
+        """How many of a floor's connections this process is sure of, as the living share now. None
+        where there is less than one for each: then whoever is asked for one gets it."""
+
+    @property
+    def standing(self) -> int:
+        """How many connections the living have; those being opened are none yet."""
+
     def on_change(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call *callback*, from any thread, when a slot may have become free.
 
@@ -188,11 +196,18 @@ class StaticLedger:
     def published(self) -> int | None:
         return None
 
+    @property
+    def standing(self) -> int:
+        return self.in_use
+
+    def sure_of(self, floor: int) -> int:
+        return floor
+
     def agree(self, terms: Terms) -> Terms:
         """Take an equal part of the share; slots above a lowered one are not taken away, only not
         leased again."""
         with self._lock:
-            self._limit = terms.instance // terms.workers
+            self._limit = max(1, terms.instance // terms.workers)
         self._callbacks.call()
         return terms
 

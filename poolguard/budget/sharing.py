@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from .ledger import Terms, Wanted
 
-__all__ = ["Member", "asked_of", "may_take", "usual"]
+__all__ = ["Member", "asked_of", "is_scarce", "may_take", "usual"]
 
 
 class Member(NamedTuple):
@@ -41,6 +41,12 @@ def asked_of(
     smaller share allows. *free* shared ones are there to be taken already.
     """
     living = _living(siblings)
+    if is_scarce(limit, me, siblings):
+        # There is not one for each: who has one lends it to who has none, and is lent it again.
+        without = sum(member.starving > 0 and not member.held for member in living)
+        lent = me.held + sum(member.held for member in siblings if not member.starving)
+        mine = _part(max(0, without - free), me.held, lent)
+        return Wanted(idle=max(over, mine), returned=mine)
     fair = _fair(limit, me, living)
     need = max(0, sum(member.starving for member in living) - free)
     urgent = max(0, _urgent(fair, living) - free)
@@ -59,6 +65,9 @@ def may_take(limit: int, me: Member, siblings: Collection[Member], free: int) ->
     would otherwise be the first to take it again.
     """
     living = _living(siblings)
+    if is_scarce(limit, me, siblings):
+        before = sum(member.starving > 0 and not member.held for member in living)
+        return max(0, free - (0 if me.starving else before))
     fair = _fair(limit, me, living)
     urgent = _urgent(fair, living)
     if not urgent:
@@ -67,6 +76,11 @@ def may_take(limit: int, me: Member, siblings: Collection[Member], free: int) ->
     floor = 0 if me.terms is None else me.terms.floor
     own = 1 if me.draining else max(1, fair, floor)
     return max(0, own - me.held, free - urgent)
+
+
+def is_scarce(limit: int, me: Member, siblings: Collection[Member]) -> bool:
+    """Whether there is less than one for each: nobody is sure of any then."""
+    return limit < len(_living(siblings)) + (not me.draining)
 
 
 def usual(limit: int, me: Member, siblings: Collection[Member], past: int = 0) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from poolguard.budget.ledger import Terms, Wanted
-from poolguard.budget.sharing import Member, asked_of, usual
+from poolguard.budget.sharing import Member, asked_of, is_scarce, may_take, usual
 
 TERMS = Terms(None, 16, 4, 2)
 
@@ -84,3 +84,23 @@ def test_at_a_reload_those_know_that_are_told_to_end() -> None:
 def test_more_than_a_fair_share_is_expected_of_nobody() -> None:
     assert usual(16, member(9), [member(0, held=12)]) == 8
     assert usual(16, member(9), [member(0, held=12, draining=True)]) == 12
+
+
+# -- less than one for each
+
+
+def test_where_there_is_less_than_one_for_each_who_has_one_lends_it() -> None:
+    without, others = member(1, held=0, starving=1), [member(2, held=1), member(3, held=0)]
+    me = member(0, held=1)
+    assert is_scarce(2, me, [without, *others])
+    assert not is_scarce(4, me, [without, *others])
+    assert asked_of(2, me, [without, *others], 0) == Wanted(idle=1, returned=1)
+    assert asked_of(2, me, [member(1, held=0), *others], 0) == Wanted(0, 0)
+    assert asked_of(2, me, [without, *others], 0, free=1) == Wanted(0, 0)
+
+
+def test_who_has_lent_the_last_one_does_not_take_it_back_first() -> None:
+    without, others = member(1, held=0, starving=1), [member(2, held=1), member(3, held=0)]
+    assert may_take(2, member(0, held=0), [without, *others], free=1) == 0
+    assert may_take(2, member(0, held=0, starving=1), [without, *others], free=1) == 1
+    assert may_take(2, member(0, held=0), others, free=1) == 1
