@@ -309,6 +309,7 @@ class Guard:
             "budget": plan and plan.budget,
             "instance": plan and plan.instance,
             "in_use": 0 if opening is None else opening.ledger.in_use,
+            "others": [] if opening is None else opening.others,
         }
         return status
 

@@ -8,9 +8,11 @@ next.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import math
 import os
+import random
 import threading
 from collections.abc import Mapping
 from contextvars import Context
@@ -19,11 +21,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from . import registry
 from .asking import async_autocommit, async_row, autocommit, one_row
-from .budget.capacity import QUERY, Capacity
+from .budget.capacity import OTHERS, QUERY, Capacity
 from .budget.host import HostLedger
 from .budget.ledger import POOLED, Backend, Ledger, StaticLedger, Terms
 from .budget.marks import SUPPORTED
-from .budget.plan import Plan, known_budget, make_plan
+from .budget.plan import Plan, known_budget, make_plan, took_the_reserve
 from .budget.session import GREETING, KEEPALIVES, PLAIN_GREETING, UNSUPPORTED, backend_of
 from .conninfo import checked, ledger_name, parse
 from .errors import PlanError, PoolguardError
@@ -43,6 +45,14 @@ logger = logging.getLogger("poolguard")
 
 Bounds = tuple[int, int]
 """A pool's min_size and max_size."""
+
+INQUIRE_WHEN_SHORT = 5.0
+"""Seconds until the server is asked again what it grants, while that is less than is needed, ..."""
+INQUIRE_CALMLY = 60.0
+"""... and otherwise. Nobody tells when a limit was changed, or when others have gone."""
+SIBLINGS_LEARN = 60.0
+"""Seconds after a change within which a sibling that goes by less is not said to disagree."""
+MOST_NAMED = 6
 
 _process = os.getpid()
 """This process: to ask the kernel at each acquire would cost more than all else that is asked."""
@@ -83,6 +93,18 @@ class _Opening:
         self._plainly = False
         """The server's platform cannot look for its clients, so it is not told to."""
         self._behind_pooler = settings.pooler in ("session", "transaction")
+        self._refused = False
+        """The server has lately had no room for a connection that the plan allows."""
+        self._room: int | None = None
+        """What this host can have at most while others leave less than the plan counts on; None
+        while they do not."""
+        self._room_at = 0.0
+        self.others: list[dict[str, Any]] = []
+        """Who held how many connections when the server had no room; empty once there is some."""
+        self._learning_until = 0.0
+        """Until then siblings may not know yet what the server grants now."""
+        self._heard: tuple[int | None, int] | None = None
+        """Which capacity and share of siblings the server was asked about last."""
         self._warned_of: int | None = None
         """The smaller share of another process that has been warned of, while it rules."""
         self._left: dict[str, Any] = {}
@@ -202,27 +224,51 @@ class _Opening:
             return None
         try:
             return self._planned(Capacity(published))
-        except PlanError:
-            return None  # our own question to the server will tell it, and is asked again
+        except PlanError:  # our own question to the server will tell it, and is asked again
+            return None
 
     def _planned(self, capacity: Capacity | None, *, pooled: bool = False) -> Plan:
         pooler: Literal["session", "transaction"] | None = None
         if pooled or self._behind_pooler:
             pooler = "session" if self.settings.pooler == "session" else "transaction"
-        return make_plan(capacity, self.settings, registry.workplace(), pooler=pooler)
+        return make_plan(
+            capacity, self.settings, registry.workplace(), pooler=pooler, runs=self._runs
+        )
+
+    @property
+    def _runs(self) -> bool:
+        """The service runs, and is not stopped by a server that grants less than it did."""
+        if registry.runs or self.plan is not None:
+            return True
+        known, share = self.ledger.published, self.ledger.limit
+        if known is None or share is None or known_budget(self.settings) is not None:
+            return False
+        return took_the_reserve(known, share, self.settings)
 
     def _agree(self, plan: Plan) -> Bounds:
         """Go by this plan from now on."""
         self.plan = plan  # before the ledger calls back, which must not begin this anew
-        terms = Terms(plan.capacity, plan.instance, plan.workers, plan.floor)
+        terms = Terms(self._granted(plan), self._share(plan), plan.workers, plan.floor)
         self._note_ruling(self.ledger.agree(terms).instance)
         return plan.floor, plan.max_size
+
+    def _share(self, plan: Plan) -> int:
+        """What of the plan's share this host can have now."""
+        return plan.instance if self._room is None else min(plan.instance, self._room)
+
+    def _granted(self, plan: Plan) -> int | None:
+        """What the server grants, as far as others leave it; None where nobody has asked."""
+        known = [n for n in (plan.capacity, self._room) if n is not None]
+        return min(known, default=None)
 
     def _note_ruling(self, share: int) -> None:
         """Warn once while another process' smaller *share* rules."""
         plan = self.plan
-        if plan is None or share >= plan.instance:
+        leaves = self.pool is not None and self.pool.leaving
+        if plan is None or leaves or share >= self._share(plan):
             self._warned_of = None
+        elif self._is_news(self.ledger.published, share) or monotonic() < self._learning_until:
+            return  # it is not by its settings that the other has less
         elif share != self._warned_of:
             self._warned_of = share
             logger.warning(
@@ -243,7 +289,21 @@ class _Opening:
             if plan is not None:
                 self._resize_soon(self._agree(plan))
         elif self.settings.ledger != "static" and (share := self.ledger.limit) is not None:
+            heard = (self.ledger.published, share)
+            if heard != self._heard and self._is_news(*heard) and self.pool is not None:
+                self.pool.inquire_after(0.0)
+            self._heard = heard
             self._note_ruling(share)
+
+    def _is_news(self, published: int | None, share: int) -> bool:
+        """Whether siblings have learned something of the server that is not known here."""
+        plan = self.plan
+        if plan is None:
+            return False
+        known = self._granted(plan)
+        if known is None:  # then a sibling tells what is granted only where that is its share
+            return published == share < plan.instance
+        return published not in (None, known)
 
     def _resize_soon(self, bounds: Bounds) -> None:
         raise NotImplementedError
@@ -252,18 +312,92 @@ class _Opening:
 
     def _must_ask(self, *, recovering: bool) -> bool:
         """Whether the new connection is to ask for the capacity: the first one, and the first
-        after an outage, in which the server may have been given another configuration."""
-        asks = known_budget(self.settings) is None and not self._behind_pooler
-        return asks and (recovering or not self._asked)
+        after an outage, in which the server may have been given another configuration, or after the
+        server had no room."""
+        if self._behind_pooler:
+            return False
+        first = known_budget(self.settings) is None and not self._asked
+        return first or (recovering and (self._refused or known_budget(self.settings) is None))
 
     def _adopt(self, row: Mapping[str, Any]) -> Bounds:
         """Make the plan from what the server grants."""
-        plan = self._planned(Capacity.from_row(row))
-        if not self._asked and self.ledger.published is None:
+        capacity = Capacity.from_row(row)
+        plan = self.plan
+        if plan is None or known_budget(self.settings) is None:
+            plan = self._planned(capacity)
+        known = self.plan and (self.plan.capacity, self.plan.short)
+        changed = known != (plan.capacity, plan.short)
+        published = self.ledger.published
+        if self._refused or (changed and (self._asked or published not in (None, plan.capacity))):
+            self._learning_until = monotonic() + SIBLINGS_LEARN
+        if changed and published != plan.capacity:
             for warning in plan.warnings:  # said by whoever is the first to know
                 logger.warning("poolguard %r: %s", self.name, warning)
         self._asked = True
+        self._note_room(plan, self.ledger.standing + (capacity.free_now or 0))
         return self._agree(plan)
+
+    def _note_room(self, plan: Plan, room: int) -> None:
+        """This host can have so many connections: of interest where others leave less than our
+        share, and only once that was felt. Others come and go."""
+        limit = self.ledger.limit
+        short = self._refused or (limit is not None and limit < plan.instance)
+        self._room = max(1, room) if short and room < plan.instance else None
+        self._room_at = monotonic()
+        if self._room is None:
+            self._refused, self.others = False, []
+
+    def _when_refused(self) -> None:
+        """The pool's callback: the server had no room for a connection that the plan allows."""
+        self._refused = True
+        plan = self.plan
+        if plan is None or self.settings.ledger == "static" or not self.alive:
+            return
+        before = self._share(plan)
+        self._note_room(plan, self.ledger.standing)
+        if self._share(plan) != before:
+            self._agree(plan)
+
+    def _when_voiceless(self) -> None:
+        """The pool's callback: there is no connection to ask with, so that it has to be tried."""
+        if self.pool is not None and self.alive and self._room is not None:
+            self._room = None
+            self.pool.inquired(has_room=True, again=INQUIRE_WHEN_SHORT)
+            if self.plan is not None:
+                self._agree(self.plan)
+
+    def _until_next(self) -> float | None:
+        """Seconds until the server is to be asked again; None where it need not be."""
+        if self._room is not None or (self.plan is not None and self.plan.short):
+            return INQUIRE_WHEN_SHORT
+        if self._behind_pooler or known_budget(self.settings) is not None:
+            return None
+        return INQUIRE_CALMLY * random.uniform(0.8, 1.0)
+
+    def _forget_room(self) -> Bounds:
+        """What a pooler has room for is found out by trying."""
+        if monotonic() >= self._room_at + INQUIRE_WHEN_SHORT:
+            self._room = None
+        return (1, 1) if self.plan is None else self._agree(self.plan)
+
+    def _note_others(self, row: Mapping[str, Any]) -> None:
+        """Who else holds how many connections, while they leave less than our share."""
+        known, self.others = self.others, json.loads(row["others"])
+        if known or self.plan is None:
+            return
+        named = ", ".join(
+            f"{each['connections']} of {each['role']}"
+            + (f" ({each['application']})" if each["application"] else "")
+            for each in self.others[:MOST_NAMED]
+        )
+        logger.warning(
+            "poolguard %r: the server has room for %s connections of this host, whose share is %s. "
+            "All sessions there: %s. Have others hold fewer, or raise what the server grants",
+            self.name,
+            self._room,
+            self.plan.instance,
+            named,
+        )
 
     def _welcome(self, conn: Any, row: Mapping[str, Any]) -> Backend:
         """Judge a new connection by what it was told when it was greeted."""
@@ -319,6 +453,7 @@ class SyncOpening(_Opening):
             from .pool.sync import GuardedPool
 
             pool = GuardedPool(configure=self._configure, **self._arguments())
+            pool.attend(self._inquire, self._when_refused, self._when_voiceless)
             with self._lock:
                 if self.closed:
                     self.ledger.close()
@@ -375,7 +510,23 @@ class SyncOpening(_Opening):
         with autocommit(conn):
             pool.greeted(conn, self._welcome(conn, self._greet(conn)))
             if self._must_ask(recovering=pool.recovering):
-                pool.resize(*self._adopt(one_row(conn, QUERY)))
+                self._ask(pool, conn)
+
+    def _inquire(self, conn: psycopg.Connection[Any]) -> None:
+        """The pool's callback: ask over an idle connection what the server grants now."""
+        if (pool := self.pool) is not None:
+            with autocommit(conn):
+                self._ask(pool, conn)
+
+    def _ask(self, pool: GuardedPool[Any], conn: psycopg.Connection[Any]) -> None:
+        if self._behind_pooler:
+            bounds = self._forget_room()
+        else:
+            bounds = self._adopt(one_row(conn, QUERY))
+            if self._room is not None:
+                self._note_others(one_row(conn, OTHERS))
+        pool.inquired(has_room=self._room is None, again=self._until_next())
+        pool.resize(*bounds)
 
     def _greet(self, conn: psycopg.Connection[Any]) -> Mapping[str, Any]:
         try:
@@ -402,6 +553,7 @@ class AsyncOpening(_Opening):
         self._resizing: set[asyncio.Task[None]] = set()
         try:
             self.pool = AsyncGuardedPool(configure=self._configure, **self._arguments())
+            self.pool.attend(self._inquire, self._when_refused, self._when_voiceless)
         except BaseException:
             self.ledger.close()
             raise
@@ -458,7 +610,23 @@ class AsyncOpening(_Opening):
         async with async_autocommit(conn):
             pool.greeted(conn, self._welcome(conn, await self._greet(conn)))
             if self._must_ask(recovering=pool.recovering):
-                await pool.resize(*self._adopt(await async_row(conn, QUERY)))
+                await self._ask(pool, conn)
+
+    async def _inquire(self, conn: psycopg.AsyncConnection[Any]) -> None:
+        """As the sync one."""
+        if (pool := self.pool) is not None:
+            async with async_autocommit(conn):
+                await self._ask(pool, conn)
+
+    async def _ask(self, pool: AsyncGuardedPool[Any], conn: psycopg.AsyncConnection[Any]) -> None:
+        if self._behind_pooler:
+            bounds = self._forget_room()
+        else:
+            bounds = self._adopt(await async_row(conn, QUERY))
+            if self._room is not None:
+                self._note_others(await async_row(conn, OTHERS))
+        pool.inquired(has_room=self._room is None, again=self._until_next())
+        await pool.resize(*bounds)
 
     async def _greet(self, conn: psycopg.AsyncConnection[Any]) -> Mapping[str, Any]:
         try:

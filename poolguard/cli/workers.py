@@ -12,6 +12,7 @@ from .text import columns, printable, span, wrapped
 
 __all__ = ["Rates", "frame", "report"]
 
+NAMED_MOST = 4
 STALLED_AFTER = 5.0
 """Seconds since a worker last wrote, after which it is said to stall. They write every second."""
 
@@ -200,7 +201,16 @@ def _in_use(members: Iterable[Status], kind: str) -> str:
     share = min(each["instance"] for each in known)  # where they differ, the smallest rules
     text = f"{taken} of this instance's {share} slots in use, budget {known[-1]['budget']}"
     capacity = known[-1]["capacity"]
-    return text if capacity is None else f"{text}, capacity {capacity}"
+    text += "" if capacity is None else f", capacity {capacity}"
+    told: list[dict[str, Any]] = next((n["others"] for n in known[::-1] if n.get("others")), [])
+    named = ", ".join(_session(each) for each in told[:NAMED_MOST])
+    return f"{text}; the server has room for no more: {named}" if named else text
+
+
+def _session(told: dict[str, Any]) -> str:
+    """Who holds how many connections, as a worker has heard it from the server."""
+    name = f" ({printable(told['application'])})" if told["application"] else ""
+    return f"{told['connections']} of {printable(told['role'])}{name}"
 
 
 def _errors(statuses: Iterable[Status]) -> Iterator[str]:

@@ -266,6 +266,7 @@ class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
     def _look(self, ended: list[Seat]) -> float | None:
         """One round of upkeep; returns when the next is due, by the monotonic clock."""
         todo = self._round(ended)
+        self._note_silence()
         if self._books.warm_after is not None and self._warm_event is not None:
             self._warm_event.set()
         for opening in todo.openings:
@@ -298,6 +299,7 @@ class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
         except Exception as error:  # noqa: BLE001 - whatever connecting raises, the pool goes on
             give_up = self._books.connect_failed(seat, opening.reason, error)
             self._resized_by(-1)
+            self._note_refusal()
             self._books.tell()
             self._watch.ring()
             if give_up:
@@ -320,8 +322,10 @@ class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
         try:
             if ask:
                 gone = await _gone(conn, ask)
-            else:
+            elif not self._is_to_inquire():
                 await self.check_connection(conn)
+            if self._inquire is not None and self._is_to_inquire():
+                await self._inquire(conn)
         except (Exception, asyncio.CancelledError) as error:
             self._books.lessee.settle(ask, ())
             self._verification_ended(conn, alive=isinstance(error, asyncio.CancelledError))

@@ -36,8 +36,8 @@ from ..listener import (
 )
 from ._seams import Counts
 from .acquires import Acquires
-from .errors import PoolTimeout, TooManyRequests, describe, unfit
-from .growth import Demand, late_ones, low_water, patience
+from .errors import PoolTimeout, TooManyRequests, describe, lacks_room, unfit
+from .growth import LATE_AT_FIRST, Demand, late_ones, low_water, patience
 from .holds import Holds, log_leak
 from .lessee import Lessee
 from .outage import JITTER, Failure, Outage
@@ -61,6 +61,10 @@ logger = logging.getLogger("psycopg.pool")
 
 AHEAD_AGAIN = 1.0
 """Seconds until it is tried again to open connections ahead for which there was no slot."""
+VOICELESS = 2.0
+"""Seconds for which the server may not be asked what it is to be, for want of a connection."""
+INQUIRE_EVERY = 1.0
+"""Seconds between two questions what the server grants, at least."""
 SLOWEST_CONNECT = 5.0
 """Seconds: a connect is never expected to take longer."""
 
@@ -133,6 +137,10 @@ class Books:
         self.doubted_at = 0.0
         self._retire_from = 0.0
         self._idle_low_since = 0.0
+        self.can_inquire = False
+        self.inquire_at = math.inf
+        """When the server is to be asked again what it grants."""
+        self._inquired_at = -math.inf
         self._nth = 0
         self._offset = random.random()
 
@@ -194,8 +202,12 @@ class Books:
         """What to do now: the connects to begin (slots in hand, counted), everything else, and
         when to look again at the latest."""
         if self.leaving:
-            counts = counts._replace(min_size=0)
             self.lessee.leave()
+            floor = 0
+        else:
+            voiceless = self.is_voiceless(now) and counts.size == self.opening
+            floor = self.lessee.sure_of(counts.min_size) or int(voiceless)
+        counts = counts._replace(min_size=floor)
         self._note_warmth(now, counts)
         snapshot = self._snapshot(now, counts, idle)
         actions, wake = decide(now, snapshot, self.pace)
@@ -211,6 +223,8 @@ class Books:
                     grown = counts.size + len(openings)
                     self._log(logging.INFO, "growing pool %r to %s", self.name, grown)
         wanted = min(snapshot.demand.wanted, counts.max_size - counts.size) - len(openings)
+        if self.outage.refused:
+            wanted = min(wanted, 1)  # what siblings give up may go to others of the server
         self.lessee.need(wanted)
         again = self.lessee.starved_until(now)
         if wanted > 0 and again is not None and again < math.inf:
@@ -221,8 +235,10 @@ class Books:
         )
         self.low_water = low_water(now, begun_now)
         overdue = self.holds.overdue(now)
-        wake = min((at for at in (wake, overdue) if at is not None), default=None)
-        self.alert = self.lessee.returned_owed > 0 or self.lessee.asks
+        looks = (self.inquire_at, self.inquire_at + VOICELESS)
+        inquiry = next((at for at in looks if now < at < math.inf), None)
+        wake = min((at for at in (wake, overdue, inquiry) if at is not None), default=None)
+        self.alert = self.lessee.returned_owed > 0 or self.lessee.asks or self.inquires(now)
         return openings, [a for a in actions if not isinstance(a, Open)], wake
 
     def _begin(self, action: Open) -> list[Opening]:
@@ -256,7 +272,10 @@ class Books:
             begun=self._begun,
             waited=0.0 if self._queue_since is None else now - self._queue_since,
             connect_time=self._connect_time,
-            retry_at=self.outage.retry_at(asked=counts.waiting > 0),
+            retry_at=self.outage.retry_at(
+                asked=counts.waiting > 0,
+                closed=self.outage.refused and self.lessee.has_room,
+            ),
             promised=len(promised),
             promised_until=min(promised, default=None),
             starved=self.lessee.starved_until(now) is not None,
@@ -343,7 +362,11 @@ class Books:
             # Those that began later have ended well: it says nothing of the server.
             failure = Failure(is_said=True, gives_up=False)
         else:
-            failure = self.outage.failed(seat.began, now, text)
+            refused = lacks_room(error)
+            failure = self.outage.failed(seat.began, now, text, refused=refused)
+            if refused:
+                self.lessee.refused()
+                self.inquire_soon(now)
         if failure.is_said:
             self._log(logging.WARNING, "error connecting in %r: %s", self.name, text)
         failed = ConnectFailed(self.name, reason, seat.began, now, text)
@@ -356,6 +379,24 @@ class Books:
                 self.outage.reconnect_timeout,
             )
         return failure.gives_up
+
+    def inquire_soon(self, now: float) -> None:
+        """Have the server asked what it grants, but not again and again."""
+        if self.can_inquire:
+            self.inquire_at = min(self.inquire_at, max(now, self._inquired_at + INQUIRE_EVERY))
+
+    def inquires(self, now: float) -> bool:
+        """Whether a connection at hand is to ask the server what it grants."""
+        return now >= self.inquire_at and not self._verifying
+
+    def is_voiceless(self, now: float) -> bool:
+        """Whether there has been no connection at hand to ask with for so long that what is known
+        of the server is too old to go by, and binds siblings too."""
+        return now >= self.inquire_at + VOICELESS
+
+    def inquired(self, now: float, again: float | None) -> None:
+        """It was asked, and is to be so again after so many seconds."""
+        self._inquired_at, self.inquire_at = now, math.inf if again is None else now + again
 
     def give_up(self, now: float) -> None:
         """Give up the connects that are due, of a pool that is looked at no more."""
@@ -430,7 +471,8 @@ class Books:
 
         Not while others are, or while no successor can be had.
         """
-        if now < seat.expires_at or now < self._retire_from or self.outage.lasts:
+        stays = self.outage.lasts or self.outage.refused
+        if now < seat.expires_at or now < self._retire_from or stays:
             return False
         self.retired(seat, now, size)
         return True
@@ -497,6 +539,18 @@ class Books:
         )
         if self.outage.lasts:
             return f"{text} Connecting fails: {self.outage.last_error}. Look at the server first"
+        oldest = clock() - min((seat.began for seat in self._connecting), default=math.inf)
+        if oldest > LATE_AT_FIRST:
+            return (
+                f"{text} A connect is under way for {oldest:.1f} s: the server, or the way to it, "
+                f"does not answer. Look there first"
+            )
+        if self.outage.refused:
+            return (
+                f"{text} The server has no room for more connections: {self.outage.last_error}. "
+                f"Have others hold fewer (poolguard check tells who holds how many), or raise what "
+                f"the server grants"
+            )
         if self.lessee.starved:
             return f"{text} The budget has no free slot: raise budget, or hold connections shorter"
         if counts.size >= counts.max_size:

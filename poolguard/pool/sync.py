@@ -280,6 +280,7 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
         """One round of upkeep; returns when the next is due, by the monotonic clock."""
         with self._counting:
             todo = self._round(ended)
+        self._note_silence()
         if self._books.warm_after is not None:
             self._warm.set()
         for opening in todo.openings:
@@ -337,6 +338,7 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
         with self._counting:
             give_up = self._books.connect_failed(opening.seat, opening.reason, error)
             self._resized_by(-1)
+        self._note_refusal()
         self._watch.ring()  # before a listener can block
         self._books.tell()
         if give_up:
@@ -354,8 +356,10 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
         try:
             if ask:
                 gone = _gone(conn, ask)
-            else:
+            elif not self._is_to_inquire():
                 self.check_connection(conn)
+            if self._inquire is not None and self._is_to_inquire():
+                self._inquire(conn)
         except Exception:  # noqa: BLE001 - whatever a dead connection raises
             with self._counting:
                 self._verification_ended(conn, alive=False)

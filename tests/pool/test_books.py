@@ -18,7 +18,7 @@ from poolguard.listener import Place
 from poolguard.pool import books as books_module
 from poolguard.pool._seams import Counts
 from poolguard.pool.books import Books
-from poolguard.pool.errors import DEEPEST, unfit
+from poolguard.pool.errors import DEEPEST, lacks_room, unfit
 from poolguard.pool.seat import Seat
 from poolguard.pool.upkeep import Pace, between_retirements
 from tests.pool.support import Recorder
@@ -87,6 +87,37 @@ def test_giving_up_is_told_once_in_each_reconnect_timeout() -> None:
     assert made.connect_failed(Seat(None, 0.0), "growth", OSError())
     made = books(reconnect_timeout=1e9)
     assert not made.connect_failed(Seat(None, 0.0), "growth", OSError())
+
+
+@pytest.mark.parametrize(
+    ("text", "it_does"),
+    [
+        ("FATAL:  sorry, too many clients already", True),
+        ("FATAL:  remaining connection slots are reserved for roles with the SUPERUSER at…", True),
+        ("FATAL:  remaining connection slots are reserved for non-replication superuser …", True),
+        ('FATAL:  too many connections for role "shop"', True),
+        ('FATAL:  too many connections for database "shop"', True),
+        ("FATAL:  no more connections allowed (max_client_conn)", True),
+        ("FATAL:  Max client connections reached", True),
+        ("FATAL:  tut mir leid, schon zu viele Verbindungen", True),
+        ("FATAL:  les emplacements de connexions restants sont réservés pour les …", True),
+        ('FATAL:  ロール"shop"からの接続が多すぎます', True),
+        ("FATAL:  the database system is starting up", False),
+        ('FATAL:  password authentication failed for user "shop"', False),
+        ("Connection refused", False),
+    ],
+)
+def test_which_errors_of_a_connect_tell_that_there_is_no_room(text: str, it_does: bool) -> None:
+    error = psycopg.OperationalError(f"connection failed: connection to server at … {text}")
+    assert lacks_room(error) is it_does
+    assert not lacks_room(ValueError(text))
+
+
+def test_for_whom_the_server_has_no_room_siblings_may_help() -> None:
+    made = books()
+    made.connect_failed(Seat(None, 1000.0), "growth", errors.TooManyConnections("no room"))
+    assert made.lessee.starved
+    assert not made.outage.lasts
 
 
 def test_a_connect_that_hung_while_later_ones_ended_well_is_no_outage() -> None:
