@@ -81,7 +81,7 @@ def test_while_others_hold_what_the_plan_counts_on_it_is_said_and_then_taken(
         until(lambda: guard.status()["budget"]["others"])
         told = guard.status()["budget"]["others"]
         assert {"role": NAME, "application": "cron", "connections": LIMIT - 2} in told
-        assert f"{LIMIT - 2} of {NAME} (cron)" in caplog.text
+        until(lambda: f"{LIMIT - 2} of {NAME} (cron)" in caplog.text)
         refused = [each for each in caplog.messages if "error connecting" in each]
         assert len(refused) <= 3
         others.close()
