@@ -48,6 +48,8 @@ Bounds = tuple[int, int]
 
 INQUIRE_WHEN_SHORT = 5.0
 """Seconds until the server is asked again what it grants, while that is less than is needed, ..."""
+INQUIRE_WHEN_MOVING = 1.0
+"""The same just after it has changed: some that count yet may be closing."""
 INQUIRE_CALMLY = 60.0
 """... and otherwise. Nobody tells when a limit was changed, or when others have gone."""
 SIBLINGS_LEARN = 60.0
@@ -99,6 +101,8 @@ class _Opening:
         """What this host can have at most while others leave less than the plan counts on; None
         while they do not."""
         self._room_at = 0.0
+        self._moves = False
+        """It was another one before."""
         self.others: list[dict[str, Any]] = []
         """Who held how many connections when the server had no room; empty once there is some."""
         self._learning_until = 0.0
@@ -267,8 +271,10 @@ class _Opening:
         leaves = self.pool is not None and self.pool.leaving
         if plan is None or leaves or share >= self._share(plan):
             self._warned_of = None
-        elif self._is_news(self.ledger.published, share) or monotonic() < self._learning_until:
+        elif self._is_news(self.ledger.published) or monotonic() < self._learning_until:
             return  # it is not by its settings that the other has less
+        elif share != self.ledger.limit:
+            return  # it has just changed, and that is told of again
         elif share != self._warned_of:
             self._warned_of = share
             logger.warning(
@@ -290,19 +296,19 @@ class _Opening:
                 self._resize_soon(self._agree(plan))
         elif self.settings.ledger != "static" and (share := self.ledger.limit) is not None:
             heard = (self.ledger.published, share)
-            if heard != self._heard and self._is_news(*heard) and self.pool is not None:
+            if heard != self._heard and self._is_news(heard[0]) and self.pool is not None:
                 self.pool.inquire_after(0.0)
             self._heard = heard
             self._note_ruling(share)
 
-    def _is_news(self, published: int | None, share: int) -> bool:
+    def _is_news(self, published: int | None) -> bool:
         """Whether siblings have learned something of the server that is not known here."""
         plan = self.plan
         if plan is None:
             return False
         known = self._granted(plan)
-        if known is None:  # then a sibling tells what is granted only where that is its share
-            return published == share < plan.instance
+        if known is None:  # the budget is a number, and of interest only what grants less
+            return published is not None and published < plan.instance
         return published not in (None, known)
 
     def _resize_soon(self, bounds: Bounds) -> None:
@@ -342,7 +348,10 @@ class _Opening:
         share, and only once that was felt. Others come and go."""
         limit = self.ledger.limit
         short = self._refused or (limit is not None and limit < plan.instance)
-        self._room = max(1, room) if short and room < plan.instance else None
+        before, self._room = self._room, None
+        if short and room < plan.instance:
+            self._room = max(1, room)
+        self._moves = self._room != before
         self._room_at = monotonic()
         if self._room is None:
             self._refused, self.others = False, []
@@ -368,6 +377,8 @@ class _Opening:
 
     def _until_next(self) -> float | None:
         """Seconds until the server is to be asked again; None where it need not be."""
+        if self._room is not None and self._moves:
+            return INQUIRE_WHEN_MOVING
         if self._room is not None or (self.plan is not None and self.plan.short):
             return INQUIRE_WHEN_SHORT
         if self._behind_pooler or known_budget(self.settings) is not None:

@@ -117,7 +117,7 @@ def test_a_sibling_gives_up_idle_ones_for_one_whom_the_server_has_no_room_for(
     with Guard(role, name="old", **settings) as old, cron(role, LIMIT - 4) as others:
         assert have(old) == 4
         with Guard(role, name="new", **settings) as new:
-            until(lambda: have(new) == have(old) == 2, within=5)
+            until(lambda: have(new) == have(old) == 2)
             assert old.ready
             assert new.ready
             with new.connection() as conn:

@@ -99,7 +99,7 @@ class HostLedger:
         with self._lock:
             if self._closed:
                 return None
-            self._members.look(within=0)
+            self._look(within=0)
             terms = [member.terms for member in self._members.siblings()]
         known = [each.capacity for each in terms if each is not None and each.capacity is not None]
         return known[-1] if known else None
