@@ -451,6 +451,7 @@ class Guard:
             "budget": plan and plan.budget,
             "instance": opening and opening.share,
             "in_use": 0 if opening is None else opening.ledger.in_use,
+            "others": [] if opening is None else opening.others,
         }
         return status
 

@@ -192,6 +192,7 @@ def post_fork(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's si
     _succeed(worker)
     registry.set_workplace(_workplace(worker.cfg), worker.cfg.worker_class_str)
     asgi.may_exit = _is_first_generation(worker)
+    registry.runs = not asgi.may_exit
     asgi.stop_server = partial(_stop, worker.log) if _ignores_failure(worker.cfg) else None
     if _limits_lifespan(worker.cfg):
         asgi.longest_wait = LONGEST_LIFESPAN

@@ -10,25 +10,27 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import random
 import threading
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextvars import Context
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import registry
-from .budget.asking import async_row, one_row
-from .budget.capacity import QUERY, Capacity
+from .budget.asking import Row, async_row, async_rows, one_row, rows
+from .budget.capacity import OTHERS, QUERY, Capacity
 from .budget.dialing import Dialing
 from .budget.host import HostLedger
 from .budget.ledger import POOLED, Backend, Granted, Ledger, Scope, StaticLedger, Terms
 from .budget.lone import LoneLedger
 from .budget.marks import SUPPORTED
-from .budget.plan import Plan, known_budget, make_plan, shares
+from .budget.plan import Plan, known_budget, make_plan, shares, took_the_reserve
 from .budget.session import GREETING, PLAIN_GREETING, RESTORE, UNSUPPORTED, backend_of
 from .clock import waitable
 from .conninfo import checked, database_name, ledger_name, parse, session_of
 from .errors import PlanError, PoolguardError, RuntimeDirError
+from .escape import escaped
 from .listener import Listener, Listeners
 from .logs import logger
 from .rundir import RuntimeDir
@@ -48,6 +50,16 @@ CLOSE_TIMEOUT = 5.0
 
 Bounds = tuple[int, int]
 """A pool's min_size and max_size."""
+
+INQUIRE_WHEN_SHORT = 5.0
+"""Seconds until the server is asked again what it grants, while that is less than is needed, ..."""
+INQUIRE_WHEN_MOVING = 1.0
+"""The same just after it has changed: some that count yet may be closing."""
+INQUIRE_CALMLY = 60.0
+"""... and otherwise. Nobody tells when a limit was changed, or when others have gone."""
+SIBLINGS_LEARN = 60.0
+"""Seconds after a change within which a sibling that goes by less is not said to disagree."""
+MOST_NAMED = 6
 
 _process = os.getpid()
 """This process: to ask the kernel at each acquire would cost more than all else that is asked."""
@@ -93,6 +105,20 @@ class _Opening:
         """The server's platform cannot look for its clients, so it is not told to."""
         self._dialing = Dialing(settings)
         self._behind_pooler = settings.pooler in ("session", "transaction")
+        self._refused = False
+        """The server has lately had no room for a connection that the plan allows."""
+        self._room: int | None = None
+        """What this host can have at most while others leave less than the plan counts on; None
+        while they do not."""
+        self._room_at = 0.0
+        self._moves = False
+        """It was another one before."""
+        self.others: list[dict[str, Any]] = []
+        """Who held how many connections when the server had no room; empty once there is some."""
+        self._learning_until = 0.0
+        """Until then siblings may not know yet what the server grants now."""
+        self._heard: tuple[Granted | None, int] | None = None
+        """Which capacity and share of siblings the server was asked about last."""
         self._warned_of: int | None = None
         """The smaller share of another process that has been warned of, while it rules."""
         self._granted: Granted | None = None
@@ -247,10 +273,10 @@ class _Opening:
     def _plan_as_published(self) -> Plan | None:
         """The plan by what a sibling has learned from the server, if one has."""
         published = self.ledger.published
-        if published is None or self._behind_pooler:
+        if published is None or published.server is None or self._behind_pooler:
             return None
         try:
-            return self._planned(Capacity(*published))
+            return self._planned(Capacity(published.server, published.role, published.database))
         except PlanError:
             return None  # our own question to the server will tell it, and is asked again
 
@@ -258,23 +284,54 @@ class _Opening:
         pooler: Literal["session", "transaction"] | None = None
         if pooled or self._behind_pooler:
             pooler = "session" if self.settings.pooler == "session" else "transaction"
-        plan = make_plan(capacity, self.settings, registry.workplace(), pooler=pooler)
+        plan = make_plan(
+            capacity, self.settings, registry.workplace(), pooler=pooler, runs=self._runs
+        )
         self._shares = shares(plan, capacity, self.settings)
         self._granted = capacity and Granted(capacity.server, capacity.role, capacity.database)
         return plan
 
+    @property
+    def _runs(self) -> bool:
+        """The service runs, and is not stopped by a server that grants less than it did."""
+        if registry.runs or self.plan is not None:
+            return True
+        published, share = self.ledger.published, self.ledger.limit
+        known = None if published is None else published.least
+        if known is None or share is None or known_budget(self.settings) is not None:
+            return False
+        return took_the_reserve(known, share, self.settings)
+
     def _agree(self, plan: Plan) -> Bounds:
         """Go by this plan from now on."""
         self.plan = plan  # before the ledger calls back, which must not begin this anew
-        terms = Terms(self._granted, plan.instance, plan.workers, plan.floor, *self._shares)
+        own = self._share(plan)
+        shares = (n if n is None or n > plan.instance else own for n in self._shares)
+        terms = Terms(self._as_left, own, plan.workers, plan.floor, *shares)
         self._note_ruling(self.ledger.agree(terms).instance)
         return plan.floor, plan.max_size
+
+    def _share(self, plan: Plan) -> int:
+        """What of the plan's share this host can have now."""
+        return plan.instance if self._room is None else min(plan.instance, self._room)
+
+    @property
+    def _as_left(self) -> Granted | None:
+        """What the server grants, as far as others leave it; None where nobody has asked."""
+        if self._room is None:
+            return self._granted
+        return (self._granted or Granted(None)).within(self._room)
 
     def _note_ruling(self, share: int) -> None:
         """Warn once while another process' smaller *share* rules."""
         plan = self.plan
-        if plan is None or share >= plan.instance:
+        leaves = self.pool is not None and self.pool.leaving
+        if plan is None or leaves or share >= self._share(plan):
             self._warned_of = None
+        elif self._is_news(self.ledger.published) or monotonic() < self._learning_until:
+            return  # it is not by its settings that the other has less
+        elif share != self.ledger.limit:
+            return  # it has just changed, and that is told of again
         elif share != self._warned_of:
             self._warned_of = share
             logger.warning(
@@ -294,15 +351,27 @@ class _Opening:
             plan = self._plan_as_published()
             if plan is not None:
                 self._resize_soon(self._agree(plan))
-        elif (share := self.ledger.limit) is not None and (
-            share >= self.plan.instance or not self._has_own_part
-        ):
-            self._note_ruling(share)
+        elif (share := self.ledger.limit) is not None:
+            heard = (self.ledger.published, share)
+            if heard != self._heard and self._is_news(heard[0]) and self.pool is not None:
+                self.pool.inquire_after(0.0)
+            self._heard = heard
+            if share >= self._share(self.plan) or not self._has_own_part:
+                self._note_ruling(share)
 
     @property
     def _has_own_part(self) -> bool:
         """Its limit is less than the share, and no other process' plan is the reason."""
         return self.settings.ledger == "static" or self.ledger.parted
+
+    def _is_news(self, published: Granted | None) -> bool:
+        """Whether siblings have learned something of the server that is not known here."""
+        if self.plan is None or published is None:
+            return False
+        known = self._as_left
+        if known is None:  # the budget is a number, and of interest only what grants less
+            return published.least is not None and published.least < self.plan.instance
+        return any(None not in (a, b) and a != b for a, b in zip(published, known, strict=True))
 
     def _resize_soon(self, bounds: Bounds) -> None:
         raise NotImplementedError
@@ -311,9 +380,12 @@ class _Opening:
 
     def _must_ask(self, *, recovering: bool) -> bool:
         """Whether the new connection is to ask for the capacity: the first one, and the first
-        after an outage, in which the server may have been given another configuration."""
-        asks = known_budget(self.settings) is None and not self._behind_pooler
-        return asks and (recovering or not self._asked)
+        after an outage, in which the server may have been given another configuration, or after the
+        server had no room."""
+        if self._behind_pooler:
+            return False
+        first = known_budget(self.settings) is None and not self._asked
+        return first or (recovering and (self._refused or known_budget(self.settings) is None))
 
     def _has_a_plan(self, error: Exception) -> bool:
         """Whether a connection is of use that could not be asked: siblings have told the capacity.
@@ -332,12 +404,89 @@ class _Opening:
 
     def _adopt(self, row: Mapping[str, Any]) -> Bounds:
         """Make the plan from what the server grants."""
-        plan = self._planned(Capacity.from_row(row))
-        if not self._asked and self.ledger.published is None:
+        capacity = Capacity.from_row(row)
+        plan = self.plan
+        if plan is None or known_budget(self.settings) is None:
+            plan = self._planned(capacity)
+        known = self.plan and (self.plan.capacity, self.plan.short)
+        changed = known != (plan.capacity, plan.short)
+        told = self.ledger.published
+        published = None if told is None else told.least
+        if self._refused or (changed and (self._asked or published not in (None, plan.capacity))):
+            self._learning_until = monotonic() + SIBLINGS_LEARN
+        if changed and published != plan.capacity:
             for warning in plan.warnings:  # said by whoever is the first to know
                 logger.warning("poolguard %r: %s", self.name, warning)
         self._asked = True
+        self._note_room(plan, self.ledger.standing + (capacity.free_now or 0))
         return self._agree(plan)
+
+    def _note_room(self, plan: Plan, room: int) -> None:
+        """This host can have so many connections: of interest where others leave less than our
+        share, and only once that was felt. Others come and go."""
+        limit = self.ledger.limit
+        short = self._refused or (limit is not None and limit < plan.instance)
+        before, self._room = self._room, None
+        if short and room < plan.instance and not self._has_own_part:
+            self._room = max(1, room)
+        self._moves = self._room != before
+        self._room_at = monotonic()
+        if self._room is None:
+            self._refused, self.others = False, []
+
+    def _when_refused(self) -> None:
+        """The pool's callback: the server had no room for a connection that the plan allows."""
+        self._refused = True
+        plan = self.plan
+        if plan is None or self._has_own_part or not self.alive:
+            return
+        before = self._share(plan)
+        self._note_room(plan, self.ledger.standing)
+        if self._share(plan) != before:
+            self._agree(plan)
+
+    def _when_voiceless(self) -> None:
+        """The pool's callback: there is no connection to ask with, so that it has to be tried."""
+        if self.pool is not None and self.alive and self._room is not None:
+            self._room = None
+            self.pool.inquired(has_room=True, again=INQUIRE_WHEN_SHORT)
+            if self.plan is not None:
+                self._agree(self.plan)
+
+    def _until_next(self) -> float | None:
+        """Seconds until the server is to be asked again; None where it need not be."""
+        if self._room is not None and self._moves:
+            return INQUIRE_WHEN_MOVING
+        if self._room is not None or (self.plan is not None and self.plan.short):
+            return INQUIRE_WHEN_SHORT
+        if self._behind_pooler or known_budget(self.settings) is not None:
+            return None
+        return INQUIRE_CALMLY * random.uniform(0.8, 1.0)
+
+    def _forget_room(self) -> Bounds:
+        """What a pooler has room for is found out by trying."""
+        if monotonic() >= self._room_at + INQUIRE_WHEN_SHORT:
+            self._room = None
+        return (1, 1) if self.plan is None else self._agree(self.plan)
+
+    def _note_others(self, told: Sequence[Row]) -> None:
+        """Who else holds how many connections, while they leave less than our share."""
+        known, self.others = self.others, [dict(each) for each in told]
+        if known or self.plan is None:
+            return
+        named = ", ".join(
+            f"{each['connections']} of {each['role']}"
+            + (f" ({each['application']})" if each["application"] else "")
+            for each in self.others[:MOST_NAMED]
+        )
+        logger.warning(
+            "poolguard %r: the server has room for %s connections of this host, whose share is %s. "
+            "All sessions there: %s. Have others hold fewer, or raise what the server grants",
+            self.name,
+            self._room,
+            self.plan.instance,
+            escaped(named),
+        )
 
     def _welcome(self, conn: Any, row: Mapping[str, Any]) -> Backend:
         """Judge a new connection by what it was told when it was greeted."""
@@ -399,6 +548,7 @@ class SyncOpening(_Opening):
 
             pool = GuardedPool(configure=self._configure, **self._arguments())
             pool.dial_again = self._dial_again
+            pool.attend(self._inquire, self._when_refused, self._when_voiceless)
             with self._lock:
                 if self.closed:
                     self.ledger.close()
@@ -458,13 +608,28 @@ class SyncOpening(_Opening):
             return
         pool.greeted(conn, self._welcome(conn, self._greet(conn)))
         if self._must_ask(recovering=pool.recovering):
-            try:
-                row = one_row(conn, QUERY)
-            except _errors() as error:
-                if conn.broken or not self._has_a_plan(error):
-                    raise
+            self._ask(pool, conn)
+
+    def _inquire(self, conn: psycopg.Connection[Any]) -> None:
+        """The pool's callback: ask over an idle connection what the server grants now."""
+        if (pool := self.pool) is not None:
+            self._ask(pool, conn)
+
+    def _ask(self, pool: GuardedPool[Any], conn: psycopg.Connection[Any]) -> None:
+        try:
+            if self._behind_pooler:
+                bounds = self._forget_room()
             else:
-                pool.resize(*self._adopt(row))
+                bounds = self._adopt(one_row(conn, QUERY))
+                if self._room is not None:
+                    self._note_others(rows(conn, OTHERS))
+        except _errors() as error:
+            if conn.broken or not self._has_a_plan(error):
+                raise
+            pool.inquired(has_room=False, again=self._until_next())
+        else:
+            pool.inquired(has_room=self._room is None, again=self._until_next())
+            pool.resize(*bounds)
 
     def _greet(self, conn: psycopg.Connection[Any]) -> Mapping[str, Any]:
         try:
@@ -493,6 +658,7 @@ class AsyncOpening(_Opening):
         try:
             self.pool = AsyncGuardedPool(configure=self._configure, **self._arguments())
             self.pool.dial_again = self._dial_again
+            self.pool.attend(self._inquire, self._when_refused, self._when_voiceless)
         except BaseException:
             self.ledger.close()
             raise
@@ -557,13 +723,28 @@ class AsyncOpening(_Opening):
             return
         pool.greeted(conn, self._welcome(conn, await self._greet(conn)))
         if self._must_ask(recovering=pool.recovering):
-            try:
-                row = await async_row(conn, QUERY)
-            except _errors() as error:
-                if conn.broken or not self._has_a_plan(error):
-                    raise
+            await self._ask(pool, conn)
+
+    async def _inquire(self, conn: psycopg.AsyncConnection[Any]) -> None:
+        """As the sync one."""
+        if (pool := self.pool) is not None:
+            await self._ask(pool, conn)
+
+    async def _ask(self, pool: AsyncGuardedPool[Any], conn: psycopg.AsyncConnection[Any]) -> None:
+        try:
+            if self._behind_pooler:
+                bounds = self._forget_room()
             else:
-                await pool.resize(*self._adopt(row))
+                bounds = self._adopt(await async_row(conn, QUERY))
+                if self._room is not None:
+                    self._note_others(await async_rows(conn, OTHERS))
+        except _errors() as error:
+            if conn.broken or not self._has_a_plan(error):
+                raise
+            pool.inquired(has_room=False, again=self._until_next())
+        else:
+            pool.inquired(has_room=self._room is None, again=self._until_next())
+            await pool.resize(*bounds)
 
     async def _greet(self, conn: psycopg.AsyncConnection[Any]) -> Mapping[str, Any]:
         try:

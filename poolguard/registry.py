@@ -42,6 +42,8 @@ ready_paths: frozenset[str] = frozenset()
 """The ``ready_path`` of each guard: each request's path is looked for here, and this alone."""
 stays = False
 """This process was told to end, and accepts requests until the workers that come next do."""
+runs = False
+"""The service that this process belongs to ran before it was started."""
 served: frozenset[Guard | None] = frozenset()
 """The guards for which a door of this process has begun to serve requests; None stands for all."""
 _workplace: Workplace | None = None
@@ -180,9 +182,10 @@ def restore(before: dict[str, Guard]) -> None:
 
 def forget_all() -> None:
     """Start anew, for tests; open guards are not closed."""
-    global served, first_to_say  # noqa: PLW0603
+    global runs, served, first_to_say  # noqa: PLW0603
     with _lock:
         _guards.clear()
+        runs = False
         served = frozenset()
         first_to_say = _first_here()
         changed()

@@ -143,7 +143,13 @@ def test_the_first_connection_asks_for_the_capacity(postgres: PrivatePostgres) -
     assert (plan.capacity, plan.budget, plan.workers, plan.floor) == (20, 17, 2, 3)
     status = guard.status()
     assert (status["floor"], status["max_size"], status["idle"]) == (3, 14, 3)
-    assert status["budget"] == {"capacity": 20, "budget": 17, "instance": 17, "in_use": 3}
+    assert status["budget"] == {
+        "capacity": 20,
+        "budget": 17,
+        "instance": 17,
+        "in_use": 3,
+        "others": [],
+    }
 
 
 def test_one_connection_asks_before_there_are_others(

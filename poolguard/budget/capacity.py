@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-__all__ = ["QUERY", "Capacity"]
+__all__ = ["CONSUMERS", "OTHERS", "QUERY", "Capacity"]
 
 # current_setting(…, true) is NULL where the server is older than the setting (reserved_connections
 # came with PostgreSQL 16, the rds one exists on that service only), and so reserves nothing.
@@ -69,6 +69,22 @@ SELECT l.server_cap AS server, l.role_cap AS role, l.db_cap AS database,
        l.rolsuper AS superuser, pg_is_in_recovery() AS standby
   FROM l, a
 """
+
+
+CONSUMERS = """
+SELECT coalesce(usename, '?') AS role, coalesce(application_name, '') AS application,
+       count(*) AS connections
+  FROM pg_stat_activity
+ WHERE (backend_type = 'client backend'
+        OR (backend_type IS NULL AND usesysid IS NOT NULL AND datid IS NOT NULL))
+   AND pid <> pg_backend_pid()
+ GROUP BY 1, 2
+ ORDER BY 3 DESC, 1, 2
+"""
+"""Asks who else holds how many connections to the whole server."""
+
+OTHERS = f"{CONSUMERS} LIMIT 20"
+"""Asks the same of those with the most."""
 
 
 class Capacity(NamedTuple):

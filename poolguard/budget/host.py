@@ -129,11 +129,12 @@ class HostLedger:
         self._sides: list[Side] = []
         """Of each limit that binds this process, what it and the others have a right to."""
         self._scarce = False
-        """Not every process is sure of a connection: who has one now decides who is."""
+        """There are no more connections than processes: who waits now decides who has a right."""
         self._sure = MOST_SLOTS
         """What this process was sure of at the last look."""
         self._draining = self._failing = False
         self._starving = 0
+        self._without_since = 0.0
         self._rang_at = self._sought_at = 0.0
         self._held: dict[int, Slot] = {}
         self._asking: set[int] = set()
@@ -151,7 +152,7 @@ class HostLedger:
         with self._lock:
             if self._closed:
                 return None
-            self._members.look(within=0)
+            self._look(within=0)
             known = [
                 (each.scope, each.terms.granted)
                 for each in self._members.siblings()
@@ -161,8 +162,9 @@ class HostLedger:
         akin = [granted for scope, granted in known if scope.role == self._scope.role]
         if not known:
             return None
+        servers = [granted.server for granted in akin or [granted for _, granted in known]]
         return Granted(
-            min(granted.server for granted in akin or [granted for _, granted in known]),
+            min((server for server in servers if server is not None), default=None),
             next((granted.role for granted in akin[::-1]), None),
             next(
                 (g.database for at, g in known[::-1] if at.database == self._scope.database), None
@@ -321,9 +323,7 @@ class HostLedger:
         if within is None:
             return self._slots.count()
         scopes = (self._file.slot(number).scope for number in self._slots.marked(0, MOST_SLOTS))
-        if within.role:
-            return sum(scope.role == within.role for scope in scopes)
-        return sum(scope.database == within.database for scope in scopes)
+        return sum(_is_within(scope, within) for scope in scopes)
 
     def _end(self) -> int:
         """Below which number there are slots to be taken."""
@@ -402,6 +402,10 @@ class HostLedger:
     # -- siblings ------------------------------------------------------------------------------
 
     def _tell(self) -> None:
+        if not self._starving or self._held:
+            self._without_since = 0.0
+        elif not self._without_since:
+            self._without_since = monotonic()
         self._members.tell(
             self._members.me._replace(
                 terms=self._terms,
@@ -409,6 +413,7 @@ class HostLedger:
                 starving=self._starving,
                 draining=self._draining,
                 failing=self._failing,
+                without_since=self._without_since,
             )
         )
 
@@ -418,8 +423,7 @@ class HostLedger:
         members = [self._members.me, *self._members.siblings()]
         self._circles = circles(members)
         self._sides = self._sides_now()
-        if self._sides:
-            self._sure = self._sides[0].mine.sure
+        self._sure = min((side.mine.sure for side in self._sides), default=self._sure)
         self._scarce = any(circle.limit <= len(circle.members) for circle in self._circles)
         return True
 
@@ -437,7 +441,7 @@ class HostLedger:
         terms = self._terms
         if terms is None or self._sure >= terms.floor:
             return floor
-        return min(floor, max(1, self._sure))
+        return min(floor, self._sure)
 
     def starving(self, n: int) -> None:
         if n == 0 and self._starving == 0:
@@ -513,6 +517,28 @@ class HostLedger:
                 key=lambda each: (each[1], each[0].limit),
             )
             return explained(binding, *_split(binding, me.number), binding.limit - free)
+
+    @property
+    def standing(self) -> int:
+        with self._lock:
+            if self._closed:
+                return 0
+            self._look(within=0)
+            within = self._narrowest()
+            living = [self._members.me, *self._members.siblings()]
+            held = sum(each.held for each in living if _is_within(each.scope, within))
+            taken = [self._file.slot(number) for number in self._slots.marked(0, MOST_SLOTS)]
+            return held - sum(
+                slot.backend == CONNECTING
+                and not slot.dead_since
+                and _is_within(slot.scope, within)
+                for slot in taken
+            )
+
+    def _narrowest(self) -> Scope | None:
+        """Within which scope the least limit holds that binds this process."""
+        side = min(self._sides, key=lambda side: side.limit, default=None)
+        return side.within if side else None
 
     def on_change(self, callback: Callable[[], None]) -> Callable[[], None]:
         return self._callbacks.add(callback)
@@ -681,8 +707,7 @@ class HostLedger:
         with self._lock:
             if self._closed:
                 return 0
-            narrowest = min(self._sides, key=lambda side: side.limit, default=None)
-            within = narrowest.within if narrowest else None
+            within = self._narrowest()
             if within is None and not self._is_alone():
                 within = Scope(self._scope.database)
             return self._count(within)
@@ -748,6 +773,15 @@ class HostLedger:
             self._members.close()
             self._file.close()
             self._folder.close()
+
+
+def _is_within(scope: Scope, within: Scope | None) -> bool:
+    """*within* has one side only, and None stands for everywhere."""
+    if within is None:
+        return True
+    if within.role:
+        return scope.role == within.role
+    return scope.database == within.database
 
 
 def _split(circle: Circle, number: int) -> tuple[Member, list[Member]]:

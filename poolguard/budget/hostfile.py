@@ -19,7 +19,7 @@ from .sharing import Member
 
 __all__ = ["MOST_PROCESSES", "MOST_SLOTS", "HostFile", "SlotRecord"]
 
-MAGIC = b"poolguard ledger, layout 3\n"
+MAGIC = b"poolguard ledger, layout 4\n"
 _HEAD = struct.Struct("28sI")  # and the file's own inode: a copy tells of what others hold
 MOST_PROCESSES = 1024
 YEAR_3000 = 32503680000.0
@@ -33,8 +33,9 @@ _ASKER = _STARVING + MOST_PROCESSES
 _SLOTS = _ASKER + 1
 # Of a member: its pid, its scope (database, role); what the server, the role and the database
 # grant; its terms' shares (instance, the server's, the database's, the role's), workers and floor;
-# what it starves for, and whether it fails to connect, or drains. 0 stands for None.
-_MEMBER = struct.Struct("=i2I3i4i2i3i")
+# what it starves for, and whether it fails to connect, or drains; since when it starves and has
+# none. 0 stands for None.
+_MEMBER = struct.Struct("=i2I3i4i2i3id")
 _WORD = struct.Struct("=Q")
 _INT = struct.Struct("=i")
 _MEMBER_RECORDS = -(-(_SLOTS + MOST_SLOTS) // 8) * 8
@@ -116,7 +117,7 @@ class HostFile:
         # Where somebody has damaged the file, its owner writes it anew within a second.
         if instance > 0 and workers > 0 and min(floor, server, of_database, of_role, *granted) >= 0:
             terms = Terms(
-                Granted(granted[0], granted[1] or None, granted[2] or None) if granted[0] else None,
+                Granted(*(limit or None for limit in granted)) if any(granted) else None,
                 instance,
                 workers,
                 floor,
@@ -124,22 +125,28 @@ class HostFile:
                 of_database or None,
                 of_role or None,
             )
-        starving, failing, draining = rest[11:]
+        starving, failing, draining, without_since = rest[11:]
         held, scope = self.held(number), Scope(database, role)
         return Member(
-            number, terms, held, max(0, starving), bool(draining), bool(failing), scope, pid
+            number,
+            terms,
+            held,
+            max(0, starving),
+            bool(draining),
+            bool(failing),
+            scope,
+            pid,
+            without_since,
         )
 
     def write_member(self, member: Member) -> None:
         """Publish what this process tells of itself."""
         terms = member.terms or Terms(None, 0, 0, 0)
-        granted = terms.granted or Granted(0)
+        granted = terms.granted or Granted(None)
         record = _MEMBER.pack(
             member.pid,
             *member.scope,
-            granted.server,
-            granted.role or 0,
-            granted.database or 0,
+            *(limit or 0 for limit in granted),
             terms.instance,
             terms.server or 0,
             terms.database or 0,
@@ -149,6 +156,7 @@ class HostFile:
             member.starving,
             member.failing,
             member.draining,
+            member.without_since,
         )
         self.write_held(member.number, member.held)
         self._file.write(_MEMBER_RECORDS + member.number * _MEMBER.size, record)

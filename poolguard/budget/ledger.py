@@ -90,9 +90,21 @@ def _key(name: str) -> int:
 class Granted(NamedTuple):
     """What a process has learned from the server, in connections; None where it sets no limit."""
 
-    server: int
+    server: int | None
     role: int | None = None
     database: int | None = None
+
+    @property
+    def least(self) -> int | None:
+        """The least of the limits that are known."""
+        return min((limit for limit in self if limit is not None), default=None)
+
+    def within(self, room: int) -> Granted:
+        """The same where others leave room for no more: that binds whom the least limit binds."""
+        least = self.least
+        if least is None:
+            return self._replace(database=room)
+        return Granted(*(min(n, room) if n == least else n for n in self))
 
 
 class Terms(NamedTuple):
@@ -177,8 +189,13 @@ class Ledger(Protocol):
         """Say whether connecting fails: who has no use for a floor is not kept one."""
 
     def sure_of(self, floor: int) -> int:
-        """How many of a floor's connections this process is sure of, as the living share now. At
-        least one, to be asked for again and again where there is none."""
+        """How many of a floor's connections this process is sure of, as the living share now. None
+        where there is less than one for each: then whoever is asked for one gets it."""
+
+    @property
+    def standing(self) -> int:
+        """How many connections those have together whom the least limit binds that binds this
+        process; those being opened are none yet."""
 
     def on_change(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call *callback*, from any thread, when a slot may have become free.
@@ -299,6 +316,10 @@ class StaticLedger:
     def explain(self) -> str:
         return "raise budget, or hold connections shorter"
 
+    @property
+    def standing(self) -> int:
+        return self.in_use
+
     def sure_of(self, floor: int) -> int:
         return floor
 
@@ -306,7 +327,7 @@ class StaticLedger:
         """Take an equal part of the share; slots above a lowered one are not taken away, only not
         leased again."""
         with self._lock:
-            self._limit = terms.instance // terms.workers
+            self._limit = max(1, terms.instance // terms.workers)
         self._callbacks.call()
         return terms
 

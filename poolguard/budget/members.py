@@ -64,7 +64,8 @@ class Members:
             self._file.write_held(me.number, me.held)  # what changes most often
             return
         self._file.write_member(me)
-        if me.floor != before.floor or me != before._replace(held=me.held, starving=me.starving):
+        same = before._replace(held=me.held, starving=me.starving, without_since=me.without_since)
+        if me.floor != before.floor or me != same:
             self._file.change_version()
 
     def renew(self) -> None:

@@ -14,7 +14,15 @@ from ..errors import PlanError
 from ..settings import MOST_SLOTS, Percent, Settings
 from .capacity import Capacity
 
-__all__ = ["Plan", "Step", "Workplace", "known_budget", "make_plan", "shares"]
+__all__ = [
+    "Plan",
+    "Step",
+    "Workplace",
+    "known_budget",
+    "make_plan",
+    "shares",
+    "took_the_reserve",
+]
 
 
 class Workplace(NamedTuple):
@@ -82,6 +90,8 @@ class Plan(NamedTuple):
     warnings: tuple[str, ...] = ()
     """What works but is likely not meant; each one sentence for what is so, one for the remedy."""
     steps: tuple[Step, ...] = ()
+    short: bool = False
+    """It is less than the settings need: the reserve has given way, and perhaps the floors."""
 
     @property
     def held(self) -> int:
@@ -108,12 +118,20 @@ def known_budget(settings: Settings) -> int | None:
     return settings.budget if isinstance(settings.budget, int) else None
 
 
+def took_the_reserve(usable: int, share: int, settings: Settings) -> bool:
+    """Whether a *share* that somebody goes by is more than these settings give of what is *usable*:
+    then a service runs that the server grants less than it needs."""
+    budget = _budget(Capacity(usable), settings, behind=False, needed=0, gives_way=True).value
+    return share > budget // settings.instances
+
+
 def make_plan(
     capacity: Capacity | None,
     settings: Settings,
     workplace: Workplace,
     *,
     pooler: Literal["auto", "none", "session", "transaction"] | None = None,
+    runs: bool = False,
 ) -> Plan:
     """Divide the budget among instances and workers.
 
@@ -121,19 +139,44 @@ def make_plan(
     :param pooler: what stands before the server, as detected; by default what *settings* say, and
         none where those leave it to detection. Behind a pooler the server's capacity says nothing,
         and the budget counts the pooler's clients.
+    :param runs: whether the service runs already. Where the server then grants less than the
+        settings need, it goes on with what there is: the reserve gives way, then the floors, and in
+        the end not every worker has a connection. A warning says so.
 
     Raises :exc:`~poolguard.errors.PlanError`, with the arithmetic and what to change, where a
     worker would be left without a connection, or where the settings ask for more than there is.
     """
     behind = (pooler or settings.pooler) in ("session", "transaction")
+    try:
+        return _divided(capacity, settings, workplace, behind=behind, gives_way=False)
+    except PlanError as error:
+        if not runs:
+            raise
+        plan = _divided(capacity, settings, workplace, behind=behind, gives_way=True)
+        told = (
+            f"the server grants less than the settings need, and the service goes on with "
+            f"{_count(plan.instance, 'connection')} for {_count(plan.workers, 'worker')}: {error}"
+        )
+        return plan._replace(short=True, warnings=(told,))
+
+
+def _divided(
+    capacity: Capacity | None,
+    settings: Settings,
+    workplace: Workplace,
+    *,
+    behind: bool,
+    gives_way: bool,
+) -> Plan:
+    """The plan; where it *gives_way*, one of what there is."""
     known = None if behind else capacity
     usable = None if known is None else known.usable
     workers = workplace.workers if settings.workers == "auto" else settings.workers
     needed = settings.instances * workers * (1 if settings.floor == "auto" else settings.floor)
-    budget = _budget(known, settings, behind=behind, needed=needed)
-    instance = _Instance(budget, settings, workplace)
+    budget = _budget(known, settings, behind=behind, needed=needed, gives_way=gives_way)
+    instance = _Instance(budget, settings, workplace, gives_way=gives_way)
     floor = instance.floor()
-    shared = instance.share.value - instance.workers.value * floor.value
+    shared = max(0, instance.share.value - instance.workers.value * floor.value)
     max_size = instance.max_size(floor.value)
     static = settings.ledger == "static"
     warm = instance.workers.value * floor.value
@@ -184,7 +227,7 @@ def shares(
             return None
         if limit <= capacity.usable:
             return plan.instance
-        budget = _budget(Capacity(limit), settings, behind=False).value
+        budget = _budget(Capacity(limit), settings, behind=False, gives_way=True).value
         return max(plan.instance, budget // settings.instances)
 
     if isinstance(settings.budget, Percent):
@@ -195,9 +238,16 @@ def shares(
 
 
 def _budget(
-    capacity: Capacity | None, settings: Settings, *, behind: bool, needed: int = 1
+    capacity: Capacity | None,
+    settings: Settings,
+    *,
+    behind: bool,
+    needed: int = 1,
+    gives_way: bool = False,
 ) -> Step:
-    """What all instances together may hold, *needed* of it for their workers."""
+    """What all instances together may hold, *needed* of it for their workers. A reserve that nobody
+    has set gives way to what they need where that is enough; where the service runs, all of it
+    *gives_way*."""
     asked = settings.budget
     if isinstance(asked, int):
         if capacity is not None and asked > capacity.usable:
@@ -218,14 +268,20 @@ def _budget(
         raise ValueError("a budget that is not a number needs the server's capacity")
     usable = capacity.usable
     if isinstance(asked, Percent):
-        return Step("budget", int(usable * asked.value / 100), f"{asked} of {usable}")
+        part, how = int(usable * asked.value / 100), f"{asked} of {usable}"
+        if gives_way and part < needed:
+            part = min(needed, usable)
+            how = f"{part} of {usable}, since {needed} are needed, and not {how}"
+        return Step("budget", part, how)
     if settings.reserve == "auto":
         reserve, why = _usual_reserve(usable), " (the greater of 3 and 10 %)"
-        if usable - reserve < needed <= usable:
-            reserve, why = usable - needed, f" (what {needed} for the workers leave of {reserve})"
+        gives_way = gives_way or needed <= usable
     else:
         reserve, why = settings.reserve, f" (as set by {settings.source('reserve')})"
-    if usable - reserve < 1:
+    if gives_way and usable - reserve < needed:
+        why = f" (what {needed} for the workers leave of {reserve})"
+        reserve = max(0, usable - needed)
+    if usable - reserve < 1 and not gives_way:
         raise PlanError(
             f"nothing is left to share: the server grants {_count(usable, 'connection')} "
             f"({capacity.explain()}), and {reserve}{why} are reserved for migrations, cron and "
@@ -241,14 +297,17 @@ def _usual_reserve(usable: int) -> int:
 class _Instance:
     """The share of one instance, and what its workers get of it."""
 
-    def __init__(self, budget: Step, settings: Settings, workplace: Workplace) -> None:
+    def __init__(
+        self, budget: Step, settings: Settings, workplace: Workplace, *, gives_way: bool
+    ) -> None:
+        self._gives_way = gives_way
         self._budget = budget
         self._settings = settings
         self._at_once = workplace.at_once
         self.warnings: list[str] = []
         n = settings.instances
         how = f"{budget.value} ÷ {_count(n, 'instance')}"
-        share = budget.value // n
+        share = max(budget.value // n, int(gives_way))
         if settings.ledger == "host" and share > MOST_SLOTS:
             share, how = MOST_SLOTS, f"what a host's ledger can count, below {how}"
         self.share = Step("instance", share, how)
@@ -259,13 +318,16 @@ class _Instance:
         else:
             how = f"as set by {settings.source('workers')}"
             self.workers = Step("workers", settings.workers, how)
-        if self.share.value < self.workers.value:
+        if self.share.value < self.workers.value and not gives_way:
             raise self._too_small(1)
 
     def floor(self) -> Step:
         share, workers = self.share.value, self.workers.value
         if self._settings.floor != "auto":
             floor = self._settings.floor
+            if floor * workers > share and self._gives_way:
+                how = f"{share} ÷ {_count(workers, 'worker')}, but at least 1, and not {floor}"
+                return Step("floor", max(1, share // workers), how)
             if floor * workers > share:
                 raise self._too_small(floor)
             return Step("floor", floor, f"as set by {self._settings.source('floor')}")
@@ -289,9 +351,11 @@ class _Instance:
         if self._settings.ledger == "static":
             most, how = share // workers, f"{share} ÷ {_count(workers, 'worker')}"
         else:
-            shared = share - workers * floor
+            shared = max(0, share - workers * floor)
             most, how = floor + shared, f"{floor} floor + {shared} shared"
         asked = self._settings.max_size
+        if self._gives_way and (asked == "auto" or asked > most):
+            return Step("max_size", max(1, floor, most), how)
         if asked == "auto":
             return Step("max_size", most, how)
         if asked > most:

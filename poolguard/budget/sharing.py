@@ -4,6 +4,9 @@ Each living process has two *rights*, derived from who lives now. It is *sure* o
 and of its floor as far as the floors of all add up: nobody borrows these, whether they are used or
 not. And it has its *fair* share of the whole, floors included, while others want the rest. The
 rights of all never add up to more than there is.
+
+Where there are fewer connections than processes, nobody is sure of any, and they go round: who has
+none and needs one has a right to one, in the order in which they began to wait.
 """
 
 from __future__ import annotations
@@ -45,6 +48,8 @@ class Member(NamedTuple):
     """It cannot connect."""
     scope: Scope = Scope()
     pid: int = 0
+    without_since: float = 0.0
+    """Since when it starves and holds none, by the monotonic clock; 0 where that is not so."""
 
     @property
     def floor(self) -> int:
@@ -69,15 +74,13 @@ class Right(NamedTuple):
 def rights(limit: int, members: Collection[Member]) -> Mapping[int, Right]:
     """Each member's right, by its number, where *limit* binds them all.
 
-    Floors that do not fit are cut to one height. Where there is not one connection for each, who
-    has one keeps it.
+    Floors that do not fit are cut to one height.
     """
     floors = [each.floor for each in members]
-    if limit <= sum(floor > 0 for floor in floors):
-        order = sorted(members, key=_least_first)
-        return {
-            each.number: Right(int(at < limit), int(at < limit)) for at, each in enumerate(order)
-        }
+    if limit < sum(floor > 0 for floor in floors):
+        waiting = sorted((each for each in members if each.starving and not each.held), key=_turn)
+        first = {each.number for each in waiting[: max(0, limit)]}
+        return {each.number: Right(0, int(each.number in first)) for each in members}
     height = _height(limit, [0] * len(floors), floors)
     sure = [min(floor, height) for floor in floors]
     most = [one if each.draining else limit for each, one in zip(members, sure, strict=True)]
@@ -88,9 +91,9 @@ def rights(limit: int, members: Collection[Member]) -> Mapping[int, Right]:
     }
 
 
-def _least_first(member: Member) -> tuple[bool, bool, bool, int]:
-    """In which order they have one connection each, where there are not enough."""
-    return member.floor == 0, member.held == 0, member.draining, member.number
+def _turn(member: Member) -> tuple[bool, float, int]:
+    """In which order those have a connection who have none, where there are not enough."""
+    return member.failing, member.without_since, member.number
 
 
 def _height(limit: int, least: Sequence[int], most: Sequence[int]) -> int:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..budget.capacity import CONSUMERS
 from ..budget.plan import Plan, Workplace, make_plan
 from ..errors import PlanError
 from ..escape import as_json, escaped
@@ -27,15 +28,6 @@ SERVER_SETTINGS = """
 SELECT name, setting FROM pg_settings WHERE name IN ('server_version', 'server_version_num',
     'client_connection_check_interval',
     'tcp_keepalives_idle', 'tcp_keepalives_interval', 'tcp_keepalives_count')
-"""
-CONSUMERS = """
-SELECT coalesce(usename, '?') AS role, coalesce(application_name, '') AS application,
-       count(*) AS connections
-  FROM pg_stat_activity
- WHERE (backend_type = 'client backend'
-        OR (backend_type IS NULL AND usesysid IS NOT NULL AND datid IS NOT NULL))
-   AND pid <> pg_backend_pid()
- GROUP BY 1, 2
 """
 
 

@@ -13,6 +13,7 @@ from .text import columns, span, wrapped
 
 __all__ = ["Rates", "frame", "is_whole", "report"]
 
+NAMED_MOST = 4
 STALLED_AFTER = 5.0
 """Seconds since a worker last wrote, after which it is said to stall. They write every second."""
 
@@ -46,8 +47,18 @@ def is_whole(status: Status) -> bool:
         abs(status["at"]) < _LATEST
         and isinstance(budget.get("in_use"), int)
         and all(isinstance(n, int | None) for n in known)
+        and _are_sessions(budget.get("others", []))
         and all(isinstance(n, int) for n in status["acquires"].values())
         and (ledger is None or all(isinstance(ledger.get(k), str) for k in ("name", "kind")))
+    )
+
+
+def _are_sessions(others: object) -> bool:
+    return isinstance(others, list) and all(
+        isinstance(each, dict)
+        and isinstance(each.get("connections"), int)
+        and all(isinstance(each.get(key), str) for key in ("role", "application"))
+        for each in others
     )
 
 
@@ -233,7 +244,16 @@ def _in_use(members: Iterable[Status], kind: str) -> str:
     share = min(each["instance"] for each in known)  # where they differ, the smallest rules
     text = f"{taken} of this instance's {share} slots in use, budget {known[-1]['budget']}"
     capacity = known[-1]["capacity"]
-    return text if capacity is None else f"{text}, capacity {capacity}"
+    text += "" if capacity is None else f", capacity {capacity}"
+    told: list[dict[str, Any]] = next((n["others"] for n in known[::-1] if n.get("others")), [])
+    named = ", ".join(_session(each) for each in told[:NAMED_MOST])
+    return f"{text}; the server has room for no more: {named}" if named else text
+
+
+def _session(told: dict[str, Any]) -> str:
+    """Who holds how many connections, as a worker has heard it from the server."""
+    name = f" ({escaped(told['application'])})" if told["application"] else ""
+    return f"{told['connections']} of {escaped(told['role'])}{name}"
 
 
 def _errors(statuses: Iterable[Status]) -> Iterator[str]:

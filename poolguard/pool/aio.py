@@ -27,7 +27,7 @@ from ..clock import now as clock
 from ..listener import Listener
 from ..logs import logger
 from ._seams import AsyncSeams, seat_of, silence
-from .arrival import ARRIVING, arrive, place_of
+from .arrival import ARRIVING, arrive, given_up, place_of
 from .books import Books, Opening, log_callback_failed
 from .holds import by_task_of
 from .lent import AsyncLent
@@ -271,6 +271,7 @@ class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
     def _look(self, ended: list[Seat]) -> float | None:
         """One round of upkeep; returns when the next is due, by the monotonic clock."""
         todo = self._round(ended)
+        self._note_silence()
         if self._books.warm_after is not None and self._warm_event is not None:
             self._warm_event.set()
         for opening in todo.openings:
@@ -303,6 +304,7 @@ class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
         except Exception as error:  # noqa: BLE001 - whatever connecting raises, the pool goes on
             give_up = self._books.connect_failed(seat, opening.reason, error)
             self._resized_by(-1)
+            self._note_refusal()
             self._books.tell()
             self._watch.ring()
             if give_up:
@@ -325,8 +327,10 @@ class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
         try:
             if ask:
                 gone = await _gone(conn, ask)
-            else:
+            elif not self._is_to_inquire():
                 await self.check_connection(conn)
+            if self._inquire is not None and self._is_to_inquire():
+                await self._inquire(conn)
         except (Exception, asyncio.CancelledError) as error:
             self._books.lessee.settle(ask, ())
             self._verification_ended(conn, alive=isinstance(error, asyncio.CancelledError))
@@ -432,9 +436,14 @@ def _seat_then(configure: AsyncConnectionCB[ACT] | None) -> AsyncConnectionCB[AC
             arrive(conn)
             if configure is not None:
                 await configure(conn)
-        except BaseException:
+            if (late := given_up()) is not None:
+                raise late
+        except BaseException as error:
+            late = given_up()
             silence(conn)
             await conn.close()
+            if late is not None and isinstance(error, Exception):
+                raise late from error
             raise
 
     return seat_then_configure

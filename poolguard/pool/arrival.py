@@ -8,14 +8,21 @@ from contextvars import ContextVar
 from typing import Any
 
 import psycopg
+from psycopg.errors import ConnectionTimeout
 
 from ..budget.ledger import Backend
+from ..clock import now as clock
 from ..conninfo import insist_clear, resolved
 from ..listener import Place
 from .lessee import Lessee
 from .seat import Seat, Watch
 
-__all__ = ["ARRIVING", "arrive", "place_by", "place_of"]
+__all__ = ["ARRIVING", "arrive", "given_up", "place_by", "place_of"]
+
+UNBOUNDED = 130.0
+"""Seconds that psycopg waits for a login where connect_timeout sets no bound; ..."""
+SHORTEST_BOUND = 2.0
+"""... and where it sets a shorter one, as libpq does."""
 
 ARRIVING: ContextVar[tuple[Seat, Watch, Lessee]] = ContextVar("poolguard_arriving")
 """The seat that the connect under way in this thread or task is for.
@@ -33,6 +40,26 @@ def arrive(conn: Any) -> None:
     info = getattr(conn, "info", None)
     if info is not None:
         lessee.seated(seat, Backend(info.backend_pid, 0.0))
+        # What comes next has as long as the login had. An answer may be lost as well as a login,
+        # and a question waits for it as long as TCP keeps the connection.
+        seat.give_up_at = clock() + bound_of(info.get_parameters())
+
+
+def bound_of(parameters: Mapping[str, str]) -> float:
+    """Seconds that a login with these parameters may take."""
+    bound = float(parameters.get("connect_timeout", 0))
+    return max(SHORTEST_BOUND, bound) if bound > 0 else UNBOUNDED
+
+
+def given_up() -> ConnectionTimeout | None:
+    """The error of the connect under way in this thread or task, where it was given up."""
+    seat, _, _ = ARRIVING.get()
+    if not seat.severed:
+        return None
+    return ConnectionTimeout(
+        f"given up after {clock() - seat.began:.1f} s: the login went well, but what comes next "
+        f"did not end within connect_timeout"
+    )
 
 
 def socket_of(conn: Any) -> int | None:

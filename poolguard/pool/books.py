@@ -37,11 +37,11 @@ from ..listener import (
 from ..logs import logger as ours
 from ._seams import Counts
 from .acquires import Acquires
-from .errors import PoolTimeout, TooManyRequests, describe, unfit
-from .growth import Demand, low_water, patience
+from .errors import PoolTimeout, TooManyRequests, describe, lacks_room, unfit
+from .growth import LATE_AT_FIRST, Demand, late_ones, low_water, patience
 from .holds import Holds, log_leak
 from .lessee import Lessee
-from .outage import JITTER, Outage
+from .outage import JITTER, Failure, Outage
 from .seat import Seat
 from .upkeep import (
     EXPIRY,
@@ -62,6 +62,10 @@ logger = logging.getLogger("psycopg.pool")
 
 AHEAD_AGAIN = 1.0
 """Seconds until it is tried again to open connections ahead for which there was no slot."""
+VOICELESS = 2.0
+"""Seconds for which the server may not be asked what it is to be, for want of a connection."""
+INQUIRE_EVERY = 1.0
+"""Seconds between two questions what the server grants, at least."""
 SLOWEST_CONNECT = 5.0
 """Seconds: a connect is never expected to take longer."""
 
@@ -110,7 +114,6 @@ class Books:
         """Where its last connection led."""
         self.outage = Outage(reconnect_timeout)
 
-        self.opening = 0
         self.asked = 0
         """The floor that the warm-up had to reach."""
         self.warm_after: float | None = None
@@ -127,15 +130,22 @@ class Books:
         self._created: dict[CreateReason, int] = {}
         self._closed: dict[CloseReason, int] = {}
 
+        self._connecting: dict[Seat, None] = {}
         self._begun = 0
         self._queue_since: float | None = None
         self._connect_time = 0.05
+        self._overtaken = -math.inf
+        """When the latest of those connects began that have ended well."""
 
         self._verifying: dict[Seat, Verification] = {}
         self.check_after_idle = pace.check_after_idle
         self.doubted_at = 0.0
         self._retire_from = 0.0
         self._idle_low_since = 0.0
+        self.can_inquire = False
+        self.inquire_at = math.inf
+        """When the server is to be asked again what it grants."""
+        self._inquired_at = -math.inf
         self._nth = 0
         self._offset = random.random()
 
@@ -175,6 +185,11 @@ class Books:
 
     # -- decisions -----------------------------------------------------------------------------
 
+    @property
+    def opening(self) -> int:
+        """Connects under way."""
+        return len(self._connecting)
+
     def opened(self, name: str, now: float, ring: Callable[[], None]) -> None:
         """The pool is open from *now* on; *ring*, from any thread, makes it look at itself."""
         self.named(name)
@@ -198,8 +213,11 @@ class Books:
         self.lessee.fails(self.outage.lasts)
         if self.leaving:
             self.lessee.leave()
-        floor = min(counts.min_size, self.accepts) if self.leaving else counts.min_size
-        counts = counts._replace(min_size=self.lessee.sure_of(floor))
+            floor = self.lessee.sure_of(min(counts.min_size, self.accepts))
+        else:
+            voiceless = self.is_voiceless(now) and counts.size == self.opening
+            floor = self.lessee.sure_of(counts.min_size) or int(voiceless)
+        counts = counts._replace(min_size=floor)
         self._note_warmth(now, counts)
         tend_at = self.lessee.tend(now, self._say)
         snapshot = self._snapshot(now, counts, idle)
@@ -216,6 +234,8 @@ class Books:
                     grown = counts.size + len(openings)
                     self._log(logging.INFO, "growing pool %r to %s", self.name, grown)
         wanted = min(snapshot.demand.wanted, counts.max_size - counts.size) - len(openings)
+        if self.outage.refused:
+            wanted = min(wanted, 1)  # what siblings give up may go to others of the server
         self.lessee.need(wanted)
         again = self.lessee.starved_until(now)
         if wanted > 0 and again is not None and again < math.inf:
@@ -226,17 +246,19 @@ class Books:
         )
         self.low_water = low_water(now, begun_now)
         overdue = self.holds.overdue(now)
-        wake = min((at for at in (wake, overdue, tend_at) if at is not None), default=None)
-        self.alert = self.lessee.returned_owed > 0 or self.lessee.asks
+        looks = (self.inquire_at, self.inquire_at + VOICELESS)
+        inquiry = next((at for at in looks if now < at < math.inf), None)
+        wake = min((at for at in (wake, overdue, tend_at, inquiry) if at is not None), default=None)
+        self.alert = self.lessee.returned_owed > 0 or self.lessee.asks or self.inquires(now)
         return openings, [a for a in actions if not isinstance(a, Open)], wake
 
     def _begin(self, action: Open) -> list[Opening]:
         now = clock()
-        slots = self.lessee.lease(action.n, now)
-        self.opening += len(slots)
+        seats = [Seat(slot, now) for slot in self.lessee.lease(action.n, now)]
+        self._connecting.update(dict.fromkeys(seats))
         if action.reason != "ahead":  # what was begun for nobody slows nobody down
-            self._begun += len(slots)
-        return [Opening(Seat(slot, now), action.reason) for slot in slots]
+            self._begun += len(seats)
+        return [Opening(seat, action.reason) for seat in seats]
 
     def _snapshot(self, now: float, counts: Counts, idle: Sequence[Seat]) -> Snapshot:
         if not counts.waiting:
@@ -261,13 +283,22 @@ class Books:
             begun=self._begun,
             waited=0.0 if self._queue_since is None else now - self._queue_since,
             connect_time=self._connect_time,
-            retry_at=self.outage.retry_at(asked=counts.waiting > 0),
+            retry_at=self.outage.retry_at(
+                asked=counts.waiting > 0,
+                closed=self.outage.refused and self.lessee.has_room,
+            ),
             promised=len(promised),
             promised_until=min(promised, default=None),
             starved=self.lessee.starved_until(now) is not None,
             at_once=0 if self.leaving else self.at_once,
             expected=self.lessee.ledger.usual() if is_new else 0,
             ahead_from=self._ahead_from,
+            late=late_ones(
+                now,
+                [seat.began for seat in self._connecting],
+                self._connect_time if self._nth else None,
+                self._overtaken,
+            ),
         )
         return Snapshot(
             demand=demand,
@@ -280,6 +311,7 @@ class Books:
             reason="warmup" if self.warm_after is None else "replace",
             owed=owed.idle,
             leaving=self.leaving,
+            connecting=[*self._connecting],
         )
 
     def _lent(self, counts: Counts) -> int:
@@ -310,8 +342,9 @@ class Books:
     def connected(self, seat: Seat, reason: CreateReason, place: Place) -> None:
         """The connect of *seat* has ended well."""
         now = clock()
-        self.opening -= 1
         self.place = place
+        self._connecting.pop(seat, None)
+        self._overtaken = max(self._overtaken, seat.began)
         self.outage.ended()
         # A connect that the machine has slept through says nothing of the next one.
         took = min(now - seat.began, SLOWEST_CONNECT)
@@ -330,15 +363,22 @@ class Books:
     def connect_failed(self, seat: Seat, reason: CreateReason, error: BaseException) -> bool:
         """The connect of *seat* has failed. True: time to call ``reconnect_failed``."""
         now = clock()
-        self.opening -= 1
+        self._connecting.pop(seat, None)
+        hung = isinstance(error, TimeoutError | ConnectionTimeout)
         if not seat.seated:
             # It never got as far as a socket that the watch could tell of. What the server makes of
             # a connect that we gave up is not known.
-            self.lessee.vacate(
-                seat, certainly=not isinstance(error, TimeoutError | ConnectionTimeout)
-            )
+            self.lessee.vacate(seat, certainly=not hung)
         text = describe(error, of_connect=not seat.seated)
-        failure = self.outage.failed(seat.began, now, text)
+        if hung and seat.began <= self._overtaken:
+            # Those that began later have ended well: it says nothing of the server.
+            failure = Failure(is_said=True, gives_up=False)
+        else:
+            refused = lacks_room(error)
+            failure = self.outage.failed(seat.began, now, text, refused=refused)
+            if refused:
+                self.lessee.refused()
+                self.inquire_soon(now)
         if failure.is_said:
             self._log(logging.WARNING, "error connecting in %r: %s", self.name, text)
         failed = ConnectFailed(self.name, reason, seat.began, now, text)
@@ -352,9 +392,33 @@ class Books:
             )
         return failure.gives_up
 
+    def inquire_soon(self, now: float) -> None:
+        """Have the server asked what it grants, but not again and again."""
+        if self.can_inquire:
+            self.inquire_at = min(self.inquire_at, max(now, self._inquired_at + INQUIRE_EVERY))
+
+    def inquires(self, now: float) -> bool:
+        """Whether a connection at hand is to ask the server what it grants."""
+        return now >= self.inquire_at and not self._verifying
+
+    def is_voiceless(self, now: float) -> bool:
+        """Whether there has been no connection at hand to ask with for so long that what is known
+        of the server is too old to go by, and binds siblings too."""
+        return now >= self.inquire_at + VOICELESS
+
+    def inquired(self, now: float, again: float | None) -> None:
+        """It was asked, and is to be so again after so many seconds."""
+        self._inquired_at, self.inquire_at = now, math.inf if again is None else now + again
+
+    def give_up(self, now: float) -> None:
+        """Give up the connects that are due, of a pool that is looked at no more."""
+        for seat in [*self._connecting]:
+            if seat.give_up_at <= now:
+                seat.cut()
+
     def connect_cancelled(self, seat: Seat) -> None:
         """The connect was given up: mostly since the pool closed."""
-        self.opening -= 1
+        self._connecting.pop(seat, None)
         if not seat.seated:
             self.lessee.vacate(seat, certainly=False)
 
@@ -419,7 +483,8 @@ class Books:
 
         Not while others are, or while no successor can be had.
         """
-        if now < seat.expires_at or now < self._retire_from or self.outage.lasts:
+        stays = self.outage.lasts or self.outage.refused
+        if now < seat.expires_at or now < self._retire_from or stays:
             return False
         self.retired(seat, now, size)
         return True
@@ -486,6 +551,18 @@ class Books:
         )
         if self.outage.lasts:
             return f"{text} Connecting fails: {self.outage.last_error}. Look at the server first"
+        oldest = clock() - min((seat.began for seat in self._connecting), default=math.inf)
+        if oldest > LATE_AT_FIRST:
+            return (
+                f"{text} A connect is under way for {oldest:.1f} s: the server, or the way to it, "
+                f"does not answer. Look there first"
+            )
+        if self.outage.refused:
+            return (
+                f"{text} The server has no room for more connections: {self.outage.last_error}. "
+                f"Have others hold fewer (poolguard check tells who holds how many), or raise what "
+                f"the server grants"
+            )
         if self.lessee.starved:
             return f"{text} The budget has no free slot: {self.lessee.ledger.explain()}"
         if counts.size >= counts.max_size:

@@ -13,7 +13,15 @@ import psycopg_pool
 from ..errors import PoolguardError
 from ..escape import escape_errors, escaped
 
-__all__ = ["PoolClosed", "PoolTimeout", "TooManyRequests", "describe", "handled", "unfit"]
+__all__ = [
+    "PoolClosed",
+    "PoolTimeout",
+    "TooManyRequests",
+    "describe",
+    "handled",
+    "lacks_room",
+    "unfit",
+]
 
 # The exception that is being handled. It is asked for at each acquire and each return, and the
 # older way takes four times as long.
@@ -32,6 +40,30 @@ ENDING = frozenset({"57P01", "57P02", "57P03"})
 """admin_shutdown, crash_shutdown and cannot_connect_now, which a pooler in between may pass on
 without ending its client's session (PostgreSQL's manual, appendix A)."""
 DEEPEST = 8
+
+TOO_MANY = "53300"
+"""too_many_connections. But psycopg tells no SQLSTATE of a connect: there is only the text."""
+_NO_ROOM = re.compile(
+    # PostgreSQL: the server's limit, what it reserves for others, a role's or a database's limit
+    r"too many clients already|remaining connection slots are reserved"
+    r"|too many connections for (?:role|database)"
+    # PgBouncer, Supavisor and others
+    r"|no more connections allowed|max_client_conn|client connections exceeded"
+    r"|max client(?: connection)?s reached|too many (?:client |server )?connections"
+    # PostgreSQL with another lc_messages: too many …, the remaining slots …
+    r"|zu viele Verbindungen|verbleibenden Verbindungen"  # de
+    r"|demasiad[oa]s (?:clientes|conexiones)|conexiones restantes"  # es
+    r"|trop de (?:clients|connexions)|connexions restants"  # fr
+    r"|tropp[ie] (?:client|connessioni)|rimanenti slot"  # it
+    r"|数が多すぎます|接続が多すぎます|残りの接続"  # ja
+    r"|მეტისმეტად ბევრი|ძალიან ბევრი კავშირი"  # ka
+    r"|접속자? ?수를 초과|남은 연결"  # ko
+    r"|слишком много (?:клиентов|подключений)|оставшиеся слоты"  # ru
+    r"|för många (?:klienter|uppkopplingar)|resterande anslutning"  # sv
+    r"|забагато клієнтів|занадто багато підключень|слоти підключень"  # uk
+    r"|太多的客户|连接太多|保留的连接",  # zh
+    re.IGNORECASE,
+)
 
 for _name in ("poolguard", "psycopg.pool"):  # psycopg_pool's own records have servers' words too
     logging.getLogger(_name).addFilter(escape_errors)
@@ -74,6 +106,13 @@ def describe(error: BaseException, *, of_connect: bool = True) -> str:
         text = _MISREAD_HOST.sub(r"\1…@", text)
         text = _MISREAD_VALUE.sub(r"\1…", text)
     return escaped(f"{type(error).__name__}: {text}" if text else type(error).__name__)
+
+
+def lacks_room(error: BaseException) -> bool:
+    """Whether a connect has failed since the server, or a pooler before it, has no room for it."""
+    if not isinstance(error, psycopg.OperationalError):
+        return False
+    return error.sqlstate == TOO_MANY or bool(_NO_ROOM.search(str(error)))
 
 
 def unfit(error: BaseException, amid: int = 0) -> Literal["read-only", "ending"] | None:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from .ahead import for_company, lent_at_most
 
-__all__ = ["Demand", "connects_to_begin", "low_water", "next_look", "patience"]
+__all__ = [
+    "Demand",
+    "Late",
+    "connects_to_begin",
+    "late_ones",
+    "low_water",
+    "next_look",
+    "patience",
+]
 
 SLOWEST_STEP = 0.010
 """Seconds: a queue that persists this long doubles the connects under way, at the latest.
@@ -17,6 +26,24 @@ SHORTEST_STEP = 0.001
 SHORTEST_PATIENCE = 0.010
 SLOW_DOUBLINGS = 16
 """So many steps make a start: a queue that never empties is bounded by nothing but the room."""
+LATE_FACTOR = 5
+"""A connect is late after so many times of what one lately took, ..."""
+SHORTEST_LATE = 0.5
+"""... but not before so many seconds: one lost packet, or a busy machine, costs a part of that."""
+LATE_AT_FIRST = 1.0
+"""Seconds after which a connect is late while nobody knows how long one takes."""
+
+
+class Late(NamedTuple):
+    """What of the connects under way is likely to hang, at one moment."""
+
+    n: int = 0
+    """Those that take much longer than connects lately took."""
+    next_at: float | None = None
+    """When the next of the others will, or one that begins now."""
+    probe_at: float | None = None
+    """Where all connects may hang, since none of those begun later has ended well: when one more
+    may begin beside them."""
 
 
 class Demand(NamedTuple):
@@ -53,11 +80,17 @@ class Demand(NamedTuple):
     """Connections that the pool will likely use, before it can know by itself."""
     ahead_from: float = 0.0
     """None is opened ahead before: there was no slot for it just now."""
+    late: Late = Late()
+
+    @property
+    def coming(self) -> int:
+        """Connects under way that are likely to end well soon."""
+        return self.opening - self.late.n
 
     @property
     def for_queue(self) -> int:
         """Waiters that neither a connect nor a verification under way is for."""
-        return self.waiting - self.opening - self.promised
+        return self.waiting - self.coming - self.promised
 
     def likely(self, n: int) -> int:
         """Of *n* connections those that can be lent at once."""
@@ -99,13 +132,35 @@ def patience(connect_time: float) -> float:
     return max(SHORTEST_PATIENCE, connect_time / 2)
 
 
+def late_ones(
+    now: float, begun: Sequence[float], connect_time: float | None, overtaken: float
+) -> Late:
+    """What of the connects that began at these times is late.
+
+    :param connect_time: what a connect lately took; None where none has ended well yet.
+    :param overtaken: when the latest of those began that have ended well. What began no later, and
+        is late, hangs by itself. Otherwise the server or the way to it may be what is slow: then
+        one more at a time tries, each after a longer while, so that few hang where all do.
+    """
+    wait = LATE_AT_FIRST
+    if connect_time is not None:
+        wait = max(SHORTEST_LATE, LATE_FACTOR * connect_time)
+    late = [at for at in begun if at + wait <= now]
+    next_at = min((at + wait for at in begun if at + wait > now), default=now + wait)
+    if not late or max(late) <= overtaken:
+        return Late(len(late), next_at)
+    oldest, newest = min(at for at in late if at > overtaken), max(begun)
+    return Late(len(late), next_at, max(newest + wait, 2 * newest - oldest))
+
+
 def connects_to_begin(now: float, demand: Demand) -> int:
     """How many connects to begin at *now*.
 
     With nothing lent out, nobody can return anything: every waiter needs a connect. Otherwise the
     queue may empty itself, so growth starts slowly (one connect, doubling with each step that the
     queue persists): a queue of a millisecond's length opens nothing that is not needed. While
-    connecting fails, one connect at a time probes. What is opened ahead waits for nobody.
+    connecting fails, one connect at a time probes; one that hangs is none. What is opened ahead
+    waits for nobody.
     """
     for_queue = demand.for_queue
     if demand.lent and for_queue > 0:
@@ -115,7 +170,9 @@ def connects_to_begin(now: float, demand: Demand) -> int:
     ahead = demand.ahead if now >= demand.ahead_from else 0
     n = min(max(for_queue, demand.floor - demand.size, ahead), demand.room)
     if demand.retry_at is not None:
-        n = min(n, 0 if demand.opening or now < demand.retry_at else 1)
+        n = min(n, 0 if demand.coming or now < demand.retry_at else 1)
+    if demand.late.probe_at is not None:
+        n = min(n, 0 if now < demand.late.probe_at else 1)
     return max(0, n)
 
 
@@ -139,13 +196,18 @@ def next_look(now: float, demand: Demand) -> float | None:
     """
     if demand.room == 0:
         return None
-    lapses = demand.promised_until if demand.waiting > demand.opening else None
+    looks: list[float | None] = []
+    if demand.waiting > demand.coming:
+        looks.append(demand.promised_until)
+    if demand.waiting or demand.retry_at is not None:
+        looks.append(demand.late.next_at)
     if demand.wanted <= 0:
         if demand.ahead and demand.ahead_from > now:
-            return demand.ahead_from if lapses is None else min(lapses, demand.ahead_from)
-        return lapses
-    if demand.retry_at is not None:
-        return None if demand.opening else demand.retry_at
-    if demand.for_queue > 0:
-        return now + demand.step
-    return lapses
+            looks.append(demand.ahead_from)
+    elif demand.late.probe_at is not None and demand.late.probe_at > now:
+        looks.append(demand.late.probe_at)
+    elif demand.retry_at is not None:
+        looks = [demand.late.next_at if demand.coming else demand.retry_at]
+    elif demand.for_queue > 0:
+        looks = [now + demand.step]
+    return min((at for at in looks if at is not None), default=None)

@@ -42,6 +42,8 @@ class Lessee:
         self._tend_at = 0.0
         self._bereaved = False
         """Slots were taken at the last look that nobody who lives holds."""
+        self._stood = 0
+        """How many connections all had when the server had no room for one more."""
         self._yielding = 0
         self._leaving = False
         self._unsubscribe: Callable[[], None] | None = None
@@ -93,6 +95,17 @@ class Lessee:
         if n <= 0:
             self._hungry = self._starved = False
         self.ledger.starving(max(0, n) if self._hungry else 0)
+
+    def refused(self) -> None:
+        """The server has no room for a connection whose slot was free: that is as if it were not,
+        and siblings may help."""
+        self._hungry = True
+        self._stood = self.ledger.standing
+
+    @property
+    def has_room(self) -> bool:
+        """Some that stood when the server had no room for one more are gone."""
+        return self.ledger.standing < self._stood
 
     def sure_of(self, floor: int) -> int:
         """How much of a floor this pool is sure of now: no more is kept warm."""

@@ -15,6 +15,10 @@ RETRY_AFTER = 1.0
 """Seconds between two probes of a server that refuses connections."""
 RETRY_WHEN_ASKED = 0.25
 """The same while somebody waits for a connection."""
+RETRY_WHEN_REFUSED = 0.5
+"""The same where the server has no room for one more, ..."""
+RETRY_WHEN_CLOSED = 0.05
+"""... and where somebody of the same budget has closed one since."""
 JITTER = 0.2
 """Part of an interval by which it varies, so that workers do not probe or verify in step."""
 
@@ -42,24 +46,31 @@ class Outage:
         self._since = 0.0
         self._gave_up = False
         self._jitter = 1.0
+        self._refused = False
 
     def __repr__(self) -> str:
         return f"<Outage {self._times} failed, {self.last_error}>"
 
     @property
     def lasts(self) -> bool:
-        """The last connect has failed."""
-        return self._times > 0
+        """The last connect has failed, and not for want of room."""
+        return self._times > 0 and not self._refused
+
+    @property
+    def refused(self) -> bool:
+        """The server had no room for the last one: it is there, and serves those that stand."""
+        return self._times > 0 and self._refused
 
     def ended(self) -> None:
-        """A connect has ended well."""
+        """A connect has ended well, or there is room again."""
         self._times = 0
         self._gave_up = False
         self.last_error = None
 
-    def failed(self, began: float, now: float, error: str) -> Failure:
-        """A connect that began at *began* has failed."""
+    def failed(self, began: float, now: float, error: str, *, refused: bool = False) -> Failure:
+        """A connect that began at *began* has failed; *refused*: for want of room."""
         self._times += 1
+        self._refused = refused
         self._failed_at = now
         self._jitter = random.uniform(1 - JITTER, 1 + JITTER)
         self.last_error = error
@@ -71,12 +82,16 @@ class Outage:
             self._gave_up = True
         return Failure(not self._times & (self._times - 1), gives_up)
 
-    def retry_at(self, *, asked: bool) -> float | None:
-        """When to try again; None while connecting works. Sooner where somebody has asked for one.
+    def retry_at(self, *, asked: bool, closed: bool = False) -> float | None:
+        """When to try again; None while connecting works. Sooner where somebody has asked for one,
+        or has *closed* one since there was no room.
 
         Whoever is to be told after ``reconnect_timeout`` is told then, not a probe later.
         """
         if not self._times:
             return None
-        at = self._failed_at + (RETRY_WHEN_ASKED if asked else RETRY_AFTER) * self._jitter
+        pause = RETRY_WHEN_ASKED if asked else RETRY_AFTER
+        if self._refused:
+            pause = RETRY_WHEN_CLOSED if closed else max(pause, RETRY_WHEN_REFUSED)
+        at = self._failed_at + pause * self._jitter
         return at if self._gave_up else min(at, self._since + self.reconnect_timeout)

@@ -10,6 +10,7 @@ ended while it was idle.
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import socket
@@ -48,6 +49,7 @@ class Seat:
         "connected_at",
         "expires_at",
         "fresh",
+        "give_up_at",
         "gone",
         "hold",
         "lent",
@@ -76,6 +78,8 @@ class Seat:
         self.connected: Connected | None = None
         self.was_free = False
         """The connection was last taken from the pool, not handed to a waiter."""
+        self.give_up_at = math.inf
+        """When its connect is given up: so long may what comes after the login take."""
         self.plain_until = 0.0
         """Until then there is nothing to decide when it comes back. 0: while it is new, and once it
         has ended or was cut."""

@@ -73,6 +73,9 @@ class Shell(Reader):
     dial_again: Callable[[Exception], bool] | None = None
     """Told, where a connect fails, of the error; true: it has replaced :attr:`kwargs`, and with
     those the connect is tried again at once."""
+    _inquire: Callable[[Any], Any] | None = None
+    _when_refused: Callable[[], None] | None = None
+    _when_voiceless: Callable[[], None] | None = None
 
     def _keep(self, books: Books) -> None:
         self._books = books
@@ -163,8 +166,9 @@ class Shell(Reader):
         counts = self.counts()
         if not counts.idle and counts.size > self._books.opening:
             return  # a connection that comes back will ask
+        inquires = self._books.inquires(now)
         orphans = self._books.asks(now)
-        if orphans and counts.idle:
+        if (orphans or inquires) and counts.idle:
             conn = self._idle_conn()
             self._take_idle(conn)
             done.verify.append((conn, orphans))
@@ -287,10 +291,50 @@ class Shell(Reader):
             or self._books.has_expired(seat, now, self.counts().size)
         ):
             return "leaves"
-        if orphans := self._books.asks(now, fresh=fresh):
+        inquires = self._books.inquires(now)
+        orphans = self._books.asks(now, fresh=fresh)
+        if orphans or inquires:
             self._books.verification_began(seat, now)
             return orphans
         return "joins"
+
+    def attend(
+        self,
+        inquire: Callable[[Any], Any],
+        when_refused: Callable[[], None],
+        when_voiceless: Callable[[], None],
+    ) -> None:
+        """Have *inquire* called with a connection that nobody uses, to ask the server what it
+        grants; *when_voiceless* where there was none for too long; and *when_refused* when the
+        server had no room for a connection."""
+        self._inquire, self._when_refused = inquire, when_refused
+        self._when_voiceless = when_voiceless
+        self._books.can_inquire = True
+
+    def inquire_after(self, seconds: float) -> None:
+        """Have the server asked by then what it grants."""
+        self._books.inquire_at = min(self._books.inquire_at, clock() + seconds)
+        self._ring()
+
+    def inquired(self, *, has_room: bool, again: float | None) -> None:
+        """The server has just told what it grants; *has_room* tells whether that is enough. It is
+        to be asked *again* after so many seconds, or not before there is a reason."""
+        self._books.inquired(clock(), again)
+        if has_room and self._books.outage.refused:
+            self._books.outage.ended()
+        self._ring()
+
+    def _note_silence(self) -> None:
+        """Where no connection is ever at hand to ask with, what was learned once ends."""
+        if self._books.is_voiceless(clock()) and self._when_voiceless is not None:
+            self._when_voiceless()
+
+    def _is_to_inquire(self) -> bool:
+        return clock() >= self._books.inquire_at
+
+    def _note_refusal(self) -> None:
+        if self._books.outage.refused and self._when_refused is not None:
+            self._when_refused()
 
     def _before_close(self, conn: Any) -> None:
         seat = seat_of(conn)
@@ -317,7 +361,7 @@ class Shell(Reader):
     @property
     def recovering(self) -> bool:
         """Connecting has failed lately, and has not succeeded since."""
-        return self._books.outage.lasts
+        return self._books.outage.lasts or self._books.outage.refused
 
     @property
     def starved(self) -> bool:

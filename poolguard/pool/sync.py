@@ -20,7 +20,7 @@ from ..clock import waitable
 from ..listener import Listener
 from ..logs import logger
 from ._seams import SyncSeams, seat_of, silence
-from .arrival import ARRIVING, arrive, place_of
+from .arrival import ARRIVING, arrive, given_up, place_of
 from .books import Books, Opening, log_callback_failed
 from .lent import Lent
 from .seat import Seat, Watch
@@ -288,6 +288,7 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
         """One round of upkeep; returns when the next is due, by the monotonic clock."""
         with self._counting:
             todo = self._round(ended)
+        self._note_silence()
         if self._books.warm_after is not None:
             self._warm.set()
         for opening in todo.openings:
@@ -345,6 +346,7 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
         with self._counting:
             give_up = self._books.connect_failed(opening.seat, opening.reason, error)
             self._resized_by(-1)
+        self._note_refusal()
         self._watch.ring()  # before a listener can block
         self._books.tell()
         if give_up:
@@ -362,8 +364,10 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
         try:
             if ask:
                 gone = _gone(conn, ask)
-            else:
+            elif not self._is_to_inquire():
                 self.check_connection(conn)
+            if self._inquire is not None and self._is_to_inquire():
+                self._inquire(conn)
         except Exception:  # noqa: BLE001 - whatever a dead connection raises
             with self._counting:
                 self._verification_ended(conn, alive=False)
@@ -417,7 +421,8 @@ def _keep_up(pool: ReferenceType[GuardedPool[Any]], watch: Watch, books: Books) 
         for seat in ended:
             books.ended(seat)
         books.tell()
-        wake = clock() + 1.0 if watch.blind else None
+        books.give_up(clock())
+        wake = clock() + 1.0 if watch.blind or books.opening else None
         if not len(watch) and not books.opening:
             books.close()
             watch.close()
@@ -441,9 +446,14 @@ def _seat_then(configure: ConnectionCB[CT] | None) -> ConnectionCB[CT]:
             arrive(conn)
             if configure is not None:
                 configure(conn)
-        except BaseException:
+            if (late := given_up()) is not None:
+                raise late
+        except BaseException as error:
+            late = given_up()
             silence(conn)
             conn.close()
+            if late is not None and isinstance(error, Exception):
+                raise late from error
             raise
 
     return seat_then_configure

@@ -39,6 +39,9 @@ LINGER = 1.0
 """Seconds without use after which a pool closes a connection once its process is to end: gunicorn's
 own asgi worker goes on accepting for as long, and whoever it accepts is not to wait for a connect.
 """
+LOOK_FOR_CONNECTS = 1.0
+"""Seconds after which connects under way are looked at again. One that has got as far as a session
+is given up a while later, of which nothing tells, and which is never shorter."""
 EXPIRY = 0.95
 """Part of max_lifetime after which a connection that comes back is not lent again."""
 
@@ -81,6 +84,8 @@ class Snapshot(NamedTuple):
     """Idle connections that the siblings want, as far as they are above the floor."""
     leaving: bool = False
     """The process will end: what its last requests do not use is closed."""
+    connecting: Sequence[Seat] = ()
+    """Those whose connects are under way."""
 
 
 class Open(NamedTuple):
@@ -99,10 +104,9 @@ class Verify(NamedTuple):
 
 
 class Abandon(NamedTuple):
-    """Give up the verification that began then: the server does not answer in time."""
+    """Give up the verification, or the connect: the server does not answer in time."""
 
     seat: Seat
-    since: float
 
 
 class Retire(NamedTuple):
@@ -149,12 +153,9 @@ def decide(now: float, s: Snapshot, pace: Pace) -> tuple[list[Action], float | N
         d = d._replace(opening=d.opening + n, size=d.size + n, begun=d.begun + n)
     wakes += _some(next_look(now, d))
 
-    for seat, verification in s.verifying.items():
-        give_up_at = verification.since + pace.check_timeout
-        if give_up_at <= now:
-            actions.append(Abandon(seat, verification.since))
-        else:
-            wakes.append(give_up_at)
+    given_up, looks = _given_up(now, s, pace)
+    actions += given_up
+    wakes += looks
     if any(isinstance(a, Verify) for a in actions):
         wakes.append(now + pace.check_timeout)
     elif s.idle and not s.verifying:
@@ -169,6 +170,24 @@ def decide(now: float, s: Snapshot, pace: Pace) -> tuple[list[Action], float | N
     actions += fewer
     wakes += _some(later)
     return actions, min(wakes, default=None)
+
+
+def _given_up(now: float, s: Snapshot, pace: Pace) -> tuple[list[Action], list[float]]:
+    """The verifications and connects whose answers are late, and when the others' will be."""
+    actions: list[Action] = []
+    wakes: list[float] = []
+    for seat, verification in s.verifying.items():
+        give_up_at = verification.since + pace.check_timeout
+        if give_up_at <= now:
+            actions.append(Abandon(seat))
+        else:
+            wakes.append(give_up_at)
+    for seat in s.connecting:
+        if seat.give_up_at > now:
+            wakes.append(min(seat.give_up_at, now + LOOK_FOR_CONNECTS))
+        elif not seat.severed:
+            actions.append(Abandon(seat))
+    return actions, wakes
 
 
 def _fewer(

@@ -8,7 +8,14 @@ from typing import Any, Literal
 import pytest
 
 from poolguard.budget.capacity import Capacity
-from poolguard.budget.plan import Plan, Workplace, known_budget, make_plan, shares
+from poolguard.budget.plan import (
+    Plan,
+    Workplace,
+    known_budget,
+    make_plan,
+    shares,
+    took_the_reserve,
+)
 from poolguard.errors import PlanError
 from poolguard.settings import Percent, Settings
 
@@ -381,6 +388,51 @@ def test_worker_classes(
 ) -> None:
     found = Workplace.of(worker_class, 3, threads)
     assert (found.workers, found.at_once, found.mode, found.bounded) == (3, at_once, mode, bounded)
+
+
+@pytest.mark.parametrize(
+    ("capacity", "settings", "budget", "floor", "max_size"),
+    [
+        (6, {"reserve": 3}, 4, 1, 1),  # the reserve gives way
+        (6, {"reserve": 3, "ledger": "static"}, 4, 1, 1),
+        (20, {"floor": 5, "reserve": 1}, 20, 5, 5),
+        (19, {"floor": 5}, 19, 4, 7),  # then the floors
+        (19, {"floor": 5, "max_size": 19}, 19, 4, 7),
+        (3, {"floor": 5}, 3, 1, 1),  # and in the end not every worker has one
+        (1, {"ledger": "static"}, 1, 1, 1),
+        (6, {"budget": "50%"}, 4, 1, 1),
+        (10, {"instances": 3}, 10, 1, 1),
+        (2, {"instances": 3}, 2, 1, 1),
+    ],
+)
+def test_a_service_that_runs_goes_on_with_what_the_server_grants(
+    capacity: int, settings: dict[str, Any], budget: int, floor: int, max_size: int
+) -> None:
+    asked = Settings.build(**settings)
+    it = make_plan(Capacity(capacity), asked, THREADS, runs=True)
+    assert (it.budget, it.floor, it.max_size) == (budget, floor, max_size)
+    assert it.short
+    [warning] = it.warnings
+    assert warning.startswith("the server grants less than the settings need")
+    with pytest.raises(PlanError):
+        make_plan(Capacity(capacity), asked, THREADS)
+
+
+@pytest.mark.parametrize("capacity", [97, 7, 6])
+def test_enough_is_divided_alike_whether_the_service_runs_or_not(capacity: int) -> None:
+    """Also where only a reserve gives way that nobody has set."""
+    it = make_plan(Capacity(capacity), Settings(), THREADS, runs=True)
+    assert it == make_plan(Capacity(capacity), Settings(), THREADS)
+    assert not it.short
+
+
+def test_who_goes_by_what_the_settings_give_tells_of_no_service_that_runs() -> None:
+    assert not took_the_reserve(97, plan().instance, Settings())
+
+
+def test_one_who_goes_by_more_than_the_reserve_leaves_tells_of_a_service_that_runs() -> None:
+    given = make_plan(Capacity(6), Settings(), THREADS, runs=True).instance
+    assert took_the_reserve(6, given, Settings())
 
 
 def test_the_repr_shows_all_numbers() -> None:

@@ -19,6 +19,7 @@ from poolguard.budget.sharing import (
     may_take,
     rights,
     unknown,
+    urgent_of,
     usual,
 )
 
@@ -47,12 +48,6 @@ def test_who_joins_is_sure_of_one_whatever_the_others_floors_are() -> None:
     siblings = [of_floor(n, 4, held=4) for n in range(4)]
     assert rights(16, [*siblings, of_floor(9, 4)])[9].sure == 3
     assert rights(5, [*siblings, of_floor(9, 4)])[9].sure == 1
-
-
-def test_where_there_is_not_one_for_each_who_has_one_keeps_it() -> None:
-    waiting = [of_floor(0, 1, draining=True, starving=1), of_floor(1, 1), of_floor(2, 1)]
-    given = rights(2, [*waiting, of_floor(3, 1, held=1), of_floor(4, 1, draining=True)])
-    assert [given[n].sure for n in range(5)] == [0, 1, 0, 1, 0]
 
 
 def test_who_will_end_is_sure_of_its_last_while_it_needs_it() -> None:
@@ -85,7 +80,7 @@ def test_the_rights_of_all_add_up(limit: int, all_: list[Member]) -> None:
     assert sum(right.sure for right in given.values()) <= limit
     assert sum(right.fair for right in given.values()) <= limit
     asking = [given[member.number].sure for member in all_ if member.floor]
-    assert sum(sure > 0 for sure in asking) == min(limit, len(asking))
+    assert all(asking) if limit >= len(asking) else not any(asking)
     for member in all_:
         right = given[member.number]
         assert right.sure <= min(member.floor, right.fair)
@@ -246,3 +241,36 @@ def test_at_a_reload_those_know_that_are_told_to_end() -> None:
 def test_more_than_a_fair_share_is_expected_of_nobody() -> None:
     assert usual(16, member(9), [member(0, held=12)]) == 8
     assert usual(16, member(9), [member(0, held=12, draining=True)]) == 12
+
+
+# -- fewer connections than processes
+
+
+def waiting(number: int, since: float, **how: Any) -> Member:
+    return of_floor(number, 1, starving=1, without_since=since, **how)
+
+
+def test_where_there_is_not_one_for_each_who_has_one_lends_it_to_who_has_none() -> None:
+    """Idle or in use, and the last one too."""
+    me, *others = [of_floor(0, 1, held=1), of_floor(2, 1, held=1), of_floor(3, 1)]
+    assert asked_of(2, me, [waiting(1, 5.0), *others]) == Wanted(idle=1, returned=1)
+    assert asked_of(2, me, [of_floor(1, 1), *others]) == Wanted(0, 0)
+    assert asked_of(2, me, [waiting(1, 5.0), *others], free=1) == Wanted(0, 0)
+    enough = asked_of(4, me, [waiting(1, 5.0), *others])
+    assert enough == Wanted(0, 0)
+
+
+def test_where_there_is_not_one_for_each_they_go_round() -> None:
+    """Who waits longest comes first; who cannot connect, or has one, comes last."""
+    ill, second, first = waiting(0, 1.0, failing=True), waiting(1, 9.0), waiting(2, 5.0)
+    members = [ill, second, first, of_floor(3, 1, held=1), of_floor(4, 1)]
+    given = rights(2, members)
+    assert {number for number, right in given.items() if right.fair} == {1, 2}
+    assert not any(right.sure for right in given.values())
+    given = rights(1, members)
+    assert {number for number, right in given.items() if right.fair} == {2}
+    assert may_take(given[2], 0, free=1, kept=0, urgent=urgent_of(given, [ill, second])) == 1
+    for each in (ill, second, members[4]):
+        others = [other for other in members if other is not each]
+        urgent = urgent_of(given, others)
+        assert may_take(given[each.number], 0, free=1, kept=0, urgent=urgent) == 0

@@ -81,7 +81,8 @@ def test_for_machines(run: Run, publish: Publish, folder: Path) -> None:
     assert found == {**said, "at": found["at"]}
 
 
-OTHERS = ("a ledger's name", "a ledger's kind", "a count")
+OTHERS = ("a ledger's name", "a ledger's kind", "a count", "others", "whose sessions")
+SESSION = {"role": HOSTILE, "application": HOSTILE, "connections": 1}
 FIELDS = sorted(worker(1).keys() - {"at", "pid", "used"})
 
 
@@ -95,6 +96,8 @@ def test_what_another_program_has_written(
         "a ledger's name": {"ledger": {**ledger, "name": HOSTILE}},
         "a ledger's kind": {"ledger": {**ledger, "kind": HOSTILE}},
         "a count": {"acquires": {"acquired": HOSTILE}},
+        "others": {"budget": {**worker(1)["budget"], "others": [HOSTILE]}},
+        "whose sessions": {"budget": {**worker(1)["budget"], "others": [SESSION]}},
     }.get(field, {field: HOSTILE})
     publish(**changed)
     as_text = run("status", "--runtime-dir", str(folder))

@@ -133,6 +133,17 @@ def budgets(*statuses: dict[str, Any]) -> list[str]:
     return [line[9:] for line in lines[len(statuses) + 2 : -1]]
 
 
+def test_who_else_holds_connections_where_there_is_no_room_for_more() -> None:
+    others = [
+        {"role": "cron", "application": "", "connections": 25},
+        {"role": "shop", "application": "psql\x1b[2J", "connections": 3},
+    ]
+    told = budgets(worker(1), worker(2, budget={**budget(7), "others": others}))
+    assert " ".join("".join(told).split()).endswith(
+        "the server has room for no more: 25 of cron, 3 of shop (psql\\x1b[2J)"
+    )
+
+
 def test_a_shared_ledger_is_told_by_who_wrote_last() -> None:
     old, new = worker(1, at=NOW - 3, budget=budget(5)), worker(2, budget=budget(7))
     for statuses in ([old, new], [new, old]):

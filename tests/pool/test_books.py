@@ -18,7 +18,7 @@ from poolguard.listener import Place
 from poolguard.pool import books as books_module
 from poolguard.pool._seams import Counts
 from poolguard.pool.books import Books
-from poolguard.pool.errors import DEEPEST, unfit
+from poolguard.pool.errors import DEEPEST, lacks_room, unfit
 from poolguard.pool.seat import Seat
 from poolguard.pool.upkeep import Pace, between_retirements
 from tests.pool.support import Recorder
@@ -46,7 +46,6 @@ def test_the_end_of_a_connection_is_counted_once(order: str) -> None:
     recorder = Recorder()
     made = books(recorder)
     seat = Seat(Slot(0), 1000.0)
-    made.opening = 1
     if order == "end first":
         seat.gone = True
         made.ended(seat)
@@ -75,7 +74,6 @@ def test_a_long_outage_is_told_in_few_lines(caplog: pytest.LogCaptureFixture) ->
     caplog.set_level(logging.WARNING)
     recorder = Recorder()
     made = books(recorder)
-    made.opening = 1000
     for _ in range(1000):
         made.connect_failed(Seat(None, 1000.0), "growth", OSError("away"))
     made.tell()
@@ -86,11 +84,51 @@ def test_a_long_outage_is_told_in_few_lines(caplog: pytest.LogCaptureFixture) ->
 
 def test_giving_up_is_told_once_in_each_reconnect_timeout() -> None:
     made = books(reconnect_timeout=0.0)
-    made.opening = 3
     assert made.connect_failed(Seat(None, 0.0), "growth", OSError())
     made = books(reconnect_timeout=1e9)
-    made.opening = 3
     assert not made.connect_failed(Seat(None, 0.0), "growth", OSError())
+
+
+@pytest.mark.parametrize(
+    ("text", "it_does"),
+    [
+        ("FATAL:  sorry, too many clients already", True),
+        ("FATAL:  remaining connection slots are reserved for roles with the SUPERUSER at…", True),
+        ("FATAL:  remaining connection slots are reserved for non-replication superuser …", True),
+        ('FATAL:  too many connections for role "shop"', True),
+        ('FATAL:  too many connections for database "shop"', True),
+        ("FATAL:  no more connections allowed (max_client_conn)", True),
+        ("FATAL:  Max client connections reached", True),
+        ("FATAL:  tut mir leid, schon zu viele Verbindungen", True),
+        ("FATAL:  les emplacements de connexions restants sont réservés pour les …", True),
+        ('FATAL:  ロール"shop"からの接続が多すぎます', True),
+        ("FATAL:  the database system is starting up", False),
+        ('FATAL:  password authentication failed for user "shop"', False),
+        ("Connection refused", False),
+    ],
+)
+def test_which_errors_of_a_connect_tell_that_there_is_no_room(text: str, it_does: bool) -> None:
+    error = psycopg.OperationalError(f"connection failed: connection to server at … {text}")
+    assert lacks_room(error) is it_does
+    assert not lacks_room(ValueError(text))
+
+
+def test_for_whom_the_server_has_no_room_siblings_may_help() -> None:
+    made = books()
+    made.connect_failed(Seat(None, 1000.0), "growth", errors.TooManyConnections("no room"))
+    assert made.lessee.starved
+    assert not made.outage.lasts
+
+
+def test_a_connect_that_hung_while_later_ones_ended_well_is_no_outage() -> None:
+    """Nothing waits for the next probe, and the capacity need not be asked again."""
+    made = books()
+    hanging, later = Seat(None, 1000.0), Seat(None, 1000.0)
+    made.connected(later, "growth", PLACE)
+    made.connect_failed(hanging, "growth", errors.ConnectionTimeout("hung"))
+    assert not made.outage.lasts
+    made.connect_failed(Seat(None, 1001.0), "growth", errors.ConnectionTimeout("hung"))
+    assert made.outage.lasts
 
 
 # -- doubt
@@ -112,7 +150,6 @@ def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 def connected(made: Books, *, was_free: bool = False) -> Seat:
     """The seat of a connection that was made just now."""
     seat = Seat(None, NOW - 0.1)
-    made.opening += 1
     made.connected(seat, "growth", PLACE)
     seat.was_free = was_free
     return seat
@@ -275,7 +312,6 @@ def test_one_that_comes_back_too_old_is_closed_but_not_several_in_a_row(
 def test_without_a_server_for_its_successor_one_that_is_too_old_stays() -> None:
     made = books()
     seat = connected(made)
-    made.opening += 1
     made.connect_failed(Seat(None, NOW), "growth", OSError("away"))
     assert not made.has_expired(seat, seat.expires_at + 1, 8)
     connected(made)

@@ -8,10 +8,15 @@ import pytest
 
 from poolguard.pool.ahead import for_company, lent_at_most
 from poolguard.pool.growth import (
+    LATE_AT_FIRST,
+    LATE_FACTOR,
+    SHORTEST_LATE,
     SHORTEST_PATIENCE,
     SLOW_DOUBLINGS,
     Demand,
+    Late,
     connects_to_begin,
+    late_ones,
     next_look,
     patience,
 )
@@ -278,3 +283,86 @@ def test_where_there_was_no_slot_for_them_it_is_tried_again_later() -> None:
         **wanting, promised_until=NOW + 0.2, waiting=1, promised=1, ahead_from=NOW + 1
     ) == (NOW + 0.2)
     assert looks(lent=4, size=6, idle=2, at_once=math.inf, ahead_from=NOW + 0.7) is None
+
+
+# -- connects that hang
+
+
+def late(*ages: float, took: float | None = 0.2, overtaken: float = -math.inf) -> Late:
+    """What is late of connects that began so long ago."""
+    return late_ones(NOW, [NOW - age for age in ages], took, overtaken)
+
+
+def test_a_connect_is_late_when_it_takes_much_longer_than_others_did() -> None:
+    wait = 0.2 * LATE_FACTOR
+    assert late(wait - 0.1).n == 0
+    assert late(wait - 0.1).next_at == pytest.approx(NOW + 0.1)
+    assert late(wait, wait + 9.0, 0.0).n == 2
+    assert late(wait).next_at == late().next_at == NOW + wait
+    assert late().n == 0
+
+
+def test_no_connect_is_late_at_once_nor_while_nobody_knows_how_long_one_takes() -> None:
+    assert late(SHORTEST_LATE - 0.01, took=0.001).n == 0
+    assert late(SHORTEST_LATE, took=0.001).n == 1
+    assert late(LATE_AT_FIRST - 0.01, took=None).n == 0
+    assert late(LATE_AT_FIRST, took=None).n == 1
+
+
+def test_one_that_hangs_while_later_ones_end_well_is_replaced_without_ado() -> None:
+    hanging = late(2.0, 2.0, 0.1, overtaken=NOW - 2.0)
+    assert hanging.n == 2
+    assert hanging.probe_at is None
+    assert begins(waiting=3, opening=3, size=3, late=hanging) == 2
+    assert begins(waiting=9, opening=3, size=3, late=hanging) == 8
+    assert begins(waiting=9, opening=3, size=3, max_connecting=5, late=hanging) == 2
+    assert begins(waiting=9, opening=3, size=3, max_size=4, late=hanging) == 1
+
+
+def test_where_all_may_hang_one_more_tries_at_a_time() -> None:
+    hanging = late(1.0, 1.0)
+    assert begins(waiting=9, opening=2, size=2, late=hanging) == 1
+    assert begins(waiting=9, opening=2, size=2, late=hanging, retry_at=NOW) == 1
+    assert begins(waiting=9, opening=3, size=3, late=late(1.5, 1.5, 0.5)) == 0
+    # The one that came to replace a lost one does not wait for it either.
+    assert begins(floor=5, opening=2, size=2, late=hanging, retry_at=NOW) == 1
+
+
+def test_where_all_hang_few_hang() -> None:
+    """For five seconds nothing answers, and twenty wait."""
+    begun: list[float] = []
+    time = NOW
+    while time < NOW + 5.0:
+        state = CALM._replace(
+            waiting=20,
+            opening=len(begun),
+            size=len(begun),
+            begun=len(begun),
+            waited=time - NOW,
+            lent=1,  # so that the queue may empty itself
+            late=late_ones(time, begun, 0.01, -math.inf),
+            max_size=100,
+        )
+        n = connects_to_begin(time, state)
+        begun += [time] * n
+        late_now = late_ones(time, begun, 0.01, -math.inf)
+        wake = next_look(
+            time,
+            state._replace(opening=len(begun), size=len(begun), begun=len(begun), late=late_now),
+        )
+        assert wake is not None
+        assert wake > time
+        time = wake
+    beside = [at - NOW for at in begun[20:]]
+    assert 2 <= len(beside) <= 4
+    assert beside[0] < 2 * SHORTEST_LATE
+
+
+def test_it_looks_again_when_a_connect_that_somebody_waits_for_becomes_late() -> None:
+    coming = Late(0, NOW + 0.3)
+    assert looks(waiting=1, opening=1, size=1, late=coming) == NOW + 0.3
+    assert looks(opening=1, size=1, late=coming) is None
+    assert looks(waiting=1, opening=1, size=1, max_size=1, late=coming) is None
+    assert looks(floor=2, opening=1, size=1, retry_at=NOW - 1, late=coming) == NOW + 0.3
+    hanging = Late(1, None, NOW + 0.4)
+    assert looks(waiting=1, opening=1, size=1, late=hanging) == NOW + 0.4

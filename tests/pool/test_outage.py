@@ -6,7 +6,15 @@ import math
 
 import pytest
 
-from poolguard.pool.outage import JITTER, RETRY_AFTER, RETRY_WHEN_ASKED, Failure, Outage
+from poolguard.pool.outage import (
+    JITTER,
+    RETRY_AFTER,
+    RETRY_WHEN_ASKED,
+    RETRY_WHEN_CLOSED,
+    RETRY_WHEN_REFUSED,
+    Failure,
+    Outage,
+)
 
 NOW = 1000.0
 
@@ -44,6 +52,22 @@ def test_the_delay_does_not_grow() -> None:
     at = failing(1000).retry_at(asked=False)
     assert at is not None
     assert at - NOW <= (1 + JITTER) * RETRY_AFTER
+
+
+def test_a_server_without_room_is_no_outage() -> None:
+    """It serves the connections that stand; who waits is not to wait for a server that is away."""
+    outage = Outage(math.inf)
+    outage.failed(NOW, NOW, "too many clients", refused=True)
+    assert (outage.lasts, outage.refused, outage.last_error) == (False, True, "too many clients")
+    at, soon = outage.retry_at(asked=True), outage.retry_at(asked=True, closed=True)
+    assert at is not None
+    assert soon is not None
+    assert (1 - JITTER) * RETRY_WHEN_REFUSED <= at - NOW <= (1 + JITTER) * RETRY_WHEN_REFUSED
+    assert soon - NOW <= (1 + JITTER) * RETRY_WHEN_CLOSED
+    outage.failed(NOW, NOW, "away")
+    assert (outage.lasts, outage.refused) == (True, False)
+    outage.ended()
+    assert not outage.refused
 
 
 def test_few_of_many_failures_are_said() -> None:

@@ -146,7 +146,21 @@ def test_a_verification_without_answer_is_given_up() -> None:
     waiting = pool(verifying=silent, since=NOW - 0.4)
     assert now(waiting) == []
     assert wake(waiting) == pytest.approx(0.6)
-    assert now(pool(verifying=silent, since=NOW - 1.0)) == [Abandon(silent, NOW - 1.0)]
+    assert now(pool(verifying=silent, since=NOW - 1.0)) == [Abandon(silent)]
+
+
+def test_a_connect_whose_first_answer_is_late_is_given_up() -> None:
+    logging_in, greeting, over = seat(), seat(), seat()
+    greeting.give_up_at = NOW + 0.4
+    over.give_up_at = NOW
+    assert now(pool(opening=1)._replace(connecting=[logging_in])) == []
+    # When the login is over, so much is left that there is time to hear of it.
+    assert wake(pool(opening=1)._replace(connecting=[logging_in])) == pytest.approx(1.0)
+    assert now(pool(opening=1)._replace(connecting=[greeting])) == []
+    assert wake(pool(opening=1)._replace(connecting=[greeting])) == pytest.approx(0.4)
+    assert now(pool(opening=2)._replace(connecting=[greeting, over])) == [Abandon(over)]
+    over.severed = True
+    assert now(pool(opening=2)._replace(connecting=[greeting, over])) == []
 
 
 # -- replacing before retirement
