@@ -289,12 +289,12 @@ class HostLedger:
         if not self._sides:
             return self._end() - in_use
         hungry = self._hungry()
+        holds = self._file.all_held(self._members.end)
         room = MOST_SLOTS
         for side in self._sides if not self._scarce else self._sides_now():
             taken = in_use if side.within is None else self._count(side.within)
             kept = sum(
-                max(0, right.sure - self._file.held(number))
-                for number, right in side.others.items()
+                max(0, right.sure - max(0, holds[number])) for number, right in side.others.items()
             )
             urgent = urgent_of(side.others, hungry)
             free = side.limit - taken

@@ -44,6 +44,8 @@ class Members:
                 f"some of them a runtime_dir of their own"
             )
         self._number = number
+        self.end = number + 1
+        """No process that was seen has this number, or a higher one."""
         self.me = Member(number, None, 0, 0, draining=False, scope=scope, pid=os.getpid())
         file.write_member(self.me)
         file.change_version()
@@ -84,6 +86,7 @@ class Members:
         self.version = self._file.version
         living = self._file.members.marked(0, MOST_PROCESSES)
         self._siblings = [number for number in living if number != self._number]
+        self.end = max(self.end, 1 + max(self._siblings, default=0))
         return True
 
     @property
