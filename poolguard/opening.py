@@ -306,8 +306,9 @@ class _Opening:
         """Go by this plan from now on."""
         self.plan = plan  # before the ledger calls back, which must not begin this anew
         own = self._share(plan)
-        shares = (n if n is None or n > plan.instance else own for n in self._shares)
-        terms = Terms(self._as_left, own, plan.workers, plan.floor, *shares)
+        # What binds less than the plan does is not what others have left too little of.
+        each = (n if n is None or n > plan.instance else own for n in self._shares)
+        terms = Terms(self._as_left, own, plan.workers, plan.floor, *each)
         self._note_ruling(self.ledger.agree(terms).instance)
         return plan.floor, plan.max_size
 

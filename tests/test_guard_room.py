@@ -129,6 +129,13 @@ def test_a_sibling_gives_up_idle_ones_for_one_whom_the_server_has_no_room_for(
     assert "the smaller rules" not in caplog.text
 
 
+def test_what_siblings_with_a_ledger_of_their_own_hold_does_not_lower_the_share(role: str) -> None:
+    """What they hold is counted nowhere, but it is no others'."""
+    settings: dict[str, Any] = {"workers": 2, "floor": 4, "reserve": 0, "ledger": "static"}
+    with Guard(role, name="old", **settings) as old, Guard(role, name="new", **settings) as new:
+        until(lambda: have(old) == have(new) == 4)
+
+
 def test_behind_a_pooler_siblings_help_too(
     role: str, cron: Others, caplog: pytest.LogCaptureFixture
 ) -> None:

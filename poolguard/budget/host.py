@@ -11,6 +11,7 @@ until the server was asked, and says that the backend is gone.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -70,7 +71,7 @@ nobody has a connection left to do so, one slot of the dead is taken over for it
 
 PATIENCE = 0.5
 """Seconds after which one that has a slot, and still does not know what the server grants, keeps
-nobody else from asking the server."""
+nobody else from asking the server; and one whose turn it is keeps nobody else from a free slot."""
 
 PARTED_FOR = 2.0
 """Seconds after which the last sibling has noticed, too, that there is only one part again."""
@@ -135,6 +136,7 @@ class HostLedger:
         self._draining = self._failing = False
         self._starving = 0
         self._without_since = 0.0
+        self._waits_since = math.inf
         self._rang_at = self._sought_at = 0.0
         self._held: dict[int, Slot] = {}
         self._asking: set[int] = set()
@@ -297,9 +299,18 @@ class HostLedger:
                 max(0, right.sure - max(0, holds[number])) for number, right in side.others.items()
             )
             urgent = urgent_of(side.others, hungry)
+            if not side.mine.sure and self._waits_in_vain(side.limit > taken and urgent > 0):
+                urgent = 0
             free = side.limit - taken
             room = min(room, may_take(side.mine, held, free=free, kept=kept, urgent=urgent))
         return room
+
+    def _waits_in_vain(self, for_others: bool) -> bool:
+        """Whether those do not come whose turn it is, where there is not one for each. They may
+        hang."""
+        now = monotonic()
+        self._waits_since = min(self._waits_since, now) if for_others else math.inf
+        return now - self._waits_since > PATIENCE
 
     def _hungry(self) -> list[Member]:
         """The siblings that starve, for no more than all limits that bind them leave to them."""
@@ -430,8 +441,8 @@ class HostLedger:
     def _sides_now(self) -> list[Side]:
         me, siblings = self._members.me, self._members.siblings()
         sides: list[Side] = []
-        for circle, _ in self._rooms([me, *siblings]) if self._circles else ():
-            others = {**rights(circle.limit, circle.members)}
+        for circle, free in self._rooms([me, *siblings]) if self._circles else ():
+            others = {**rights(circle.limit, circle.members, free)}
             mine = others.pop(me.number, None)
             if mine is not None:
                 sides.append(Side(circle.limit, circle.within, mine, others))

@@ -71,15 +71,16 @@ class Right(NamedTuple):
     """Also while others want what it holds."""
 
 
-def rights(limit: int, members: Collection[Member]) -> Mapping[int, Right]:
+def rights(limit: int, members: Collection[Member], free: int | None = None) -> Mapping[int, Right]:
     """Each member's right, by its number, where *limit* binds them all.
 
-    Floors that do not fit are cut to one height.
+    Floors that do not fit are cut to one height. Where there is not one connection for each, and no
+    more than *free* are there to be taken, that is the turn of so many of those who wait.
     """
     floors = [each.floor for each in members]
     if limit < sum(floor > 0 for floor in floors):
         waiting = sorted((each for each in members if each.starving and not each.held), key=_turn)
-        first = {each.number for each in waiting[: max(0, limit)]}
+        first = {each.number for each in waiting[: max(0, limit if free is None else free)]}
         return {each.number: Right(0, int(each.number in first)) for each in members}
     height = _height(limit, [0] * len(floors), floors)
     sure = [min(floor, height) for floor in floors]
@@ -223,8 +224,8 @@ def may_take(mine: Right, held: int, *, free: int, kept: int, urgent: int = 0) -
     """
     short = mine.sure - held
     spare = free - kept - max(0, short)
-    if urgent:
-        spare = min(spare, max(mine.fair - max(held, mine.sure), spare - urgent))
+    if urgent and spare > 0:
+        spare = min(spare, max(0, mine.fair - max(held, mine.sure), spare - urgent))
     return spare if short < 0 else min(free, short) + max(0, spare)
 
 

@@ -17,7 +17,7 @@ from time import monotonic
 import pytest
 
 from poolguard.budget import host
-from poolguard.budget.host import PAST, HostLedger
+from poolguard.budget.host import PAST, PATIENCE, HostLedger
 from poolguard.budget.hostfile import HostFile, SlotRecord
 from poolguard.budget.ledger import ANYWHERE, POOLED, Backend, Granted, Scope, Slot, Terms
 from poolguard.errors import ForkError, RuntimeDirError
@@ -275,6 +275,57 @@ def test_a_roles_limit_binds_its_own_alone(join: Join) -> None:
     poor[1].starving(1)
     assert rich.wanted() == (0, 0)
     assert "of the 2 connections that this role may have" in poor[1].explain()
+
+
+def test_what_stands_is_counted_where_the_least_limit_binds(join: Join) -> None:
+    rich, poor = (join(None, scope=Scope.of("shop", role)) for role in ("rich", "poor"))
+    rich.agree(Terms(Granted(15), 12, 1, 2, server=12))
+    poor.agree(Terms(Granted(15, role=6), 3, 1, 1, server=12, role=3))
+    for slot in rich.lease(4):
+        rich.seated(slot, Backend(slot.number + 1, 1.0))
+    [slot] = poor.lease(1)
+    assert (rich.standing, poor.standing) == (4, 0), "one that is being opened does not stand yet"
+    poor.seated(slot, Backend(99, 1.0))
+    assert (rich.standing, poor.standing) == (5, 1)
+
+
+def test_where_there_is_not_one_for_each_who_has_one_lends_it_to_who_waits_longest(
+    join: Join,
+) -> None:
+    """All of them want one all the time, and each has its turn."""
+    ledgers = [join(2, workers=4, floor=1) for _ in range(5)]
+    assert all(rings(ledger) for ledger in ledgers[:-1])
+    assert [ledger.sure_of(1) for ledger in ledgers] == [0] * 5
+    held = {n: ledger.lease(1) for n, ledger in enumerate(ledgers)}
+    for n, ledger in enumerate(ledgers):
+        ledger.starving(not held[n])
+    turns = [n for n in held if held[n]]
+    assert len(turns) == 2
+    for _ in range(8):
+        giver = next(n for n in turns[-2:] if held[n])
+        assert ledgers[giver].wanted() == (1, 1)
+        ledgers[giver].release(held[giver].pop())
+        ledgers[giver].starving(1)
+        for n in (giver, *range(5)):  # whoever gives one is the first to ask
+            if not held[n]:
+                held[n] += ledgers[n].lease(1)
+                ledgers[n].starving(not held[n])
+                turns += [n] * len(held[n])
+    assert turns == [0, 1, 2, 3, 4, 0, 1, 2, 3, 4]
+
+
+def test_one_that_hangs_lets_its_turn_pass(join: Join, monkeypatch: pytest.MonkeyPatch) -> None:
+    holder, hanging, other = ledgers = [join(1, workers=3, floor=1) for _ in range(3)]
+    for ledger in ledgers:
+        ledger.heard()
+    [slot] = holder.lease(1)
+    for ledger in (hanging, other):
+        assert ledger.lease(1) == []
+        ledger.starving(1)
+    holder.release(slot)
+    assert other.lease(1) == []
+    monkeypatch.setattr(host, "monotonic", partial(float.__add__, monotonic(), PATIENCE + 0.1))
+    assert len(other.lease(1)) == 1
 
 
 def test_two_that_lease_for_one_role_at_the_same_moment_have_not_both_the_last(
