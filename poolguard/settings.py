@@ -388,7 +388,8 @@ class Settings:
     max_size: Annotated[int | Auto, _whole(1) | _AUTO,
         "most connections of one worker; auto: what the ledger allows"] = "auto"
     acquire_timeout: Annotated[float, _seconds(), "how long an acquire may take"] = 5.0
-    connect_timeout: Annotated[float, _seconds(), "how long a connect may take"] = 5.0
+    connect_timeout: Annotated[float, _seconds(),
+        "how long a login may take, and as long again what follows it"] = 5.0
     max_waiting: Annotated[int, _whole(0),
         "queue length beyond which an acquire is rejected at once; 0: no bound"] = 0
     max_connecting: Annotated[int, _whole(1), "connects under way at once in one worker"] = 32
