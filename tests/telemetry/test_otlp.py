@@ -24,9 +24,8 @@ WORKERS, FLOOR = 2, 2
 SETTINGS = {
     "TEST_WORKERS": str(WORKERS),
     "TEST_INSTRUMENTED": "yes",
-    "POOLGUARD_BUDGET": str(WORKERS * FLOOR),  # so that nothing can be created after the warm-up
     "POOLGUARD_FLOOR": str(FLOOR),
-    "POOLGUARD_MAX_SIZE": str(FLOOR),
+    "POOLGUARD_MAX_SIZE": str(FLOOR),  # so that nothing can be created after the warm-up
     "POOLGUARD_ACQUIRE_TIMEOUT": "1",
     "POOLGUARD_METRICS": "all",
 }
@@ -44,10 +43,13 @@ def receiver() -> Iterator[Receiver]:
         yield receiver
 
 
-def start(door: Door, dsn: str, serve: Serve, receiver: Receiver) -> Server:
-    """Once its workers are warm, and have said so."""
+def start(
+    door: Door, dsn: str, serve: Serve, receiver: Receiver, *, generations: int = 1
+) -> Server:
+    """Once its workers are warm, and have said so. So many generations of them have room."""
+    budget = {"POOLGUARD_BUDGET": str(generations * WORKERS * FLOOR)}
     ends = {"TEST_SHUTS_DOWN": "yes"} if door is UVICORN else {}
-    server = serve(door, dsn, TEST_OTLP=receiver.url, **SETTINGS, **ends)
+    server = serve(door, dsn, TEST_OTLP=receiver.url, **SETTINGS | budget | ends)
     until(lambda: len(receiver.exports) == WORKERS, within=40)
     until(lambda: all(map(is_warm, receiver.last())), within=20)
     return server
@@ -170,7 +172,7 @@ def test_a_reload_loses_no_count_and_begins_anew(
 ) -> None:
     """The old workers' last export is complete; the new ones are other instances, which count
     from 0."""
-    server = start(door, dsn, serve, receiver)
+    server = start(door, dsn, serve, receiver, generations=2)
     old = [*receiver.exports]
     load(server)
     server.process.send_signal(signal.SIGHUP)
