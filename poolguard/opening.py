@@ -432,6 +432,8 @@ class _Opening:
             self._room = max(1, room)
         self._moves = self._room != before
         self._room_at = monotonic()
+        if self._moves:
+            self._learning_until = self._room_at + SIBLINGS_LEARN
         if self._room is None:
             self._refused, self.others = False, []
 

@@ -580,3 +580,16 @@ def test_what_the_network_forgets_comes_back(
             until(is_back)
         assert backends(admin, f"forgotten-{kind}") == 3
         guard.close()
+
+
+def test_where_connections_are_fewer_than_pools_one_that_has_none_is_not_warm(dsn: str) -> None:
+    """Nobody is sure of one there, but a worker without a connection is not to be called ready."""
+    with Guard(dsn, name="one", budget=1) as one:
+        with one.connection():
+            two = Guard(dsn, name="two", budget=1, mode="sync")
+            two.open()
+            assert not two.wait_warm(0.5)
+            assert not two.ready
+        assert two.wait_warm(10)
+        assert two.ready
+        two.close()

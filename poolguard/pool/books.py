@@ -216,7 +216,9 @@ class Books:
             floor = self.lessee.sure_of(min(counts.min_size, self.accepts))
         else:
             voiceless = self.is_voiceless(now) and counts.size == self.opening
-            floor = self.lessee.sure_of(counts.min_size) or int(voiceless)
+            # Where a process is sure of none, it warms up with one from what is left all the same.
+            begins = self.warm_after is None and counts.min_size > 0
+            floor = self.lessee.sure_of(counts.min_size) or int(voiceless or begins)
         counts = counts._replace(min_size=floor)
         self._note_warmth(now, counts)
         tend_at = self.lessee.tend(now, self._say)
