@@ -305,29 +305,28 @@ class _Opening:
     def _agree(self, plan: Plan) -> Bounds:
         """Go by this plan from now on."""
         self.plan = plan  # before the ledger calls back, which must not begin this anew
-        own = self._share(plan)
+        room = self._room  # once: another thread may find another one meanwhile
+        own = self._share(plan, room)
         # What binds less than the plan does is not what others have left too little of.
         each = (n if n is None or n > plan.instance else own for n in self._shares)
-        terms = Terms(self._as_left, own, plan.workers, plan.floor, *each)
+        terms = Terms(self._as_left(room), own, plan.workers, plan.floor, *each)
         self._note_ruling(self.ledger.agree(terms).instance)
         return plan.floor, plan.max_size
 
-    def _share(self, plan: Plan) -> int:
-        """What of the plan's share this host can have now."""
-        return plan.instance if self._room is None else min(plan.instance, self._room)
+    @staticmethod
+    def _share(plan: Plan, room: int | None) -> int:
+        """What of the plan's share a host can have that has *room* for so many."""
+        return plan.instance if room is None else min(plan.instance, room)
 
-    @property
-    def _as_left(self) -> Granted | None:
+    def _as_left(self, room: int | None) -> Granted | None:
         """What the server grants, as far as others leave it; None where nobody has asked."""
-        if self._room is None:
-            return self._granted
-        return (self._granted or Granted(None)).within(self._room)
+        return self._granted if room is None else (self._granted or Granted(None)).within(room)
 
     def _note_ruling(self, share: int) -> None:
         """Warn once while another process' smaller *share* rules."""
         plan = self.plan
         leaves = self.pool is not None and self.pool.leaving
-        if plan is None or leaves or share >= self._share(plan):
+        if plan is None or leaves or share >= self._share(plan, self._room):
             self._warned_of = None
         elif self._is_news(self.ledger.published) or monotonic() < self._learning_until:
             return  # it is not by its settings that the other has less
@@ -357,7 +356,7 @@ class _Opening:
             if heard != self._heard and self._is_news(heard[0]) and self.pool is not None:
                 self.pool.inquire_after(0.0)
             self._heard = heard
-            if share >= self._share(self.plan) or not self._has_own_part:
+            if share >= self._share(self.plan, self._room) or not self._has_own_part:
                 self._note_ruling(share)
 
     @property
@@ -369,7 +368,7 @@ class _Opening:
         """Whether siblings have learned something of the server that is not known here."""
         if self.plan is None or published is None:
             return False
-        known = self._as_left
+        known = self._as_left(self._room)
         if known is None:  # the budget is a number, and of interest only what grants less
             return published.least is not None and published.least < self.plan.instance
         return any(None not in (a, b) and a != b for a, b in zip(published, known, strict=True))
@@ -443,9 +442,11 @@ class _Opening:
         plan = self.plan
         if plan is None or self._has_own_part or not self.alive:
             return
-        before = self._share(plan)
-        self._note_room(plan, self.ledger.standing)
-        if self._share(plan) != before:
+        before = self._share(plan, self._room)
+        # A guess, until the server has been asked. What siblings have given up for this connect may
+        # not be free at the server yet, so the guess leaves one to each.
+        self._note_room(plan, max(self.ledger.standing, self.ledger.sharers))
+        if self._share(plan, self._room) != before:
             self._agree(plan)
 
     def _when_voiceless(self) -> None:

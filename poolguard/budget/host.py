@@ -546,6 +546,16 @@ class HostLedger:
                 for slot in taken
             )
 
+    @property
+    def sharers(self) -> int:
+        with self._lock:
+            if self._closed:
+                return 1
+            self._look(within=0)
+            within = self._narrowest()
+            living = [self._members.me, *self._members.siblings()]
+            return sum(_is_within(each.scope, within) for each in living)
+
     def _narrowest(self) -> Scope | None:
         """Within which scope the least limit holds that binds this process."""
         side = min(self._sides, key=lambda side: side.limit, default=None)

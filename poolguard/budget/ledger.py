@@ -197,6 +197,10 @@ class Ledger(Protocol):
         """How many connections those have together whom the least limit binds that binds this
         process; those being opened are none yet."""
 
+    @property
+    def sharers(self) -> int:
+        """How many processes live whom that limit binds, with this one."""
+
     def on_change(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call *callback*, from any thread, when a slot may have become free.
 
@@ -319,6 +323,10 @@ class StaticLedger:
     @property
     def standing(self) -> int:
         return self.in_use
+
+    @property
+    def sharers(self) -> int:
+        return 1
 
     def sure_of(self, floor: int) -> int:
         return floor
