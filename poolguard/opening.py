@@ -473,6 +473,10 @@ class _Opening:
             self._room = None
         return (1, 1) if self.plan is None else self._agree(self.plan)
 
+    def _note_asked(self, pool: GuardedPool[Any] | AsyncGuardedPool[Any], *, told: bool) -> None:
+        """The server was asked, and has *told* what it grants or not: when to ask it again."""
+        pool.inquired(has_room=told and self._room is None, again=self._until_next())
+
     def _note_others(self, told: Sequence[Row]) -> None:
         """Who else holds how many connections, while they leave less than our share."""
         known, self.others = self.others, [dict(each) for each in told]
@@ -630,9 +634,9 @@ class SyncOpening(_Opening):
         except _errors() as error:
             if conn.broken or not self._has_a_plan(error):
                 raise
-            pool.inquired(has_room=False, again=self._until_next())
+            self._note_asked(pool, told=False)
         else:
-            pool.inquired(has_room=self._room is None, again=self._until_next())
+            self._note_asked(pool, told=True)
             pool.resize(*bounds)
 
     def _greet(self, conn: psycopg.Connection[Any]) -> Mapping[str, Any]:
@@ -745,9 +749,9 @@ class AsyncOpening(_Opening):
         except _errors() as error:
             if conn.broken or not self._has_a_plan(error):
                 raise
-            pool.inquired(has_room=False, again=self._until_next())
+            self._note_asked(pool, told=False)
         else:
-            pool.inquired(has_room=self._room is None, again=self._until_next())
+            self._note_asked(pool, told=True)
             await pool.resize(*bounds)
 
     async def _greet(self, conn: psycopg.AsyncConnection[Any]) -> Mapping[str, Any]:

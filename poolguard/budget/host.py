@@ -534,10 +534,8 @@ class HostLedger:
         with self._lock:
             if self._closed:
                 return 0
-            self._look(within=0)
-            within = self._narrowest()
-            living = [self._members.me, *self._members.siblings()]
-            held = sum(each.held for each in living if _is_within(each.scope, within))
+            within, sharing = self._sharing()
+            held = sum(each.held for each in sharing)
             taken = [self._file.slot(number) for number in self._slots.marked(0, MOST_SLOTS)]
             return held - sum(
                 slot.backend == CONNECTING
@@ -551,10 +549,14 @@ class HostLedger:
         with self._lock:
             if self._closed:
                 return 1
-            self._look(within=0)
-            within = self._narrowest()
-            living = [self._members.me, *self._members.siblings()]
-            return sum(_is_within(each.scope, within) for each in living)
+            return len(self._sharing()[1])
+
+    def _sharing(self) -> tuple[Scope | None, list[Member]]:
+        """Whom the least limit binds that binds this process, as of now, and within which scope."""
+        self._look(within=0)
+        within = self._narrowest()
+        living = [self._members.me, *self._members.siblings()]
+        return within, [each for each in living if _is_within(each.scope, within)]
 
     def _narrowest(self) -> Scope | None:
         """Within which scope the least limit holds that binds this process."""
