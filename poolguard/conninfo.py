@@ -12,7 +12,9 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from hashlib import sha256
-from inspect import isawaitable
+from inspect import isawaitable, signature
+from itertools import takewhile
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -28,8 +30,12 @@ __all__ = [
     "checked",
     "database_name",
     "insist_clear",
+    "insist_same_place",
     "ledger_name",
+    "located",
+    "of_libpq",
     "parse",
+    "parse_keywords",
     "resolved",
     "same_database",
     "session_of",
@@ -74,6 +80,85 @@ def insist_clear(conninfo: object) -> None:
         return
     if _is_misread(conninfo, given):
         parse(conninfo, "conninfo")
+
+
+def of_libpq(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the keywords of a connect, those that libpq goes by: psycopg drops what is None."""
+    known = _keywords()
+    return {key: value for key, value in kwargs.items() if key in known and value is not None}
+
+
+def _keywords() -> set[str]:
+    from psycopg.pq import Conninfo
+
+    return {option.keyword.decode() for option in Conninfo.get_defaults()}
+
+
+def parse_keywords(kwargs: Mapping[str, Any], connection_class: type[Any]) -> None:
+    """Refuse keywords that no connect can be made with, or that are not what they are meant as.
+
+    A *connection_class* that connects in its own way may take others than psycopg's. Raises
+    :exc:`~poolguard.errors.SettingsError`, which shows no value.
+    """
+    from psycopg import AsyncConnection, Connection
+    from psycopg.conninfo import make_conninfo
+
+    base = AsyncConnection if issubclass(connection_class, AsyncConnection) else Connection
+    own = takewhile(lambda each: each is not base, connection_class.__mro__)
+    lines: list[str] = []
+    if not any(
+        name in vars(each) for each in own for name in ("connect", "_get_connection_params")
+    ):
+        named = signature(base.connect).parameters.values()
+        known = _keywords() | {each.name for each in named if each.kind is each.KEYWORD_ONLY}
+        for name in kwargs:
+            if name == "conninfo":
+                lines.append("it is no place for conninfo, which is the guard's first argument")
+            elif name not in known:
+                lines += unknown(f"{name}=-") or ["psycopg knows no parameter of one of its names"]
+    if lines:
+        raise SettingsError("\n".join(f"keyword kwargs: {line}" for line in lines))
+    with suppress(Exception):  # beside libpq's own errors, UnicodeEncodeError
+        given = of_libpq(kwargs)
+        make_conninfo("", **given)
+        if not _is_odd(given):
+            return
+    raise SettingsError(
+        "keyword kwargs: libpq cannot take one of its values, or would not take it as it is meant "
+        "(none is shown, since it may hold the password). Each is one parameter: host a name or an "
+        "address, port a number"
+    )
+
+
+def located(dsn: Dsn, kwargs: object) -> Dsn:
+    """Where connects with *dsn* and the keywords *kwargs* lead, which overrule it, as a dsn.
+
+    What a callable will answer is not known.
+    """
+    from psycopg.conninfo import make_conninfo
+
+    if callable(dsn) or not isinstance(kwargs, Mapping):
+        return dsn
+    return make_conninfo(dsn or "", **of_libpq(kwargs))
+
+
+def insist_same_place(dsn: Dsn, kwargs: Mapping[str, Any]) -> None:
+    """Refuse what a callable has answered, where it leads to another database than *dsn* does: what
+    counts the connections to that is chosen before the callable is asked.
+
+    Raises :exc:`~poolguard.errors.SettingsError`.
+    """
+    if callable(dsn):
+        same = not {"service", "servicefile"} & kwargs.keys()
+    else:
+        here, there = resolved(dsn or ""), resolved(str(located(dsn, kwargs) or ""))
+        same = (_place(here), _database(here)) == (_place(there), _database(there))
+    if not same:
+        raise SettingsError(
+            "keyword kwargs: a callable must not name another host, port, service or database than "
+            "conninfo does (the database is by default called as the user): give a dict, or have a "
+            "callable conninfo say where the database is"
+        )
 
 
 def checked(dsn: Callable[[], str], source: str) -> Callable[[], Any]:
@@ -162,17 +247,21 @@ def _place(known: Mapping[str, str]) -> tuple[str, str, str]:
     return known.get("service", ""), _LOOPBACK.get(host, host), known.get("port", "")
 
 
-def same_database(one: str, other: str) -> bool:
+def same_database(one: str, other: str, kwargs: object = None) -> bool:
     """Whether two connection strings name the same host, port and database, as far as their texts
-    tell. psycopg, which knows better, may not be imported yet where this is asked.
+    tell. *kwargs*, where they are a mapping, overrule the first one. psycopg, which knows better,
+    may not be imported yet where this is asked.
     """
-    return one == other or _database_of(one) == _database_of(other)
+    if not isinstance(kwargs, Mapping):
+        return one == other or _database_of(one) == _database_of(other)
+    overruling = {key: str(value) for key, value in kwargs.items() if value is not None}
+    return _database_of(one, overruling) == _database_of(other)
 
 
 _PAIR = re.compile(r"(\w+)\s*=\s*('(?:[^'\\]|\\.)*'|\S*)")
 
 
-def _database_of(dsn: str) -> tuple[str, ...]:
+def _database_of(dsn: str, overruling: Mapping[str, str] = MappingProxyType({})) -> tuple[str, ...]:
     known = {"host": "", "port": "5432", "dbname": ""}
     variables = {"host": "PGHOST", "port": "PGPORT", "dbname": "PGDATABASE", "user": "PGUSER"}
     known |= {key: os.environ[name] for key, name in variables.items() if os.environ.get(name)}
@@ -187,6 +276,7 @@ def _database_of(dsn: str) -> tuple[str, ...]:
             known |= {key: values[-1] for key, values in parse_qs(url.query).items()}
     else:
         known |= {key: value.strip("'") for key, value in _PAIR.findall(dsn)}
+    known |= overruling
     database = known["dbname"] or known.get("user", "")
     return known.get("service", ""), known.get("hostaddr", known["host"]), known["port"], database
 
@@ -228,15 +318,20 @@ def _rule(conninfo: object) -> str:
 
 def _is_misread(conninfo: str, given: Mapping[str, Any]) -> bool:
     """Whether something is, or may be, another thing to libpq than to whoever wrote it."""
+    if _is_odd(given):
+        return True
+    url = _URL.match(conninfo)
+    return _is_misread_text(conninfo) if url is None else _is_misread_url(conninfo[url.end() :])
+
+
+def _is_odd(given: Mapping[str, Any]) -> bool:
+    """Whether what is *given* as a host, a port, a user or a database is none."""
     hosts, ports = str(given.get("host", "")).split(","), str(given.get("port", "")).split(",")
     if any(port and not port.isdigit() for port in ports):
         return True
     if not all(map(_HOST.fullmatch, hosts)):
         return True
-    if any("://" in str(given.get(name, "")) for name in ("user", "dbname")):
-        return True
-    url = _URL.match(conninfo)
-    return _is_misread_text(conninfo) if url is None else _is_misread_url(conninfo[url.end() :])
+    return any("://" in str(given.get(name, "")) for name in ("user", "dbname"))
 
 
 def _is_misread_url(rest: str) -> bool:

@@ -10,13 +10,14 @@ import asyncio
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import registry
 from . import status as board
+from .arguments import PoolArguments
 from .budget.plan import Plan
 from .conninfo import same_database
 from .errors import ForkError, ModeError, PoolguardError, SettingsError
@@ -48,9 +49,20 @@ class Guard:
     Inert until opened, so it may be made before a fork. The same name and settings give the same
     guard. One that is not open gives way to the next one of its name.
 
+    From *configure* to *connection_class* the parameters mean what they mean to psycopg_pool's
+    pools. For an async guard the callables may be coroutine functions.
+
     :param conninfo: a libpq connection string or URL, or a callable that returns one (asked at
         each connect, so credentials may rotate); by default what the environment says.
     :param name: names the pool in logs, spans and status; up to 100 printable characters.
+    :param configure: called with each new connection, after poolguard's own questions to the
+        server.
+    :param reset: called with each connection that is returned.
+    :param check: called with each connection before it is lent; what it raises refuses that one.
+    :param kwargs: keyword arguments of psycopg's ``connect()``, or a callable that returns them,
+        asked at each connect. They overrule *conninfo* and *connect_timeout*. A callable may not
+        name another host, port, service or database than a *conninfo* that is a string does.
+    :param connection_class: the class of the connections.
     :param settings: see :class:`~poolguard.settings.Settings`.
 
     Raises :exc:`~poolguard.errors.SettingsError`, which names what is wrong and what to do.
@@ -58,6 +70,8 @@ class Guard:
 
     name: str
     settings: Settings
+    arguments: PoolArguments
+    """What its pool is given beside the settings."""
     from_environment: bool
     """Nobody has spelled it out: it follows the environment of the moment in which it is opened."""
     retired: bool
@@ -73,6 +87,11 @@ class Guard:
         conninfo: str | Callable[[], str] | None = None,
         *,
         name: str = "default",
+        configure: Callable[[Any], Any] | None = None,
+        reset: Callable[[Any], Any] | None = None,
+        check: Callable[[Any], Any] | None = None,
+        kwargs: Mapping[str, Any] | Callable[[], Any] | None = None,
+        connection_class: type[Any] | None = None,
         **settings: Any,
     ) -> Guard:
         name = checked_name(name)
@@ -80,18 +99,37 @@ class Guard:
             if settings.get("dsn") is not None:
                 raise SettingsError("conninfo and dsn are the same setting; give one of them")
             settings["dsn"] = conninfo
+        arguments = PoolArguments(
+            configure=configure,
+            reset=reset,
+            check=check,
+            kwargs=kwargs,
+            connection_class=connection_class,
+        )
+        if settings.get("dsn") is None and arguments.names_place and not Settings.has_dsn():
+            settings["dsn"] = ""  # whatever a DATABASE_URL of another kind of database says
         built = Settings.build(**settings)
-        found = registry.register(name, built, lambda: cls._make(name, built))
+        if built.mode != "auto":
+            arguments.suit(built.mode)
+        found = registry.register(name, built, lambda: cls._make(name, built, arguments), arguments)
         found.from_environment = found.retired = False
         if _is_made_by_file():
             found.in_file = "now"
         return found
 
     @classmethod
-    def _make(cls, name: str, settings: Settings, *, from_environment: bool = False) -> Guard:
+    def _make(
+        cls,
+        name: str,
+        settings: Settings,
+        arguments: PoolArguments = PoolArguments(),  # noqa: B008 - it cannot be changed
+        *,
+        from_environment: bool = False,
+    ) -> Guard:
         self = object.__new__(cls)
         self.name = name
         self.settings = settings
+        self.arguments = arguments
         self.from_environment = from_environment
         self.retired = False
         self.in_file = ""
@@ -153,6 +191,7 @@ class Guard:
         if self.from_environment:
             self._follow_environment()
         self._must_be(kind)
+        self.arguments.suit(kind)
         registry.claim(self)
         return self._begin_sync() if kind == "sync" else self._begin_async()
 
@@ -174,7 +213,7 @@ class Guard:
         if isinstance(opening, SyncOpening) and opening.alive:
             return opening
         before = self._opening
-        self._opening = opening = SyncOpening(self.name, self.settings)
+        self._opening = opening = SyncOpening(self.name, self.settings, self.arguments)
         try:
             opening.begin()
         except RuntimeError:  # the process may have no more threads
@@ -195,7 +234,7 @@ class Guard:
         if not isinstance(opening, AsyncOpening) or not opening.alive:
             if isinstance(opening, AsyncOpening):
                 opening.abandon()
-            opening = self._opening = AsyncOpening(self.name, self.settings)
+            opening = self._opening = AsyncOpening(self.name, self.settings, self.arguments)
             self._publish()
         elif opening.loop is not loop:
             raise self._elsewhere()
@@ -573,9 +612,9 @@ def guards_to_open(given: Guard | None = None) -> list[Guard]:
         return found
     if found:
         named = Settings.build().dsn or ""
-        known = [each.settings.dsn or "" for each in found]
+        known = [(each.settings.dsn or "", each.arguments.kwargs) for each in found]
         if isinstance(named, str) and any(
-            isinstance(each, str) and same_database(each, named) for each in known
+            isinstance(dsn, str) and same_database(dsn, named, kwargs) for dsn, kwargs in known
         ):
             return found
     return [_of_environment(), *found]

@@ -127,6 +127,9 @@ def _check(server: Any, cfg: Any) -> None:
     environment yet: gunicorn puts its ``raw_env`` there afterwards."""
     found = _workplace(cfg)
     registry.set_workplace(found._replace(mode=None))
+    for guard in _spelled_out():
+        if kind := found.mode if guard.settings.mode == "auto" else guard.settings.mode:
+            guard.arguments.suit(kind)
     for each in _settings_to_check({**os.environ, **cfg.env}):
         if _limits_lifespan(cfg) and each.warmup_timeout > LONGEST_LIFESPAN:
             _heard(server.log).warning(
@@ -140,16 +143,16 @@ def _check(server: Any, cfg: Any) -> None:
 
 
 def _settings_to_check(environ: dict[str, str]) -> list[Settings]:
-    spelled_out = [
-        each.settings
-        for each in registry.guards()
-        if not each.from_environment and not each.retired
-    ]
+    spelled_out = [each.settings for each in _spelled_out()]
     if spelled_out and not Settings.has_dsn(environ, beside=True):
         return spelled_out
     if other_database(environ) is not None:
         environ.pop("DATABASE_URL", None)  # the application may make the guard that these are for
     return [*spelled_out, Settings.build(environ=environ)]
+
+
+def _spelled_out() -> list[Guard]:
+    return [each for each in registry.guards() if not (each.from_environment or each.retired)]
 
 
 def pre_fork(server: Any, worker: Any) -> None:

@@ -14,10 +14,12 @@ import random
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextvars import Context
+from inspect import isawaitable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import registry
+from .arguments import PoolArguments, awaited
 from .budget.asking import Row, async_row, async_rows, one_row, rows
 from .budget.capacity import OTHERS, QUERY, Capacity
 from .budget.dialing import Dialing
@@ -28,8 +30,18 @@ from .budget.marks import SUPPORTED
 from .budget.plan import Plan, known_budget, make_plan, shares, took_the_reserve
 from .budget.session import GREETING, PLAIN_GREETING, RESTORE, UNSUPPORTED, backend_of
 from .clock import waitable
-from .conninfo import checked, database_name, ledger_name, parse, session_of
-from .errors import PlanError, PoolguardError, RuntimeDirError
+from .conninfo import (
+    checked,
+    database_name,
+    insist_same_place,
+    ledger_name,
+    located,
+    of_libpq,
+    parse,
+    parse_keywords,
+    session_of,
+)
+from .errors import PlanError, PoolguardError, RuntimeDirError, SettingsError
 from .escape import escaped
 from .listener import Listener, Listeners
 from .logs import logger
@@ -80,8 +92,9 @@ class _Opening:
     mode: Literal["sync", "async"]
     pool: GuardedPool[Any] | AsyncGuardedPool[Any] | None
 
-    def __init__(self, name: str, settings: Settings) -> None:
+    def __init__(self, name: str, settings: Settings, given: PoolArguments) -> None:
         self.name = name
+        self._given = given
         if settings.ledger != "static" and not SUPPORTED:
             logger.info(
                 "poolguard %r: ledger=%s needs Linux, static is used", name, settings.ledger
@@ -179,10 +192,12 @@ class _Opening:
             look()
 
     def _arguments(self) -> dict[str, Any]:
-        """What the pool is made with, but for its ``configure``."""
+        """What the pool is made with, but for its callbacks."""
         s = self.settings
         if isinstance(s.dsn, str):
             parse(s.dsn, s.source("dsn"))
+        if isinstance(self._given.kwargs, Mapping):
+            parse_keywords(self._given.kwargs, self._connection_class())
         # Where the budget follows the server's capacity, and nobody has asked it yet, one
         # connection does so before there are others.
         plan = self._plan_at_once()
@@ -194,6 +209,7 @@ class _Opening:
         return {
             "conninfo": self._conninfo(),
             "kwargs": self._connect_arguments(),
+            "connection_class": self._connection_class(),
             "min_size": floor,
             "max_size": max_size,
             "open": False,
@@ -218,13 +234,51 @@ class _Opening:
         dsn = self.settings.dsn
         if not callable(dsn):
             return dsn or ""
-        return self._dialing.completing(checked(dsn, self.settings.source("dsn")))
+        theirs = self._given.kwargs
+        return self._dialing.completing(
+            checked(dsn, self.settings.source("dsn")),
+            of_libpq(theirs) if isinstance(theirs, Mapping) else {},
+        )
 
-    def _connect_arguments(self) -> dict[str, Any]:
-        arguments: dict[str, Any] = {"fallback_application_name": "poolguard"}
-        if not callable(self.settings.dsn):
-            arguments |= self._dialing.beside(self.settings.dsn or "")
-        return arguments
+    def _connection_class(self) -> type[Any]:
+        import psycopg
+
+        of_kind = psycopg.Connection if self.mode == "sync" else psycopg.AsyncConnection
+        return self._given.connection_class or of_kind
+
+    def _connect_arguments(self) -> dict[str, Any] | Callable[[], Any]:
+        """The keywords of each connect: the application's, and what they say nothing of."""
+        theirs = self._given.kwargs
+        if not callable(theirs):
+            return self._keywords(theirs or {})
+        ask = theirs
+
+        def kwargs() -> Any:
+            answer = ask()
+            return self._later(answer) if isawaitable(answer) else self._answered(answer)
+
+        return kwargs
+
+    async def _later(self, answer: Any) -> dict[str, Any]:
+        return self._answered(await answer)
+
+    def _answered(self, answer: Any) -> dict[str, Any]:
+        if not isinstance(answer, Mapping) or not all(isinstance(name, str) for name in answer):
+            raise SettingsError(
+                f"keyword kwargs: the callable has returned <{type(answer).__name__}>, where a "
+                f"dict of keyword arguments for psycopg's connect() belongs"
+            )
+        parse_keywords(answer, self._connection_class())
+        insist_same_place(self.settings.dsn, answer)
+        return self._keywords(answer)
+
+    def _keywords(self, theirs: Mapping[str, Any]) -> dict[str, Any]:
+        dsn, libpqs = self.settings.dsn, of_libpq(theirs)
+        if callable(dsn):  # its answers are complete but for what overrules them
+            ours = self._dialing.joined(str(libpqs["options"])) if "options" in libpqs else {}
+        else:
+            ours = self._dialing.beside(dsn or "", libpqs)
+        return {"fallback_application_name": "poolguard", **theirs, **ours}
 
     def _dial_again(self, error: BaseException) -> bool:
         """Whether a connect that has failed with *error* may be tried again at once."""
@@ -241,16 +295,19 @@ class _Opening:
 
     def _new_ledger(self) -> Ledger:
         s = self.settings
-        self.ledger_named = {"kind": s.ledger, "name": database_name(s.dsn, self.name)}
+        dsn = located(s.dsn, self._given.kwargs)
+        self.ledger_named = {"kind": s.ledger, "name": database_name(dsn, self.name)}
         if s.ledger == "static":
             return StaticLedger(1)
         workers = registry.workplace().workers if s.workers == "auto" else s.workers
-        name = ledger_name(s.dsn, self.name)
+        name = ledger_name(dsn, self.name)
         try:
             folder = RuntimeDir(s.runtime_dir)
             try:
-                scope = Scope.of(*session_of(s.dsn))
-                return HostLedger(folder, name, workers=workers, scope=scope)
+                database, role = session_of(dsn)
+                if callable(self._given.kwargs):
+                    role = ""  # it may name another one at each connect
+                return HostLedger(folder, name, workers=workers, scope=Scope.of(database, role))
             except BaseException:
                 folder.close()
                 raise
@@ -516,6 +573,24 @@ class _Opening:
                 conn.prepare_threshold = None  # the next statement may be another server's
         return backend
 
+    @staticmethod
+    def _is_amid(conn: Any) -> bool:
+        """A transaction is open there, and has not failed."""
+        from psycopg.pq import TransactionStatus
+
+        return bool(conn.pgconn.transaction_status == TransactionStatus.INTRANS)
+
+    def _insist_on_its_end(self, conn: Any) -> None:
+        """Refuse a connection on which ``configure`` has left a transaction open, as psycopg_pool
+        does: what it has set would go with that."""
+        from psycopg.pq import TransactionStatus
+
+        if (status := TransactionStatus(conn.pgconn.transaction_status)) != TransactionStatus.IDLE:
+            raise PoolguardError(
+                f"the guard's configure has left its connection in the status {status.name}: have "
+                f"it end with commit(), or work in autocommit mode"
+            )
+
     def _greeting(self, conn: Any) -> tuple[str, dict[str, Any]]:
         if self._plainly or self._behind_pooler:
             return PLAIN_GREETING, {}
@@ -529,8 +604,8 @@ class SyncOpening(_Opening):
 
     mode = "sync"
 
-    def __init__(self, name: str, settings: Settings) -> None:
-        super().__init__(name, settings)
+    def __init__(self, name: str, settings: Settings, given: PoolArguments) -> None:
+        super().__init__(name, settings, given)
         self.pool: GuardedPool[Any] | None = None
         self.error: PoolguardError | None = None
         """What made opening impossible."""
@@ -554,7 +629,12 @@ class SyncOpening(_Opening):
         try:
             from .pool.sync import GuardedPool
 
-            pool = GuardedPool(configure=self._configure, **self._arguments())
+            pool = GuardedPool(
+                configure=self._configure,
+                reset=self._given.reset,
+                check=self._given.check,
+                **self._arguments(),
+            )
             pool.dial_again = self._dial_again
             pool.attend(self._inquire, self._when_refused, self._when_voiceless)
             with self._lock:
@@ -610,13 +690,19 @@ class SyncOpening(_Opening):
             self.pool.resize(*bounds)
 
     def _configure(self, conn: psycopg.Connection[Any]) -> None:
-        """Greet a new connection; have the first one ask for the capacity, and size the pool."""
+        """Greet a new connection; have the first one ask for the capacity, and size the pool. Then
+        it is the application's."""
         pool = self.pool
         if pool is None:
             return
+        if self._is_amid(conn):  # by the application's class, as it connected
+            conn.commit()
         pool.greeted(conn, self._welcome(conn, self._greet(conn)))
         if self._must_ask(recovering=pool.recovering):
             self._ask(pool, conn)
+        if self._given.configure is not None:
+            self._given.configure(conn)
+            self._insist_on_its_end(conn)
 
     def _inquire(self, conn: psycopg.Connection[Any]) -> None:
         """The pool's callback: ask over an idle connection what the server grants now."""
@@ -654,8 +740,8 @@ class AsyncOpening(_Opening):
 
     mode = "async"
 
-    def __init__(self, name: str, settings: Settings) -> None:
-        super().__init__(name, settings)
+    def __init__(self, name: str, settings: Settings, given: PoolArguments) -> None:
+        super().__init__(name, settings, given)
         from .pool.aio import AsyncGuardedPool
 
         self.error: PoolguardError | None = None
@@ -664,7 +750,12 @@ class AsyncOpening(_Opening):
         self.pool: AsyncGuardedPool[Any] | None = None
         self._tasks: set[asyncio.Task[None]] = set()  # the loop itself would let a task go
         try:
-            self.pool = AsyncGuardedPool(configure=self._configure, **self._arguments())
+            self.pool = AsyncGuardedPool(
+                configure=self._configure,
+                reset=awaited(self._given.reset),
+                check=awaited(self._given.check),
+                **self._arguments(),
+            )
             self.pool.dial_again = self._dial_again
             self.pool.attend(self._inquire, self._when_refused, self._when_voiceless)
         except BaseException:
@@ -729,9 +820,14 @@ class AsyncOpening(_Opening):
         pool = self.pool
         if pool is None:
             return
+        if self._is_amid(conn):
+            await conn.commit()
         pool.greeted(conn, self._welcome(conn, await self._greet(conn)))
         if self._must_ask(recovering=pool.recovering):
             await self._ask(pool, conn)
+        if (configure := awaited(self._given.configure)) is not None:
+            await configure(conn)
+            self._insist_on_its_end(conn)
 
     async def _inquire(self, conn: psycopg.AsyncConnection[Any]) -> None:
         """As the sync one."""

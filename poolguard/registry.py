@@ -7,6 +7,7 @@ import re
 import threading
 from typing import TYPE_CHECKING
 
+from .arguments import PoolArguments
 from .budget.plan import Workplace
 from .errors import SettingsError
 from .settings import Settings
@@ -67,22 +68,32 @@ first_to_say: Callable[[str], bool] = _first_here()
 others, in any worker."""
 
 
-def register(name: str, settings: Settings, make: Callable[[], Guard]) -> Guard:
-    """The guard of that name: the registered one if its settings are the same, else a new one.
+def register(
+    name: str,
+    settings: Settings,
+    make: Callable[[], Guard],
+    arguments: PoolArguments = PoolArguments(),  # noqa: B008 - it cannot be changed
+) -> Guard:
+    """The guard of that name: the registered one if its settings and its pool's arguments are the
+    same, else a new one.
 
     One that is not open in this process gives way to a new one, whatever its settings: nobody uses
     it. So does one that poolguard itself made from the environment, and opened. Raises
-    :exc:`~poolguard.errors.SettingsError` where an open one has other settings.
+    :exc:`~poolguard.errors.SettingsError` where an open one has other settings or arguments.
     """
     with _lock:
         known = _guards.get(name)
-        if known is not None and known.settings == settings:
+        if known is not None and (known.settings, known.arguments) == (settings, arguments):
             return known
         if known is not None and known.opened:
-            if known.settings.matches(settings) and not known.from_environment:
+            others = known.arguments.unlike(arguments)
+            same = known.settings.matches(settings)
+            if same and not others and not known.from_environment:
                 return known
             if not (known.from_environment and known.mode == "sync"):
-                raise _is_open(known, f"not {settings!r}")
+                what = [] if same else [f"not {settings!r}"]
+                what += [f"with another {each}" for each in others]
+                raise _is_open(known, " and ".join(what))
         made = _guards[name] = make()
         changed()
     if known is not None:

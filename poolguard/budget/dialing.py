@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from inspect import isawaitable
+from types import MappingProxyType
 from typing import Any
 
 from ..settings import Settings
@@ -27,6 +28,7 @@ _OF_OTHER_THINGS = re.compile(
     re.IGNORECASE,
 )
 _ANSWERED = re.compile(r"\b(FATAL|ERROR):")
+_NONE: Mapping[str, Any] = MappingProxyType({})
 _SETTINGS_ONLY = re.compile(r"\s*((-c\s*|--)[\w.-]+=(\\.|[^\s\\])*(\s+|$))*")
 
 
@@ -82,36 +84,47 @@ class Dialing:
         """The options that are sent now; empty: none."""
         return next(iter(self._left), "")
 
-    def beside(self, conninfo: str) -> dict[str, Any]:
-        """What is to be given to a connect beside *conninfo*."""
-        given = effective(conninfo)
+    def beside(self, conninfo: str, theirs: Mapping[str, Any] = _NONE) -> dict[str, Any]:
+        """What is to be given to a connect beside *conninfo* and *theirs*: keywords of libpq's that
+        the application overrules it with. Their ``options`` are replaced by what holds them, too.
+        """
+        given = effective(conninfo, **theirs)
         asked = given.get("connect_timeout")
         more: dict[str, Any] = {name: n for name, n in KEEPALIVES.items() if name not in given}
-        if self._insists or asked is None:
+        if "connect_timeout" in theirs:
+            pass
+        elif self._insists or asked is None:
             more["connect_timeout"] = self._timeout
         elif "service" in given:
             more["connect_timeout"] = asked  # psycopg does not look into service files
-        theirs = given.get("options", "")
-        if self.options and _SETTINGS_ONLY.fullmatch(theirs):
-            more["options"] = f"{self.options} {theirs}".rstrip()  # the last one of a name counts
-        return more
+        return more | self.joined(given.get("options", ""))
 
-    def completing(self, dsn: Callable[[], Any]) -> Callable[[], Any]:
-        """*dsn*, whose answers have it in them."""
+    def joined(self, theirs: str) -> dict[str, str]:
+        """The options that are sent now before *theirs*; nothing where they cannot be joined."""
+        if not self.options or not _SETTINGS_ONLY.fullmatch(theirs):
+            return {}
+        return {"options": f"{self.options} {theirs}".rstrip()}  # the last one of a name counts
+
+    def completing(
+        self, dsn: Callable[[], Any], theirs: Mapping[str, Any] = _NONE
+    ) -> Callable[[], Any]:
+        """*dsn*, whose answers have in them what is to be given beside them and *theirs*."""
 
         def conninfo() -> Any:
             answer = dsn()
-            return self._later(answer) if isawaitable(answer) else self._complete(answer)
+            if isawaitable(answer):
+                return self._later(answer, theirs)
+            return self._complete(answer, theirs)
 
         return conninfo
 
-    async def _later(self, answer: Any) -> str:
-        return self._complete(await answer)
+    async def _later(self, answer: Any, theirs: Mapping[str, Any]) -> str:
+        return self._complete(await answer, theirs)
 
-    def _complete(self, answer: str) -> str:
+    def _complete(self, answer: str, theirs: Mapping[str, Any]) -> str:
         from psycopg.conninfo import make_conninfo
 
-        return make_conninfo(answer, **self.beside(answer))
+        return make_conninfo(answer, **self.beside(answer, theirs))
 
     def succeeded(self, *, pooled: bool) -> None:
         """A connect has succeeded. What is *pooled* is not to be told anything."""
