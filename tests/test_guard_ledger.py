@@ -231,7 +231,7 @@ def test_what_a_killed_process_held_is_free_soon_though_nobody_needs_it(
 
 
 def test_without_doorbells_a_need_is_seen_all_the_same(dsn: str) -> None:
-    settings = {"mode": "sync", "budget": 6, "workers": 2, "floor": 1}
+    settings: dict[str, Any] = {"mode": "sync", "budget": 6, "workers": 2, "floor": 1}
     with Guard(dsn, name="one", **settings) as one, Guard(dsn, name="two", **settings) as two:
         with ExitStack() as stack:
             for _ in range(5):

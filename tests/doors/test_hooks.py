@@ -20,6 +20,7 @@ import pytest
 from gunicorn import util
 from gunicorn.config import Config, Setting
 from gunicorn.glogging import Logger
+from psycopg import AsyncConnection
 from psycopg.conninfo import make_conninfo
 
 import poolguard
@@ -223,6 +224,17 @@ def test_a_conninfo_that_libpq_cannot_read_halts_gunicorn_without_showing_it(
     assert "s3cret" not in server.said()
 
 
+def test_what_no_worker_could_open_is_refused_in_the_master(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """So a reload with it leaves the workers of before."""
+    poolguard.Guard("host=one", connection_class=AsyncConnection)
+    cfg = Config()
+    with pytest.raises(SystemExit):
+        poolguard.gunicorn.on_starting(SimpleNamespace(cfg=cfg, log=Logger(cfg)))
+    assert "connection_class=<AsyncConnection>: it takes" in capfd.readouterr().err
+
+
 def test_a_guard_opened_in_the_master_is_warned_about_once(serve: Serve, dsn: str) -> None:
     """And the workers open one of their own all the same."""
     server = serve(SYNC, dsn=dsn, TEST_OPEN_IN_MASTER="1", TEST_WORKERS="2", POOLGUARD_BUDGET="4")
@@ -297,7 +309,7 @@ def test_a_gunicorn_that_ignores_a_failed_startup_is_ended_before_it_hears_of_it
 def test_two_guards_warm_up_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where both databases are away the worker waits for one warmup_timeout, not for two."""
     monkeypatch.delenv("DATABASE_URL", raising=False)
-    away = {"warmup_timeout": 1, "mode": "sync", "budget": 2}
+    away: dict[str, Any] = {"warmup_timeout": 1, "mode": "sync", "budget": 2}
     for name in ("one", "two", "three"):
         poolguard.Guard("host=127.0.0.1 port=1 dbname=shop", name=name, **away)
     worker = worker_of(Config())
