@@ -255,7 +255,9 @@ class _Opening:
 
         def kwargs() -> Any:
             answer = ask()
-            return self._later(answer) if isawaitable(answer) else self._answered(answer)
+            if self.mode == "async" and isawaitable(answer):
+                return self._later(answer)
+            return self._answered(answer)
 
         return kwargs
 

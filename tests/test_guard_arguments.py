@@ -19,10 +19,13 @@ import poolguard
 from poolguard import Guard, PoolguardError, SettingsError
 from poolguard.arguments import PoolArguments
 from poolguard.budget.dialing import Dialing
+from poolguard.budget.host import HostLedger
+from poolguard.budget.ledger import Scope
 from poolguard.conninfo import insist_same_place, located, parse_keywords, same_database
 from poolguard.lab.postgres import PrivatePostgres
 from poolguard.settings import Settings
 
+from .budget.test_dialing import refusing
 from .support import until
 from .test_guard import SMALL
 from .test_guard_async import eventually
@@ -58,6 +61,13 @@ def answer(
                 row = conn.execute(query).fetchone()
         until(then)
     return row
+
+
+def scope_of(guard: Guard) -> Scope:
+    """Whose limits bind its connections, as its ledger has it."""
+    ledger = guard._opening and guard._opening.ledger
+    assert isinstance(ledger, HostLedger)
+    return ledger._scope
 
 
 def configure(conn: Connection[Any]) -> None:
@@ -181,6 +191,23 @@ def test_options_join_those_that_are_sent(dsn: str, mode: str, dsn_is: str, kwar
     assert answer(guard, query) == (["zoo", "30"],)
 
 
+@pytest.mark.parametrize("kwargs_is", ["a dict", "callable"])
+def test_they_stay_where_ours_are_refused(
+    postgres: PrivatePostgres, kwargs_is: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No connect counts as failed."""
+    theirs = {"row_factory": dict_row, "gssencmode": "disable"}
+    with refusing(postgres.port, "unsupported startup parameter: options") as port:
+        guard = Guard(
+            postgres.conninfo(port=port, sslmode="disable"),
+            mode="sync",
+            kwargs=theirs if kwargs_is == "a dict" else lambda: theirs,
+            **SMALL,
+        )
+        assert answer(guard) == {"said": 1}
+    assert caplog.messages == []
+
+
 def test_keywords_overrule_what_is_filled_in() -> None:
     """Also what a setting says; what is None is not said."""
     dialing = Dialing(Settings.build(connect_timeout=3))
@@ -253,6 +280,7 @@ def test_the_place_may_stand_in_kwargs(
         assert all(guard.ready for guard in (one, two, three, four))
         ledgers = [guard._published()["ledger"] for guard in (one, two, three, four)]
         assert ledgers[0] == ledgers[1] == ledgers[2] != ledgers[3]
+        assert [scope_of(guard).role == 0 for guard in (one, two, three)] == [False, False, True]
         assert [guard.status()["budget"]["in_use"] for guard in (one, two, three)] == [6, 6, 6]
 
 
@@ -442,7 +470,7 @@ def test_a_password_in_kwargs_is_nowhere_in_sight(
     with pytest.raises(PoolguardError) as caught, guard.connection():
         pass
     with pytest.raises(SettingsError, match="with another kwargs") as refused:
-        Guard(role, mode="sync", kwargs={"password": "other"}, **SMALL)
+        Guard(role, mode="sync", kwargs={"password": f"{SECRET}2"}, **SMALL)
     seen = [caught.value, refused.value, guard, guard.arguments, guard.status(), guard.pool]
     assert SECRET not in " ".join([*map(repr, seen), *map(str, seen), caplog.text])
 

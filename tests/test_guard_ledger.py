@@ -288,10 +288,12 @@ def test_what_the_server_grants_is_shared_by_its_databases(small: PrivatePostgre
 
 
 def test_a_roles_limit_binds_its_own(small: PrivatePostgres) -> None:
-    """A role that may have few leaves the rest to others, and its own share what it has."""
+    """A role that may have few leaves the rest to others, and its own share what it has. It may be
+    named beside the connection string."""
     few, many = small.create_role("few", connection_limit=5), small.create_role("many")
-    ways = {"few": few, "too": few, "many": many}
-    one, too, other = (Guard(way, name=name, floor=1) for name, way in ways.items())
+    named_few = {key: conninfo_to_dict(few)[key] for key in ("user", "password")}
+    one, other = Guard(few, name="few", floor=1), Guard(many, name="many", floor=1)
+    too = Guard(many, name="too", floor=1, kwargs=named_few)
     with one, other, too, ExitStack() as stack:
         until(lambda: one.ready and too.ready)
         assert [each.status()["max_size"] for each in (one, other)] == [2, 17]
