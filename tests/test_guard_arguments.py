@@ -226,8 +226,15 @@ def test_keywords_overrule_what_is_filled_in() -> None:
 
 def test_a_callable_is_asked_at_each_connect(dsn: str) -> None:
     """It may be wrong for a while; what is wrong is said, and shows nothing of it."""
-    answers: list[Any] = [[SECRET], {"host": SECRET}]
-    wrong = ["returned <list>", "another host"]
+
+    class Later:
+        """Nothing that a sync guard could wait for."""
+
+        def __await__(self) -> Any:
+            raise AssertionError
+
+    answers: list[Any] = [Later(), {"host": SECRET}]
+    wrong = ["returned <Later>", "another host"]
     said: list[str] = []
 
     def ask() -> Any:
