@@ -42,6 +42,7 @@ ROOMS = [
     {
         "settings",
         "conninfo",
+        "arguments",
         "parameters",
         "rundir",
         "errors",
