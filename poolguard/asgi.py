@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from . import overload, registry, usage
 from ._uvicorn import tell_when_read
-from .borrower import CURRENT
+from .acquirer import CURRENT
 from .errors import PoolguardError
 from .guards import Guard, guards_to_open
 from .leaving import at_once as _at_once

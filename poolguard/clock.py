@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-__all__ = ["now", "waitable"]
+__all__ = ["LONGEST_WAIT", "now", "waitable"]
 
 LONGEST_WAIT = 1e9
 

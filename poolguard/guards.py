@@ -363,15 +363,16 @@ class Guard:
 
     @property
     def ready(self) -> bool:
-        """Open, warmed up as far as there is anything left to open, and a connection stands."""
+        """Open, warmed up as far as there is anything left to open; a connection stands, and
+        acquires do not time out one after the other."""
         opening = self._own()
         pool = opening.pool if opening is not None and opening.alive else None
         if pool is None or pool.closed or not (pool.warm or pool.starved):
             return False
         if pool.leaving and not registry.stays:
             return False
-        status = pool.status()
-        return bool(status["idle"] + status["used"] > 0)
+        counts = pool.counts()
+        return counts.size > counts.opening and not pool.stuck
 
     @property
     def owes(self) -> bool:

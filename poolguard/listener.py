@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 Outcome = Literal["acquired", "waited", "created", "timeout", "rejected", "error"]
-"""What an acquire was; :mod:`poolguard.pool.outcome` has the rules."""
+"""What an acquire was; :mod:`poolguard.pool.outcomes` has the rules."""
 
 CreateReason = Literal["warmup", "growth", "ahead", "refresh", "replace"]
 """Why a connection was opened: to reach the floor at first; for a request that waits; in place of
@@ -45,10 +45,11 @@ CloseReason = Literal["lost", "idle", "lifetime", "discarded", "yielded", "shutd
 old; it came back unfit for use, or the pool was drained; another worker of the same budget needed
 its slot; the pool was closed."""
 
-LeakKind = Literal["overdue", "returned", "unreturned", "nested", "collected"]
+LeakKind = Literal["overdue", "returned", "unreturned", "nested", "collected", "abandoned"]
 """What is wrong with a lent connection: it is held longer than ``leak_after``; such a one came back
 after all; the request that took it has ended; its request acquires another one of the same pool;
-nobody refers to it any more, so that it cannot be returned."""
+nobody refers to it any more, so that it cannot be returned; the thread, or greenlet, that used it
+last has ended, and the pool has taken it back."""
 
 E = TypeVar("E")
 
@@ -173,6 +174,13 @@ class Listeners(Listener):
 
     def __init__(self, listeners: Iterable[Listener] = ()) -> None:
         self._listeners = tuple(listeners)
+        # Those that do nothing, as the default does, are not called: acquires are many.
+        self._of_acquires = tuple(
+            each
+            for each in self._listeners
+            if not isinstance(each, Listener)
+            or _defines(each.acquire_ended, Listener.acquire_ended)
+        )
         self._failures = Failures()
 
     def __repr__(self) -> str:
@@ -182,8 +190,11 @@ class Listeners(Listener):
         return iter(self._listeners)
 
     def acquire_ended(self, event: AcquireEnded, /) -> None:
-        for listener in self._listeners:
-            self._tell(listener, "acquire_ended", event)
+        for listener in self._of_acquires:
+            try:
+                listener.acquire_ended(event)
+            except Exception:  # noqa: BLE001 - logged
+                self._failed(listener, "acquire_ended", event)
 
     def returned(self, event: Returned, /) -> None:
         for listener in self._listeners:
@@ -213,8 +224,11 @@ class Listeners(Listener):
         try:
             getattr(listener, method)(event)
         except Exception:  # noqa: BLE001 - logged
-            where = (id(listener), method)  # it need not be hashable
-            self._failures.log(where, "a listener failed on %r; the pool goes on", event)
+            self._failed(listener, method, event)
+
+    def _failed(self, listener: Listener, method: str, event: object) -> None:
+        where = (id(listener), method)  # it need not be hashable
+        self._failures.log(where, "a listener failed on %r; the pool goes on", event)
 
 
 def hears_acquires(listener: Listener, *, immediate: bool = False) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from . import overload, registry, usage
-from .borrower import CURRENT, Borrower
+from .acquirer import CURRENT, Acquirer
 from .escape import escaped
 from .guards import Guard
 from .logs import logger, name_of
@@ -128,7 +128,7 @@ class _Visit(Request):
 
     __slots__ = ("line", "outer", "server")
 
-    outer: Borrower | None
+    outer: Acquirer | None
     """What was current before: nobody, or a request whose context this one runs in."""
     server: StartResponse
     """The server's own."""

@@ -410,6 +410,6 @@ def test_its_pool_verifies_and_reports_as_the_settings_say(mode: str, dsn: str) 
         await (guard.aopen(10) if mode == "async" else asyncio.to_thread(guard.open, 10))
         pool: Any = guard.pool
         await (guard.aclose() if mode == "async" else asyncio.to_thread(guard.close))
-        return pool._books.pace.check_after_idle, pool._books.holds.leak_after
+        return pool._keeper.pace.check_after_idle, pool._keeper.leaks.leak_after
 
     assert asyncio.run(opened()) == (7, 9)

@@ -48,7 +48,7 @@ ROOMS = [
         "errors",
         "escape",
         "clock",
-        "borrower",
+        "acquirer",
         "rarely",
         "logs",
     },

@@ -1,4 +1,4 @@
-"""The pool: thin shells over psycopg_pool's two classes, and the pure decisions that both share.
+"""The pool: a core that owns every connection, and a sync and an async shell around it.
 
 Nothing is imported here: a worker may have to be patched before psycopg is.
 """

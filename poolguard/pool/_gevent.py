@@ -6,12 +6,13 @@ another greenlet. The originals go on working, as long as nobody waits in them.
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import sys
 from typing import Any
 
-__all__ = ["Epoll", "Poll", "Socket", "ready"]
+__all__ = ["WATCHES", "Epoll", "Poll", "Socket", "ready"]
 
 
 def _original(module: str, name: str) -> Any:
@@ -27,6 +28,9 @@ def _original(module: str, name: str) -> Any:
 Epoll: Any = _original("select", "epoll")
 Poll: Any = _original("select", "poll")
 Socket: type[socket.socket] = _original("socket", "socket")
+
+WATCHES = Epoll is not None and hasattr(os, "eventfd")
+"""Sockets can be watched: this is Linux."""
 
 _hidden = Epoll is not None and not hasattr(select, "epoll")
 

@@ -1,16 +1,15 @@
-"""The async pool: psycopg_pool's ``AsyncConnectionPool``, growing in parallel and kept fresh."""
+"""The async pool: one loop runs it, so it has no lock; what takes time runs in tasks."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
-from contextlib import suppress
-from contextvars import Context
-from typing import Any, Generic, cast
-from weakref import ref
+import warnings
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, cast
 
-import psycopg_pool
 from psycopg import AsyncConnection
+from psycopg.pq import TransactionStatus
+from psycopg_pool import AsyncConnectionPool
 from psycopg_pool.abc import (
     ACT,
     AsyncConnectFailedCB,
@@ -19,26 +18,53 @@ from psycopg_pool.abc import (
     AsyncKwargsParam,
 )
 
-from ..borrower import CURRENT
-from ..budget.asking import async_answer, async_rows
-from ..budget.ledger import Ledger, Orphan
-from ..budget.session import ASK_ALIVE, END, backends_of, gone_among, pids_of, to_be_ended
+from ..acquirer import CURRENT
+from ..budget.asking import async_answer
+from ..budget.ledger import Ledger
+from ..clock import LONGEST_WAIT
 from ..clock import now as clock
+from ..errors import PoolguardError
 from ..listener import Listener
-from ..logs import logger
-from ._seams import AsyncSeams, seat_of, silence
-from .arrival import ARRIVING, arrive, given_up, place_of
-from .books import Books, Opening, log_callback_failed
-from .holds import by_task_of
-from .lent import AsyncLent
-from .seat import Seat, Watch
-from .shell import Shell, remember_open
-from .upkeep import Pace
+from .base import INFO
+from .block import AsyncBlock
+from .entry import Entry
+from .errors import PoolClosed, PoolTimeout
+from .events import logger
+from .fates import Misplaced, Waiter
+from .jobs import Job
+from .report import status_of
+from .tasks import Tasks
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["AsyncGuardedPool"]
 
+IDLE = int(TransactionStatus.IDLE)
 
-class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
+
+class _Waiter(Waiter):
+    """Awaits a future."""
+
+    __slots__ = ()
+
+    def wake(self) -> None:
+        if self._woken is not None and not self._woken.done():
+            self._woken.set_result(None)
+
+    async def wait(self) -> None:
+        """Return once it was served or refused, or its time is over."""
+        loop = asyncio.get_running_loop()
+        self._woken = loop.create_future()
+        # asyncio's own timeouts may lose a cancellation that comes at the same moment (3.11).
+        timer = loop.call_later(min(self.until - clock(), LONGEST_WAIT), self.wake)
+        try:
+            await self._woken
+        finally:
+            timer.cancel()
+
+
+class AsyncGuardedPool(Tasks, AsyncConnectionPool[ACT], Generic[ACT]):
     """A drop-in for :class:`psycopg_pool.AsyncConnectionPool`.
 
     It takes every argument of that class, with the same defaults and meanings, and those of
@@ -75,48 +101,32 @@ class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
         leak_after: float = 0.0,
         at_once: float = 0,
     ) -> None:
-        self._keep(
-            Books(
-                ledger=ledger,
-                listener=listener or Listener(),
-                pace=Pace(refresh_interval, check_timeout, max_idle, check_after_idle),
-                max_connecting=max_connecting,
-                max_lifetime=max_lifetime,
-                reconnect_timeout=reconnect_timeout,
-                leak_after=leak_after,
-                at_once=at_once,
-            )
-        )
-        self._warm_event: asyncio.Event | None = None
-        self._tasks_under_way: set[asyncio.Task[None]] = set()
-        super().__init__(
-            conninfo,
-            connection_class=connection_class,
-            kwargs=kwargs,
-            min_size=min_size,
-            max_size=max_size,
-            open=open,
-            configure=_seat_then(configure),
-            check=check,
-            reset=reset,
-            name=name,
-            close_returns=close_returns,
-            timeout=timeout,
-            max_waiting=max_waiting,
-            max_lifetime=max_lifetime,
-            max_idle=max_idle,
-            reconnect_timeout=reconnect_timeout,
-            reconnect_failed=reconnect_failed,
-            num_workers=num_workers,
-        )
-        self._books.named(self.name)
+        self._set_up(locals())
+        self._begin_tasks()
+        if open:
+            self._warn_of_constructor()
+        if open or open is None:
+            self._open_now()
 
-    # -- what users call -----------------------------------------------------------------------
+    async def __aenter__(self) -> Self:
+        self._opens_unasked = False
+        await self.open()
+        return self
 
-    def connection(self, timeout: float | None = None) -> AsyncLent[ACT]:  # type: ignore[override]
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    # -- acquiring -----------------------------------------------------------------------------
+
+    def connection(self, timeout: float | None = None) -> AsyncBlock[ACT]:  # type: ignore[override]
         """A connection for an ``async with`` block, as
         :meth:`psycopg_pool.AsyncConnectionPool.connection`."""
-        return AsyncLent(self, timeout)
+        return AsyncBlock(self, timeout)
 
     async def getconn(self, timeout: float | None = None) -> ACT:
         """Obtain a connection, as :meth:`psycopg_pool.AsyncConnectionPool.getconn` does.
@@ -125,64 +135,202 @@ class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
         (subclasses of psycopg_pool's), or :exc:`~poolguard.errors.ForkError` in a child of the
         process that opened the pool.
         """
+        conn = self._free_one(timeout)
+        return await self._getconn_slowly(timeout) if conn is None else conn
+
+    def _free_one(self, timeout: float | None) -> ACT | None:
+        """A connection that is free; None where there is none, or more to do than to take it."""
+        core = self._core
+        if (
+            not core.idle
+            or self._on_check is not None
+            or self._opens_unasked
+            or (self.timeout if timeout is None else timeout) <= 0
+        ):
+            return None
+        acquirer = CURRENT.get()
+        if acquirer is not None and acquirer.checkouts:
+            self._keeper.leaks.asked(acquirer)
+        self._insist_on_its_loop()
         began = clock()
-        borrower = CURRENT.get()
-        if borrower is not None and borrower.loans:
-            self._holds.asked(borrower)
-        conn = self._free_conn(timeout, began)
+        conn: ACT | None = core.take(began)
+        if core.look_due:
+            self._look_soon()
         if conn is None:
+            return None
+        if logger.isEnabledFor(INFO):
+            logger.info("connection requested from %r", self.name)
+            logger.info("connection given by %r", self.name)
+        conn._pool = self
+        if acquirer is not None or self._tells_immediate or self._watches_all:
+            entry: Entry = conn._poolguard_entry  # type: ignore[attr-defined]
             try:
-                conn = await super().getconn(timeout)
-            except BaseException as error:
-                explained = self._explained(error, began)
-                if explained is error:
-                    raise
-                raise explained from None
+                self._lend(entry, began, acquirer)
+            except BaseException:  # what ends the process, in a listener
+                self._take_care(self._put(conn, entry))
+                raise
+        return conn
+
+    async def _getconn_slowly(self, timeout: float | None) -> ACT:
+        began = clock()
+        acquirer = CURRENT.get()
+        if acquirer is not None and acquirer.checkouts:
+            self._keeper.leaks.asked(acquirer)
+        if timeout is None:
+            timeout = self.timeout
+        waiter = _Waiter(began, began + timeout)
         try:
-            self._lend(conn, began, borrower)
-        except BaseException:  # what ends the process, or a timeout of gevent's, in a listener
-            await self.putconn(conn)
+            if timeout <= 0 or self._core.closed or self._opens_unasked:
+                self._acquire_in_vain(timeout)
+            if logger.isEnabledFor(INFO):
+                logger.info("connection requested from %r", self.name)
+            self._insist_on_its_loop()
+            conn = await self._obtain(waiter, began)
+            if self._on_check is not None:
+                conn = await self._obtain_checked(conn, waiter)
+        except BaseException as error:
+            self._note_failure(error, waiter)
+            raise
+        if logger.isEnabledFor(INFO):
+            logger.info("connection given by %r", self.name)
+        entry: Entry = conn._poolguard_entry  # type: ignore[attr-defined]
+        try:
+            self._lend_late(entry, waiter)
+        except BaseException:
+            self._take_care(self._put(conn, entry))
             raise
         return conn
 
+    async def _obtain(self, waiter: _Waiter, now: float) -> ACT:
+        """A connection that is free, or whichever comes."""
+        core = self._core
+        conn = core.acquire(now, waiter)
+        if conn == "closed":
+            self._insist_open()
+        if conn == "refused":
+            self._reject()
+        if conn == "queued":
+            if core.look_due:
+                self._look_soon()
+            try:
+                await waiter.wait()
+            except BaseException:
+                conn = self._stop_waiting(waiter, timed_out=False)
+                if conn is not None:
+                    self._take_care(self._put(conn, conn._poolguard_entry, in_acquire=True))
+                raise
+            conn = self._stop_waiting(waiter, timed_out=True)
+            if conn is None:
+                raise waiter.error or PoolTimeout
+        conn._pool = self
+        return cast("ACT", conn)
+
+    def _stop_waiting(self, waiter: _Waiter, *, timed_out: bool) -> Any:
+        """What *waiter* was given, if anything."""
+        conn = self._core.withdraw(waiter, clock(), timed_out=timed_out)
+        if conn is None:
+            self._count("requests_errors")
+        return conn
+
+    def _insist_on_its_loop(self) -> None:
+        if asyncio.get_running_loop() is not self._loop:
+            raise PoolguardError(
+                f"the pool {self.name!r} is open on another event loop, and its connections belong "
+                f"to that: use it there, or open another pool on this loop"
+            )
+
+    # -- returning -----------------------------------------------------------------------------
+
+    async def putconn(self, conn: ACT) -> None:
+        """Take a connection back, as :meth:`psycopg_pool.AsyncConnectionPool.putconn` does.
+
+        Raises :exc:`ValueError` for one that is not lent from here. What it takes to make the
+        connection fit for others is done even if this task is cancelled.
+        """
+        if not self._give_back(conn):
+            entry: Entry = conn._poolguard_entry  # type: ignore[attr-defined]
+            if (job := self._put(conn, entry)) is not None:
+                await asyncio.shield(self._begin("close", job))
+
+    def _give_back(self, conn: ACT) -> bool:
+        """Take back a connection to which nothing is to be done; False where there is."""
+        try:
+            entry: Entry = conn._poolguard_entry  # type: ignore[attr-defined]
+            if conn._pool is not self:
+                self._refuse(conn)
+        except AttributeError:
+            self._refuse(conn)
+        if logger.isEnabledFor(INFO):
+            logger.info("returning connection to %r", self.name)
+        if entry.checkout is not None:
+            self._keeper.leaks.returned(entry)
+        pgconn = conn.pgconn
+        if (
+            pgconn.transaction_status != IDLE
+            or entry.verdict is not None
+            or self._on_reset is not None
+            or pgconn.pipeline_status
+        ):
+            return False
+        conn._pool = None
+        try:
+            fate = self._core.give_back(entry, clock())
+        except Misplaced:
+            self._refuse(conn)
+            return True
+        if fate is not None:
+            self._take_care(self._settle(conn, entry, fate))
+        if self._core.look_due:
+            self._look_soon()
+        return True
+
+    def _take_care(self, job: Job[None] | None) -> None:
+        if job is not None:
+            self._do(job)
+
+    # -- the pool's life -----------------------------------------------------------------------
+
     async def open(self, wait: bool = False, timeout: float = 30.0) -> None:
         """Open the pool, as :meth:`psycopg_pool.AsyncConnectionPool.open` does."""
-        try:
-            await super().open(wait, timeout)
-        except psycopg_pool.PoolClosed as error:
-            raise self._unopened(error) from None
+        self._open_now()
+        if wait:
+            await self.wait(timeout)
+
+    def _open_now(self) -> None:
+        if self._may_open():
+            self._begin_upkeep()
+            self._was_opened = True
+            self._core.closed = self._core.alert = False
 
     async def wait(self, timeout: float = 30.0) -> None:
         """Wait for the floor, as :meth:`psycopg_pool.AsyncConnectionPool.wait` does.
 
         Closes the pool when the time is over; :meth:`wait_warm` does not.
         """
+        self._insist_open()
+        full = asyncio.Event()
+        self._full.append(full)
+        self._ring()
+        logger.info("waiting for pool %r initialization", self.name)
         try:
-            await super().wait(timeout)
-        except (psycopg_pool.PoolTimeout, psycopg_pool.PoolClosed) as error:
-            raise self._unopened(error) from None
-
-    async def resize(self, min_size: int, max_size: int | None = None) -> None:
-        """Change the bounds, as :meth:`psycopg_pool.AsyncConnectionPool.resize` does."""
-        await super().resize(min_size, max_size)
-        self._ring()  # those who wait may have a connection opened for them now
-
-    @staticmethod
-    async def check_connection(conn: ACT) -> None:
-        """As :meth:`~poolguard.pool.sync.GuardedPool.check_connection`."""
-        await async_answer(conn)
+            await asyncio.wait_for(full.wait(), timeout)
+        except asyncio.TimeoutError:
+            error = self._incomplete(timeout)
+            await self.close()
+            raise error from None
+        logger.info("pool %r is ready to use", self.name)
 
     @property
     def warm(self) -> bool:
         """The floor has been reached at least once."""
-        return self._books.warm_after is not None
+        return self._keeper.warm_after is not None
 
     async def wait_warm(self, timeout: float) -> bool:
         """Wait at most *timeout* seconds for the floor to be reached; true when it has been.
 
         Unlike :meth:`wait` it leaves the pool open when it has not.
         """
-        if self._warm_event is None:
+        if not self._was_opened:
             return False
         try:
             await asyncio.wait_for(self._warm_event.wait(), timeout)
@@ -190,9 +338,30 @@ class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
             return False
         return True
 
+    async def resize(self, min_size: int, max_size: int | None = None) -> None:
+        """Change the bounds, as :meth:`psycopg_pool.AsyncConnectionPool.resize` does."""
+        self._resize(min_size, max_size)
+
+    async def check(self) -> None:
+        """Verify the idle connections, as :meth:`psycopg_pool.AsyncConnectionPool.check` does.
+
+        One after the other, so that an acquire finds the others; each within ``check_timeout``.
+        """
+        for entry in [*self._core.idle]:
+            if entry.state == "idle":
+                conn = self._core.check(entry, clock())
+                self._ring()  # should the server not answer
+                await asyncio.shield(self._begin("verify", self._check_one(conn, entry, ())))
+
+    async def drain(self) -> None:
+        """Renew all connections, as :meth:`psycopg_pool.AsyncConnectionPool.drain` does."""
+        for conn in self._core.drain(clock()):
+            self._begin("close", self._discard(conn))
+        self._ring()
+
     def status(self) -> dict[str, Any]:
         """The pool's counts, outcomes and last failure: plain data."""
-        return self._books.status(self.counts())
+        return status_of(self._keeper)
 
     async def close(self, timeout: float = 5.0) -> None:
         """Close the pool, as :meth:`psycopg_pool.AsyncConnectionPool.close` does.
@@ -202,17 +371,13 @@ class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
         if self.closed:
             return
         until = clock() + timeout
-        await super().close(timeout)
-        # A callback that closes the pool runs in one of these tasks itself.
-        tasks = self._tasks_under_way - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=max(0.0, until - clock()))
-        while self._watch.any_closing() and clock() < until:
-            # The reader wakes the loop when a socket ends; a short sleep sees what it has booked.
-            await asyncio.sleep(0.002)
-        self._clock.look()
+        waiting, conns = self._core.shut(clock())
+        for waiter in waiting:
+            waiter.error = PoolClosed(f"the pool {self.name!r} is closed")
+            waiter.wake()
+        for conn in conns:
+            self._begin("close", self._discard(conn))
+        await self._end_tasks(until)
 
     def abandon(self) -> None:
         """Close a pool whose loop has ended without closing it: nothing can be awaited any more.
@@ -221,229 +386,37 @@ class AsyncGuardedPool(Shell, AsyncSeams[ACT], Generic[ACT]):
         """
         if self.closed:
             return
-        self._mark_closed()
-        for conn in self._take_all_idle():
-            self._before_close(conn)
+        for conn in self._core.shut(clock())[1]:
             self._bury(conn)
-        for seat in self._watch.take_all():
-            seat.severed = True  # nobody will hear when the server has ended its side
-            self._books.ended(seat)
-        self._books.tell()
-        self._books.close()
+        for entry in self._watch.take_all():
+            entry.severed = True  # nobody will hear when the server has ended its side
+            self._keeper.ended(entry, clock())
+        self._keeper.news.tell()
+        self._keeper.close()
         self._watch.close()
 
-    # -- the moments of psycopg_pool -----------------------------------------------------------
+    @staticmethod
+    async def check_connection(conn: ACT) -> None:
+        """As :meth:`~poolguard.pool.sync.GuardedPool.check_connection`."""
+        await async_answer(conn)
 
-    def _when_opened(self) -> None:
-        self._watch = self._new_watch()
-        self._warm_event = asyncio.Event()
-        self._holds.taker = by_task_of(asyncio.get_running_loop())
-        self._clock = _Clock(self, self._watch, self._books)
-        remember_open(self)
-        self._books.opened(self.name, clock(), self._clock.ring)
-        self._clock.start()
+    def run_task(self, task: Any) -> None:
+        """Run a task on the loop, as psycopg_pool does in a worker."""
+        self._begin("task", task.run())
 
-    def _may_join(self, conn: ACT) -> bool:
-        fate = self._arrives(conn)
-        if fate == "joins":
-            return True
-        if fate == "gone":
-            self._resized_by(-1)
-            self._bury(conn)
-        elif fate == "leaves":
-            self._resized_by(-1)
-            self._in_task("close", self._discard(conn))
-        else:
-            self._in_task("verify", self._verify(conn, fate))
-        self._watch.ring()
-        return False
+    async def schedule_task(self, task: Any, delay: float) -> None:
+        """Run a task on the loop, after so many seconds."""
+        self._loop.call_later(delay, self.run_task, task)
 
-    def _has_joined(self, conn: ACT) -> None:
-        if (seat := seat_of(conn)) is not None and seat.gone:
-            # It ended just before it joined, when the upkeep could not find it.
-            if not self._lost_idle(conn):
-                return
-            self._bury(conn)
-        self._watch.ring()
+    def _warn_of_opening(self) -> None:
+        self._warn_of_constructor()
 
-    # -- upkeep --------------------------------------------------------------------------------
-
-    def _look(self, ended: list[Seat]) -> float | None:
-        """One round of upkeep; returns when the next is due, by the monotonic clock."""
-        todo = self._round(ended)
-        self._note_silence()
-        if self._books.warm_after is not None and self._warm_event is not None:
-            self._warm_event.set()
-        for opening in todo.openings:
-            self._in_task("connect", self._open_one(opening))
-        for conn in todo.dead:
-            self._bury(conn)
-        for conn in todo.surplus:
-            self._in_task("close", self._discard(conn))
-        for conn, ask in todo.verify:
-            self._in_task("verify", self._verify(conn, ask))
-        self._books.tell()
-        return todo.wake
-
-    def _in_task(self, what: str, job: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(job, name=f"{self.name}-{what}")
-        self._tasks_under_way.add(task)
-        task.add_done_callback(self._tasks_under_way.discard)
-
-    async def _open_one(self, opening: Opening) -> None:
-        """Connect, in a task of its own: a connect never queues behind another or a return."""
-        seat = opening.seat
-        ARRIVING.set((seat, self._watch, self._books.lessee))
-        try:
-            conn = await self._connect_one()
-        except asyncio.CancelledError:
-            self._books.connect_cancelled(seat)
-            self._resized_by(-1)
-            self._watch.ring()
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever connecting raises, the pool goes on
-            give_up = self._books.connect_failed(seat, opening.reason, error)
-            self._resized_by(-1)
-            self._note_refusal()
-            self._books.tell()
-            self._watch.ring()
-            if give_up:
-                try:
-                    await self.reconnect_failed()
-                except Exception as raised:  # noqa: BLE001 - as in psycopg_pool's workers
-                    log_callback_failed("reconnect_failed", raised)
-            return
-        self._books.connected(seat, opening.reason, place_of(conn))
-        await self._put(conn)
-        self._books.tell()
-        self._watch.ring()
-
-    async def _verify(self, conn: ACT, ask: Sequence[Orphan]) -> None:
-        """Ask one idle connection for a sign of life and put it back, or let it go.
-
-        Where the backends of dead owners are asked about, the answer is the sign of life.
-        """
-        gone: Sequence[Orphan] = ()
-        try:
-            if ask:
-                gone = await _gone(conn, ask)
-            elif not self._is_to_inquire():
-                await self.check_connection(conn)
-            if self._inquire is not None and self._is_to_inquire():
-                await self._inquire(conn)
-        except (Exception, asyncio.CancelledError) as error:
-            self._books.lessee.settle(ask, ())
-            self._verification_ended(conn, alive=isinstance(error, asyncio.CancelledError))
-            self._resized_by(-1)
-            self._count_lost()
-            self._bury(conn)
-            self._watch.ring()
-            if isinstance(error, asyncio.CancelledError):
-                raise
-            return
-        self._verification_ended(conn, alive=True)
-        if self._was_drained(conn):
-            self._resized_by(-1)
-            await self._discard(conn)
-        else:
-            await self._put(conn)
-        self._books.lessee.settle(ask, gone)
-        self._watch.ring()
-
-    def _bury(self, conn: ACT) -> None:
-        """Close a connection that the server has ended, or that does not answer."""
-        silence(conn)
-        conn.pgconn.finish()  # close() of an async connection is a coroutine that awaits nothing
-        self._cut(conn)
-
-
-class _Clock:
-    """What wakes the upkeep of an async pool: the watch, the ledger, or the time.
-
-    It holds the pool only while that looks at itself. Once the pool is closed, or collected, it
-    stays until the last connection has ended, so that every slot is given back.
-    """
-
-    def __init__(self, pool: AsyncGuardedPool[Any], watch: Watch, books: Books) -> None:
-        self._pool = ref(pool, lambda _: self.ring())
-        self._watch = watch
-        self._books = books
-        self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = None
-        # An empty one: what a pool does of itself is no part of the trace in which it was opened,
-        # or in which somebody has returned a connection.
-        self._context = Context()
-
-    def start(self) -> None:
-        if self._watch.sees_sockets:
-            self._context.run(self._loop.add_reader, self._watch.fileno(), self.look)
-        else:
-            self._watch.on_ring = self.ring
-        self._loop.call_soon(self.look, context=self._context)
-
-    def ring(self) -> None:
-        """From any thread: look soon."""
-        with suppress(RuntimeError):  # the loop is closed, and nobody will look any more
-            self._loop.call_soon_threadsafe(self.look, context=self._context)
-
-    def look(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._watch.closed:
-            return  # a call that was on its way when the last connection ended
-        ended = self._watch.wait(0)
-        pool = self._pool()
-        if pool is not None and not pool.closed:
-            try:
-                wake = pool._look(ended)
-            except Exception:  # the upkeep must not end before the pool does
-                logger.exception("the upkeep of pool %r failed; it goes on", pool.name)
-                wake = clock() + 1.0
-        else:
-            wake = self._wind_up(ended)
-        if wake is not None:
-            delay = max(0.0, wake - clock())
-            self._timer = self._loop.call_later(delay, self.look, context=self._context)
-
-    def _wind_up(self, ended: list[Seat]) -> float | None:
-        self._books.lessee.leave()
-        for seat in ended:
-            self._books.ended(seat)
-        self._books.tell()
-        if not len(self._watch) and not self._books.opening:
-            self._books.close()
-            if self._watch.sees_sockets:
-                self._loop.remove_reader(self._watch.fileno())
-            self._watch.close()
-        return clock() + 1.0 if self._watch.blind else None
-
-
-async def _gone(conn: AsyncConnection[Any], orphans: Sequence[Orphan]) -> list[Orphan]:
-    """Which of the backends do not exist any more. Those that ought not to are ended."""
-    living = backends_of(await async_rows(conn, ASK_ALIVE, {"pids": pids_of(orphans)}))
-    if overdue := to_be_ended(orphans, living):
-        await async_rows(conn, END, {"pids": overdue})
-        logger.info("ended %s sessions whose clients are gone", len(overdue))
-    return gone_among(orphans, living)
-
-
-def _seat_then(configure: AsyncConnectionCB[ACT] | None) -> AsyncConnectionCB[ACT]:
-    """psycopg_pool's ``configure`` callback: ours first, then the user's."""
-
-    async def seat_then_configure(conn: ACT) -> None:
-        try:
-            arrive(conn)
-            if configure is not None:
-                await configure(conn)
-            if (late := given_up()) is not None:
-                raise late
-        except BaseException as error:
-            late = given_up()
-            silence(conn)
-            await conn.close()
-            if late is not None and isinstance(error, Exception):
-                raise late from error
-            raise
-
-    return seat_then_configure
+    def _warn_of_constructor(self) -> None:
+        kind = type(self).__name__
+        warnings.warn(
+            f"{kind} was opened in its constructor, which a pool of asyncio's should not be: say "
+            f"open=False and `await pool.open()`, or open it with a block: "
+            f"`async with {kind}(...) as pool:`",
+            RuntimeWarning,
+            stacklevel=4,
+        )

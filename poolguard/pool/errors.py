@@ -4,42 +4,29 @@ from __future__ import annotations
 
 import logging
 import re
-import sys
-from typing import Literal
 
 import psycopg
 import psycopg_pool
 
 from ..errors import PoolguardError
 from ..escape import escape_errors, escaped
+from .entry import Verdict
 
 __all__ = [
     "PoolClosed",
     "PoolTimeout",
     "TooManyRequests",
     "describe",
-    "handled",
     "lacks_room",
-    "unfit",
+    "verdict_of",
 ]
-
-# The exception that is being handled. It is asked for at each acquire and each return, and the
-# older way takes four times as long.
-if sys.version_info >= (3, 11):
-    handled = sys.exception
-else:
-
-    def handled() -> BaseException | None:
-        return sys.exc_info()[1]
-
 
 READ_ONLY = "25006"
 """After a failover, what a connection leads to may be a standby now: it lives on, and every write
-over it fails."""
+over it fails. Or the application has asked for a read-only transaction."""
 ENDING = frozenset({"57P01", "57P02", "57P03"})
 """admin_shutdown, crash_shutdown and cannot_connect_now, which a pooler in between may pass on
 without ending its client's session (PostgreSQL's manual, appendix A)."""
-DEEPEST = 8
 
 TOO_MANY = "53300"
 """too_many_connections. But psycopg tells no SQLSTATE of a connect: there is only the text."""
@@ -115,21 +102,11 @@ def lacks_room(error: BaseException) -> bool:
     return error.sqlstate == TOO_MANY or bool(_NO_ROOM.search(str(error)))
 
 
-def unfit(error: BaseException, amid: int = 0) -> Literal["read-only", "ending"] | None:
-    """What *error*, or one that it was raised from, tells of the server that a connection leads to;
-    None where the next request may have the connection.
-
-    The exception whose ``id()`` is *amid* is older than the loan: it, and what it was raised from,
-    tells of another connection.
-    """
-    cause: BaseException | None = error
-    for _ in range(DEEPEST):
-        if cause is None or id(cause) == amid:
-            return None
-        sqlstate = getattr(cause, "sqlstate", None)
-        if sqlstate == READ_ONLY:
-            return "read-only"
-        if sqlstate in ENDING:
-            return "ending"
-        cause = cause.__cause__ or cause.__context__
-    return None
+def verdict_of(error: psycopg.Error) -> Verdict | None:
+    """What *error* tells of the server that a connection leads to; None where that is nothing."""
+    sqlstate = error.sqlstate
+    if error.diag.severity_nonlocalized in ("FATAL", "PANIC"):
+        return "lost"  # the server ends the session with it
+    if sqlstate == READ_ONLY:
+        return "read-only"
+    return "ending" if sqlstate in ENDING else None

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isqrt
 from typing import NamedTuple
-
-from .ahead import for_company, lent_at_most
 
 __all__ = [
     "Demand",
     "Late",
     "connects_to_begin",
     "late_ones",
+    "lent_at_most",
     "low_water",
     "next_look",
     "patience",
+    "with_headroom",
 ]
 
 SLOWEST_STEP = 0.010
@@ -78,7 +79,7 @@ class Demand(NamedTuple):
     """Most acquires that can be under way at once: up to so many, connections are opened ahead."""
     expected: int = 0
     """Connections that the pool will likely use, before it can know by itself."""
-    ahead_from: float = 0.0
+    headroom_from: float = 0.0
     """None is opened ahead before: there was no slot for it just now."""
     late: Late = Late()
 
@@ -97,11 +98,11 @@ class Demand(NamedTuple):
         return int(min(n, self.at_once))
 
     @property
-    def ahead(self) -> int:
+    def headroom(self) -> int:
         """Connections to open before anybody asks for them."""
         if self.retry_at is not None:
             return 0
-        return max(0, self.likely(max(for_company(self.lent), self.expected)) - self.size)
+        return max(0, self.likely(max(with_headroom(self.lent), self.expected)) - self.size)
 
     @property
     def wanted(self) -> int:
@@ -167,8 +168,8 @@ def connects_to_begin(now: float, demand: Demand) -> int:
         doublings = int(demand.waited / demand.step)
         if doublings < SLOW_DOUBLINGS:
             for_queue = min(for_queue, (1 << doublings) - 1 - demand.begun)
-    ahead = demand.ahead if now >= demand.ahead_from else 0
-    n = min(max(for_queue, demand.floor - demand.size, ahead), demand.room)
+    headroom = demand.headroom if now >= demand.headroom_from else 0
+    n = min(max(for_queue, demand.floor - demand.size, headroom), demand.room)
     if demand.retry_at is not None:
         n = min(n, 0 if demand.coming or now < demand.retry_at else 1)
     if demand.late.probe_at is not None:
@@ -184,7 +185,7 @@ def low_water(now: float, demand: Demand) -> int:
     """
     if demand.room == 0 or demand.size >= demand.at_once:
         return 0
-    if demand.retry_at is not None or now < demand.ahead_from:
+    if demand.retry_at is not None or now < demand.headroom_from:
         return 0
     return max(0, demand.lent + demand.idle - lent_at_most(demand.size))
 
@@ -202,8 +203,8 @@ def next_look(now: float, demand: Demand) -> float | None:
     if demand.waiting or demand.retry_at is not None:
         looks.append(demand.late.next_at)
     if demand.wanted <= 0:
-        if demand.ahead and demand.ahead_from > now:
-            looks.append(demand.ahead_from)
+        if demand.headroom and demand.headroom_from > now:
+            looks.append(demand.headroom_from)
     elif demand.late.probe_at is not None and demand.late.probe_at > now:
         looks.append(demand.late.probe_at)
     elif demand.retry_at is not None:
@@ -211,3 +212,23 @@ def next_look(now: float, demand: Demand) -> float | None:
     elif demand.for_queue > 0:
         looks = [now + demand.step]
     return min((at for at in looks if at is not None), default=None)
+
+
+def with_headroom(lent: int) -> int:
+    """How many connections to have while *lent* of them are lent: their square root more.
+
+    Requests that come when they like, n under way on average, are now and then by √n more: a
+    Poisson distribution's standard deviation. So few idle connections let nearly all of them find
+    one, and also those of a load that grows by √n while a connect takes its time. (The square-root
+    rule by which call centres are staffed: Halfin and Whitt 1981.) One that is lent alone needs
+    none: a program that does one thing after the other never needs a second.
+    """
+    return lent + isqrt(lent) if lent > 1 else lent
+
+
+def lent_at_most(size: int) -> int:
+    """How many of *size* connections may be lent before one more is to be opened ahead."""
+    lent = size - isqrt(size)
+    while with_headroom(lent + 1) <= size:
+        lent += 1
+    return lent

@@ -42,7 +42,8 @@ class Place(NamedTuple):
 
 def finds_hosts_itself(connection_class: type[Any]) -> bool:
     """Whether a connection class knows better what its hosts are, as one that asks for SRV does."""
-    own = takewhile(lambda each: each is not AsyncConnection, connection_class.__mro__)
+    plain = getattr(connection_class, "__origin__", connection_class)  # of AsyncConnection[Row]
+    own = takewhile(lambda each: each is not AsyncConnection, plain.__mro__)
     return any(name in vars(each) for each in own for name in _METHODS)
 
 

@@ -1,40 +1,71 @@
-"""The sync pool: psycopg_pool's ``ConnectionPool``, growing in parallel and kept fresh."""
+"""The sync pool: what its users call, a lock, and waiters that threads or greenlets sleep on."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from typing import Any, Generic, cast
-from weakref import ReferenceType, ref
+import warnings
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, cast
 
-import psycopg_pool
 from psycopg import Connection
+from psycopg.pq import TransactionStatus
+from psycopg_pool import ConnectionPool
 from psycopg_pool.abc import CT, ConnectFailedCB, ConnectionCB, ConninfoParam, KwargsParam
 
-from ..borrower import CURRENT
-from ..budget.asking import answer, rows
-from ..budget.ledger import Ledger, Orphan
-from ..budget.session import ASK_ALIVE, END, backends_of, gone_among, pids_of, to_be_ended
+from ..acquirer import CURRENT
+from ..budget.asking import answer
+from ..budget.ledger import Ledger
 from ..clock import now as clock
 from ..clock import waitable
 from ..listener import Listener
-from ..logs import logger
-from ._seams import SyncSeams, seat_of, silence
-from .arrival import ARRIVING, arrive, given_up, place_of
-from .books import Books, Opening, log_callback_failed
-from .lent import Lent
-from .seat import Seat, Watch
-from .shell import Shell, remember_open
-from .upkeep import Pace
+from .base import INFO
+from .block import Block
+from .entry import Entry
+from .errors import PoolClosed, PoolTimeout
+from .events import logger
+from .fates import Condition, Misplaced, Waiter
+from .jobs import at_once
+from .leaks import HERE
+from .report import status_of
+from .session import condition_of
+from .threads import Threads
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["GuardedPool"]
 
-HANGS_AFTER = 0.5
-"""Seconds after which closing a pool waits no more for a connect that is under way. The server may
-hang; psycopg cannot be told to give a connect up."""
+GLANCE = 1.0
+"""Seconds after which a waiter has the pool looked at, and looks itself whether it was served and
+not woken: a signal's handler may raise between the two."""
+IDLE = int(TransactionStatus.IDLE)
 
 
-class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
+class _Waiter(Waiter):
+    """Sleeps on a lock, which is patched where threads are greenlets."""
+
+    __slots__ = ()
+
+    def wake(self) -> None:
+        if (woken := self._woken) is not None:
+            try:
+                woken.release()
+            except RuntimeError:
+                return  # it is awake
+
+    def wait(self, ring: Callable[[], None]) -> None:
+        """Return once it was served or refused, or its time is over; *ring* now and then."""
+        woken = self._woken = threading.Lock()
+        woken.acquire()
+        left = self.until - self.queued_at
+        while self.conn is None and self.error is None and left > 0:
+            if not woken.acquire(True, left if left < GLANCE else GLANCE):
+                ring()
+                left = self.until - clock()
+
+
+class GuardedPool(Threads, ConnectionPool[CT], Generic[CT]):
     """A drop-in for :class:`psycopg_pool.ConnectionPool`.
 
     It takes every argument of that class, with the same defaults and meanings, and these:
@@ -89,49 +120,33 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
         leak_after: float = 0.0,
         at_once: float = 0,
     ) -> None:
-        self._keep(
-            Books(
-                ledger=ledger,
-                listener=listener or Listener(),
-                pace=Pace(refresh_interval, check_timeout, max_idle, check_after_idle),
-                max_connecting=max_connecting,
-                max_lifetime=max_lifetime,
-                reconnect_timeout=reconnect_timeout,
-                leak_after=leak_after,
-                at_once=at_once,
-            )
-        )
-        self._warm = threading.Event()
-        self._upkeep: threading.Thread | None = None
-        self._jobs: dict[threading.Thread, str] = {}
-        """Connects and verifications, some of which may have ended."""
-        super().__init__(
-            conninfo,
-            connection_class=connection_class,
-            kwargs=kwargs,
-            min_size=min_size,
-            max_size=max_size,
-            open=open,
-            configure=_seat_then(configure),
-            check=check,
-            reset=reset,
-            name=name,
-            close_returns=close_returns,
-            timeout=timeout,
-            max_waiting=max_waiting,
-            max_lifetime=max_lifetime,
-            max_idle=max_idle,
-            reconnect_timeout=reconnect_timeout,
-            reconnect_failed=reconnect_failed,
-            num_workers=num_workers,
-        )
-        self._books.named(self.name)
+        self._set_up(locals())
+        self._begin_threads()
+        if open or open is None:
+            self.open()
 
-    # -- what users call -----------------------------------------------------------------------
+    def __enter__(self) -> Self:
+        self._opens_unasked = False
+        self.open()
+        return self
 
-    def connection(self, timeout: float | None = None) -> Lent[CT]:  # type: ignore[override]
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if (watch := getattr(self, "_watch", None)) is not None:
+            watch.ring()
+
+    # -- acquiring -----------------------------------------------------------------------------
+
+    def connection(self, timeout: float | None = None) -> Block[CT]:  # type: ignore[override]
         """A connection for a ``with`` block, as :meth:`psycopg_pool.ConnectionPool.connection`."""
-        return Lent(self, timeout)
+        return Block(self, timeout)
 
     def getconn(self, timeout: float | None = None) -> CT:
         """Obtain a connection, as :meth:`psycopg_pool.ConnectionPool.getconn` does.
@@ -141,46 +156,262 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
         process that opened the pool.
         """
         began = clock()
-        borrower = CURRENT.get()
-        if borrower is not None and borrower.loans:
-            self._holds.asked(borrower)
-        conn = self._free_conn(timeout, began)
-        if conn is None:
-            try:
-                conn = super().getconn(None if timeout is None else waitable(timeout))
-            except BaseException as error:
-                explained = self._explained(error, began)
-                if explained is error:
-                    raise
-                raise explained from None
+        acquirer = CURRENT.get()
+        if acquirer is not None and acquirer.checkouts:
+            self._keeper.leaks.asked(acquirer)
+        if timeout is None:
+            timeout = self.timeout
+        core = self._core
+        conn: CT | None = None
         try:
-            self._lend(conn, began, borrower)
-        except BaseException:  # what ends the process, or a timeout of gevent's, in a listener
-            self.putconn(conn)
+            if core.idle and timeout > 0 and self._on_check is None and not self._opens_unasked:
+                with self._mutex:
+                    conn = core.take(began)
+                if core.look_due:
+                    self._look_soon()
+            if conn is not None:
+                if logger.isEnabledFor(INFO):
+                    logger.info("connection requested from %r", self.name)
+                    logger.info("connection given by %r", self.name)
+                conn._pool = self
+                entry: Entry = conn._poolguard_entry  # type: ignore[attr-defined]
+                entry.owner = HERE.owner
+                if acquirer is not None or self._tells_immediate or self._watches_all:
+                    self._lend(entry, began, acquirer)
+                return conn
+        except BaseException:  # of a signal's handler, or of gevent's timeout in a listener
+            self._recover(conn)
+            raise
+        return self._getconn_slowly(_Waiter(began, began + timeout), timeout)
+
+    def _getconn_slowly(self, waiter: _Waiter, timeout: float) -> CT:
+        conn: CT | None = None
+        try:
+            if timeout <= 0 or self._core.closed or self._opens_unasked:
+                self._acquire_in_vain(timeout)
+            logs = logger.isEnabledFor(INFO)
+            if logs:
+                logger.info("connection requested from %r", self.name)
+            conn = self._obtain(waiter, waiter.began)
+            if self._on_check is not None:
+                first, conn = conn, None
+                conn = cast("CT", at_once(self._obtain_checked(first, waiter)))
+        except BaseException as error:
+            self._recover(conn)
+            self._note_failure(error, waiter)
+            raise
+        try:
+            if logs:
+                logger.info("connection given by %r", self.name)
+            self._lend_late(conn._poolguard_entry, waiter)  # type: ignore[attr-defined]
+        except BaseException:
+            self._recover(conn)
             raise
         return conn
 
+    def _obtain(self, waiter: _Waiter, now: float) -> CT:
+        """A connection that is free, or whichever comes."""
+        core = self._core
+        conn: Any = None
+        try:
+            with self._mutex:
+                conn = core.acquire(now, waiter)
+            if conn == "queued":
+                if core.look_due:
+                    self._look_soon()
+                waiter.wait(self._ring)
+                conn, waiter.conn = waiter.conn, None
+                if conn is None:
+                    with self._mutex:
+                        conn = core.withdraw(waiter, clock(), timed_out=True)
+            if conn == "closed":
+                self._insist_open()
+            if conn == "refused":
+                self._reject()
+            if conn is None:
+                self._count("requests_errors")
+                raise waiter.error or PoolTimeout
+            conn._pool = self
+            conn._poolguard_entry.owner = HERE.owner
+            return cast("CT", conn)
+        except BaseException:
+            self._recover(None if isinstance(conn, str) else conn)
+            with self._mutex:
+                conn = self._core.withdraw(waiter, clock())
+            self._recover(conn)
+            raise
+
+    def _recover(self, conn: Any) -> None:
+        """An acquire has been broken off: *conn*, if it was given one, goes to others.
+
+        A signal's handler may have raised as the lock was about to be released, to which a ``with``
+        block does not see until Python 3.11.
+        """
+        mutex: Any = self._mutex
+        while mutex._is_owned():
+            mutex.release()
+        if conn is not None:
+            self._take_back(conn, conn._poolguard_entry, in_acquire=True)
+
+    # -- returning -----------------------------------------------------------------------------
+
+    def putconn(self, conn: CT) -> None:
+        """Take a connection back, as :meth:`psycopg_pool.ConnectionPool.putconn` does.
+
+        Raises :exc:`ValueError` for one that is not lent from here.
+        """
+        try:
+            entry: Entry = conn._poolguard_entry  # type: ignore[attr-defined]
+            if conn._pool is not self:
+                return self._refuse(conn)
+        except AttributeError:
+            return self._refuse(conn)
+        lent_at = entry.lent_at
+        try:
+            if logger.isEnabledFor(INFO):
+                logger.info("returning connection to %r", self.name)
+            if entry.checkout is not None:
+                self._keeper.leaks.returned(entry)
+            pgconn = conn.pgconn
+            if (
+                pgconn.transaction_status != IDLE
+                or entry.verdict is not None
+                or self._on_reset is not None
+                or pgconn.pipeline_status
+            ):
+                return self._take_back(conn, entry)
+            conn._pool = None
+            with self._mutex:
+                fate = self._core.give_back(entry, clock())
+        except Misplaced:
+            return self._refuse(conn)
+        except BaseException:  # a signal's handler has raised amid all this
+            self._put_after_all(conn, entry, lent_at)
+            raise
+        if isinstance(fate, _Waiter):
+            fate.wake()
+        elif fate is not None and (job := self._settle(conn, entry, fate)) is not None:
+            at_once(job)
+        if self._core.look_due:
+            self._look_soon()
+        return None
+
+    def _put_after_all(self, conn: Any, entry: Entry, lent_at: float) -> None:
+        """A return has been broken off. Where nobody has begun to reset the connection, it is taken
+        back as it is, or closed."""
+        self._recover(None)
+        is_fit = self._on_reset is None and condition_of(conn, entry) == "clean"
+        with self._mutex:
+            self._core.mend()
+            waiters = [*self._core.waiting]
+            still = entry.state == "lent" and entry.lent_at == lent_at
+            condition: Condition = "clean" if is_fit and entry.verdict is None else "unfit"
+            fate = self._core.give_back(entry, clock(), condition) if still else None
+        if (job := self._settle(conn, entry, fate)) is not None:
+            at_once(job)
+        for waiter in waiters:
+            waiter.wake()
+
+    def _take_back(self, conn: Any, entry: Entry, *, in_acquire: bool = False) -> None:
+        """Take back one that may be in any condition."""
+        if (job := self._put(conn, entry, in_acquire=in_acquire)) is not None:
+            at_once(job)
+
+    # -- the pool's life -----------------------------------------------------------------------
+
     def open(self, wait: bool = False, timeout: float = 30.0) -> None:
         """Open the pool, as :meth:`psycopg_pool.ConnectionPool.open` does."""
-        try:
-            super().open(wait, timeout)
-        except psycopg_pool.PoolClosed as error:
-            raise self._unopened(error) from None
+        with self._mutex:
+            if self._may_open():
+                self._was_opened = True
+                self._core.closed = self._core.alert = False
+                self._begin_upkeep()
+        if wait:
+            self.wait(timeout)
 
     def wait(self, timeout: float = 30.0) -> None:
         """Wait for the floor, as :meth:`psycopg_pool.ConnectionPool.wait` does.
 
         Closes the pool when the time is over; :meth:`wait_warm` does not.
         """
-        try:
-            super().wait(timeout)
-        except (psycopg_pool.PoolTimeout, psycopg_pool.PoolClosed) as error:
-            raise self._unopened(error) from None
+        self._insist_open()
+        full = threading.Event()
+        with self._mutex:
+            self._full.append(full)
+        self._ring()
+        logger.info("waiting for pool %r initialization", self.name)
+        if not full.wait(waitable(timeout)):
+            error = self._incomplete(timeout)
+            self.close()
+            raise error
+        logger.info("pool %r is ready to use", self.name)
+
+    @property
+    def warm(self) -> bool:
+        """The floor has been reached at least once."""
+        return bool(self._warm_event.is_set())
+
+    def wait_warm(self, timeout: float) -> bool:
+        """Wait at most *timeout* seconds for the floor to be reached; true when it has been.
+
+        Unlike :meth:`wait` it leaves the pool open when it has not. With no time to wait, no lock
+        is taken.
+        """
+        return self._warm_event.is_set() or (
+            timeout > 0 and self._warm_event.wait(waitable(timeout))
+        )
 
     def resize(self, min_size: int, max_size: int | None = None) -> None:
         """Change the bounds, as :meth:`psycopg_pool.ConnectionPool.resize` does."""
-        super().resize(min_size, max_size)
-        self._ring()  # those who wait may have a connection opened for them now
+        with self._mutex:
+            self._resize(min_size, max_size)
+
+    def check(self) -> None:
+        """Verify the idle connections, as :meth:`psycopg_pool.ConnectionPool.check` does.
+
+        One after the other, so that an acquire finds the others; each within ``check_timeout``.
+        """
+        for entry in [*self._core.idle]:
+            with self._mutex:
+                if entry.state != "idle":
+                    continue
+                conn = self._core.check(entry, clock())
+            self._ring()  # should the server not answer
+            at_once(self._check_one(conn, entry, ()))
+
+    def drain(self) -> None:
+        """Renew all connections, as :meth:`psycopg_pool.ConnectionPool.drain` does."""
+        with self._mutex:
+            conns = self._core.drain(clock())
+        for conn in conns:
+            at_once(self._discard(conn))
+        self._ring()
+
+    def status(self) -> dict[str, Any]:
+        """The pool's counts, outcomes and last failure: plain data."""
+        with self._mutex:
+            return status_of(self._keeper)
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Close the pool, as :meth:`psycopg_pool.ConnectionPool.close` does.
+
+        Waits, within *timeout* seconds, until the server has ended the connections that were idle,
+        and half a second for those being opened, which close themselves should they come later.
+        """
+        began = clock()
+        with self._mutex:
+            waiting, conns = ([], []) if self._core.closed else self._core.shut(clock())
+        for waiter in waiting:
+            waiter.error = PoolClosed(f"the pool {self.name!r} is closed")
+            waiter.wake()
+        for conn in conns:
+            at_once(self._discard(conn))
+        self._ring()
+        timeout = waitable(timeout)
+        while (thread := self._unfinished(clock() - began)) is not None:
+            if clock() - began >= timeout:
+                break
+            thread.join(0.005)
 
     @staticmethod
     def check_connection(conn: CT) -> None:
@@ -191,269 +422,21 @@ class GuardedPool(Shell, SyncSeams[CT], Generic[CT]):
         """
         answer(conn)
 
-    @property
-    def warm(self) -> bool:
-        """The floor has been reached at least once."""
-        return self._warm.is_set()
+    def run_task(self, task: Any) -> None:
+        """Run a task in a thread, as psycopg_pool does in a worker."""
+        self._in_thread("task", task.run)
 
-    def wait_warm(self, timeout: float) -> bool:
-        """Wait at most *timeout* seconds for the floor to be reached; true when it has been.
+    def schedule_task(self, task: Any, delay: float) -> None:
+        """Run a task in a thread, after so many seconds."""
+        timer = threading.Timer(delay, self.run_task, (task,))
+        timer.daemon = True
+        timer.start()
 
-        Unlike :meth:`wait` it leaves the pool open when it has not. With no time to wait, no lock
-        is taken.
-        """
-        return self._warm.is_set() or (timeout > 0 and self._warm.wait(waitable(timeout)))
-
-    def status(self) -> dict[str, Any]:
-        """The pool's counts, outcomes and last failure: plain data."""
-        with self._counting:
-            return self._books.status(self.counts())
-
-    def close(self, timeout: float = 5.0) -> None:
-        """Close the pool, as :meth:`psycopg_pool.ConnectionPool.close` does.
-
-        Waits, within *timeout* seconds, until the server has ended the connections that were idle,
-        and half a second for those being opened, which close themselves should they come later.
-        """
-        began = clock()
-        super().close(waitable(timeout))
-        while (thread := self._unfinished(clock() - began)) is not None:
-            if clock() - began >= timeout:
-                break
-            thread.join(0.005)
-
-    def _unfinished(self, waited: float) -> threading.Thread | None:
-        """A thread of the closed pool that is about to end, but for that which asks."""
-        here = threading.current_thread()
-        opening = self._books.opening > 0
-        hangs = opening and waited >= HANGS_AFTER
-        for job, what in self._jobs.items():
-            if job.is_alive() and job is not here and not (hangs and what == "connect"):
-                return job
-        upkeep = self._upkeep
-        if upkeep is None or upkeep is here or not upkeep.is_alive():
-            return None
-        watch = self._watch
-        closing = watch.any_closing()
-        stays = not closing and (hangs or (len(watch) > 0 and not opening))
-        return None if stays else upkeep
-
-    # -- the moments of psycopg_pool -----------------------------------------------------------
-
-    def _when_opened(self) -> None:
-        watch = self._watch = self._new_watch()
-        remember_open(self)
-        self._books.opened(self.name, clock(), watch.ring)
-        self._upkeep = threading.Thread(
-            target=_keep_up,
-            # The ring of __del__ comes too early: the pool can still be reached then.
-            args=(ref(self, lambda _: watch.ring()), watch, self._books),
-            name=f"{self.name}-upkeep",
-            daemon=True,
+    def _warn_of_opening(self) -> None:
+        kind = type(self).__name__
+        warnings.warn(
+            f"{kind} was opened in its constructor, which will not be the default for ever: say "
+            f"open=True or open=False, or open it with a block: `with {kind}(...) as pool:`",
+            DeprecationWarning,
+            stacklevel=4,
         )
-        self._upkeep.start()
-
-    def _when_stopping(self) -> None:
-        self._watch.ring()
-
-    def _may_join(self, conn: CT) -> bool:
-        with self._counting:
-            fate = self._arrives(conn)
-            if fate == "joins":
-                return True
-            if fate in ("gone", "leaves"):
-                self._resized_by(-1)
-        if fate == "gone":
-            self._bury(conn)
-        elif fate == "leaves":
-            self._discard(conn)
-        else:
-            self._begin_verifying(conn, fate)
-        self._watch.ring()
-        return False
-
-    def _has_joined(self, conn: CT) -> None:
-        if (seat := seat_of(conn)) is not None and seat.gone:
-            # It ended just before it joined, when the upkeep could not find it.
-            with self._counting:
-                lost = self._lost_idle(conn)
-            if not lost:
-                return
-            self._bury(conn)
-        self._watch.ring()
-
-    # -- upkeep --------------------------------------------------------------------------------
-
-    def _look(self, ended: list[Seat]) -> float | None:
-        """One round of upkeep; returns when the next is due, by the monotonic clock."""
-        with self._counting:
-            todo = self._round(ended)
-        self._note_silence()
-        if self._books.warm_after is not None:
-            self._warm.set()
-        for opening in todo.openings:
-            try:
-                self._in_thread("connect", self._open_one, opening)
-            except RuntimeError as error:  # the process may have no more threads
-                self._not_opened(opening, error)
-        for conn in todo.dead:
-            self._bury(conn)
-        for conn in todo.surplus:
-            self._discard(conn)
-        for conn, ask in todo.verify:
-            self._begin_verifying(conn, ask)
-        self._tell_beside()
-        return todo.wake
-
-    def _tell_beside(self) -> None:
-        """Have the listeners told in another thread: the upkeep must go on where one blocks."""
-        if self._books.has_news:
-            try:
-                self._in_thread("tell", self._books.tell)
-            except RuntimeError:  # the process may have no more threads
-                self._books.tell()
-
-    def _begin_verifying(self, conn: CT, ask: Sequence[Orphan]) -> None:
-        try:
-            self._in_thread("verify", self._verify, conn, ask)
-        except RuntimeError:  # the process may have no more threads: not now, then
-            self._books.lessee.settle(ask, ())
-            self._verified(conn)
-
-    def _in_thread(self, what: str, target: Callable[..., None], *args: Any) -> None:
-        job = threading.Thread(target=target, args=args, name=f"{self.name}-{what}", daemon=True)
-        job.start()
-        self._jobs = {each: its for each, its in self._jobs.items() if each.is_alive()} | {
-            job: what
-        }
-
-    def _open_one(self, opening: Opening) -> None:
-        """Connect, in a thread of its own: a connect never queues behind another or a return."""
-        seat = opening.seat
-        ARRIVING.set((seat, self._watch, self._books.lessee))
-        try:
-            conn = self._connect_one()
-        except Exception as error:  # noqa: BLE001 - whatever connecting raises, the pool goes on
-            self._not_opened(opening, error)
-            return
-        with self._counting:
-            self._books.connected(seat, opening.reason, place_of(conn))
-        self._put(conn)
-        self._watch.ring()  # before a listener can block
-        self._books.tell()
-
-    def _not_opened(self, opening: Opening, error: Exception) -> None:
-        with self._counting:
-            give_up = self._books.connect_failed(opening.seat, opening.reason, error)
-            self._resized_by(-1)
-        self._note_refusal()
-        self._watch.ring()  # before a listener can block
-        self._books.tell()
-        if give_up:
-            try:
-                self.reconnect_failed()
-            except Exception as raised:  # noqa: BLE001 - as in psycopg_pool's workers
-                log_callback_failed("reconnect_failed", raised)
-
-    def _verify(self, conn: CT, ask: Sequence[Orphan]) -> None:
-        """Ask one idle connection for a sign of life and put it back, or let it go.
-
-        Where the backends of dead owners are asked about, the answer is the sign of life.
-        """
-        gone: Sequence[Orphan] = ()
-        try:
-            if ask:
-                gone = _gone(conn, ask)
-            elif not self._is_to_inquire():
-                self.check_connection(conn)
-            if self._inquire is not None and self._is_to_inquire():
-                self._inquire(conn)
-        except Exception:  # noqa: BLE001 - whatever a dead connection raises
-            with self._counting:
-                self._verification_ended(conn, alive=False)
-                self._resized_by(-1)
-                self._count_lost()
-            self._bury(conn)
-        else:
-            self._verified(conn)
-        self._books.lessee.settle(ask, gone)
-        self._watch.ring()
-
-    def _verified(self, conn: CT) -> None:
-        with self._counting:
-            self._verification_ended(conn, alive=True)
-            drained = self._was_drained(conn)
-            if drained:
-                self._resized_by(-1)
-        if drained:
-            self._discard(conn)
-            self._when_vacant()
-        else:
-            self._put(conn)
-
-    def _bury(self, conn: CT) -> None:
-        """Close a connection that the server has ended, or that does not answer."""
-        silence(conn)
-        conn.close()
-        self._cut(conn)
-
-
-def _keep_up(pool: ReferenceType[GuardedPool[Any]], watch: Watch, books: Books) -> None:
-    """The upkeep thread: it holds the pool only while it looks at it.
-
-    Once the pool is closed, or collected, it stays until the last connection has ended, so that
-    every slot is given back.
-    """
-    wake: float | None = 0.0  # the first look is due at once: it begins the warm-up
-    while True:
-        ended = watch.wait(None if wake is None else max(0.0, wake - clock()))
-        this = pool()
-        if this is not None and not this.closed:
-            try:
-                wake = this._look(ended)
-            except Exception:  # the upkeep must not end before the pool does
-                logger.exception("the upkeep of pool %r failed; it goes on", this.name)
-                wake = clock() + 1.0
-            del this
-            continue
-        del this
-        books.lessee.leave()
-        for seat in ended:
-            books.ended(seat)
-        books.tell()
-        books.give_up(clock())
-        wake = clock() + 1.0 if watch.blind or books.opening else None
-        if not len(watch) and not books.opening:
-            books.close()
-            watch.close()
-            return
-
-
-def _gone(conn: Connection[Any], orphans: Sequence[Orphan]) -> list[Orphan]:
-    """Which of the backends do not exist any more. Those that ought not to are ended."""
-    living = backends_of(rows(conn, ASK_ALIVE, {"pids": pids_of(orphans)}))
-    if overdue := to_be_ended(orphans, living):
-        rows(conn, END, {"pids": overdue})
-        logger.info("ended %s sessions whose clients are gone", len(overdue))
-    return gone_among(orphans, living)
-
-
-def _seat_then(configure: ConnectionCB[CT] | None) -> ConnectionCB[CT]:
-    """psycopg_pool's ``configure`` callback: ours first, then the user's."""
-
-    def seat_then_configure(conn: CT) -> None:
-        try:
-            arrive(conn)
-            if configure is not None:
-                configure(conn)
-            if (late := given_up()) is not None:
-                raise late
-        except BaseException as error:
-            late = given_up()
-            silence(conn)
-            conn.close()
-            if late is not None and isinstance(error, Exception):
-                raise late from error
-            raise
-
-    return seat_then_configure

@@ -7,23 +7,24 @@ is lost with the event, a state is not.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
+from ..budget.ledger import Orphan
 from ..listener import CreateReason
-from .ahead import for_company
-from .growth import Demand, connects_to_begin, next_look, patience
-from .seat import Seat
+from .entry import Check, Entry
+from .growth import Demand, connects_to_begin, next_look, patience, with_headroom
 
 __all__ = [
     "Abandon",
     "Action",
+    "CloseIdle",
     "Open",
+    "Opening",
     "Pace",
     "Retire",
-    "Shed",
+    "Round",
     "Snapshot",
-    "Verification",
     "Verify",
     "between_retirements",
     "decide",
@@ -53,23 +54,15 @@ class Pace(NamedTuple):
     check_timeout: float
     idle_timeout: float
     check_after_idle: float = math.inf
-    """An idle connection not proved for longer is verified before it is lent."""
-
-
-class Verification(NamedTuple):
-    """A connection that is out of the pool while the server is asked for a sign of life."""
-
-    since: float
-    likely: bool
-    """There is no reason to think that it will fail."""
+    """An idle connection not proved for longer is checked before it is lent."""
 
 
 class Snapshot(NamedTuple):
     """A pool at one moment."""
 
     demand: Demand
-    idle: Sequence[Seat]
-    verifying: Mapping[Seat, Verification]
+    idle: Sequence[Entry]
+    checking: Mapping[Entry, Check]
     doubted_at: float
     """When a connection that was found dead may have been dead already: what has not been proved
     since may be so, too."""
@@ -84,7 +77,7 @@ class Snapshot(NamedTuple):
     """Idle connections that the siblings want, as far as they are above the floor."""
     leaving: bool = False
     """The process will end: what its last requests do not use is closed."""
-    connecting: Sequence[Seat] = ()
+    connecting: Sequence[Entry] = ()
     """Those whose connects are under way."""
 
 
@@ -98,24 +91,24 @@ class Open(NamedTuple):
 class Verify(NamedTuple):
     """Take an idle connection out of the pool, ask the server for a sign of life, put it back."""
 
-    seat: Seat
+    entry: Entry
     likely: bool = True
     for_waiter: bool = False
 
 
 class Abandon(NamedTuple):
-    """Give up the verification, or the connect: the server does not answer in time."""
+    """Give up the check, or the connect: the server does not answer in time."""
 
-    seat: Seat
+    entry: Entry
 
 
 class Retire(NamedTuple):
     """Close an idle connection before its lifetime could end in a request."""
 
-    seat: Seat
+    entry: Entry
 
 
-class Shed(NamedTuple):
+class CloseIdle(NamedTuple):
     """Close *n* idle connections: nobody needed them, and a new period of watching begins; or their
     slots are wanted elsewhere."""
 
@@ -123,7 +116,31 @@ class Shed(NamedTuple):
     reason: Literal["idle", "shutdown", "yielded"]
 
 
-Action = Open | Verify | Abandon | Retire | Shed
+Action = Open | Verify | Abandon | Retire | CloseIdle
+
+
+class Opening(NamedTuple):
+    """A connect to begin: its entry holds the slot already."""
+
+    entry: Entry
+    reason: CreateReason
+
+
+class Round:
+    """The I/O that one look at a pool leads to."""
+
+    __slots__ = ("checks", "dead", "openings", "surplus", "wake")
+
+    def __init__(self) -> None:
+        self.openings: list[Opening] = []
+        self.dead: list[Any] = []
+        """Connections that the server has ended, to be closed on this side."""
+        self.surplus: list[Any] = []
+        """Connections to be closed of the pool's own will."""
+        self.checks: list[tuple[Entry, Any, Collection[Orphan]]] = []
+        """Those to be checked, and the slots of the dead that are to be asked about meanwhile."""
+        self.wake: float | None = None
+        """When to look again, by the monotonic clock, if nothing happens before."""
 
 
 def decide(now: float, s: Snapshot, pace: Pace) -> tuple[list[Action], float | None]:
@@ -131,10 +148,10 @@ def decide(now: float, s: Snapshot, pace: Pace) -> tuple[list[Action], float | N
     wakes: list[float] = []
     d = s.demand
 
-    actions: list[Action] = [*_verifications_asked_for(s)]
+    actions: list[Action] = [*_checks_asked_for(s)]
     if actions and isinstance(actions[0], Verify) and actions[0].likely:
-        # Whose verification has not answered in time is verified another one, beside a connect.
-        late = sum(v.likely for v in s.verifying.values()) - d.promised
+        # Whose check has not answered in time is checked another one, beside a connect.
+        late = sum(v.likely for v in s.checking.values()) - d.promised
         d = d._replace(
             promised=d.promised + max(0, len(actions) - late),
             promised_until=min([now + patience(d.connect_time), *_some(d.promised_until)]),
@@ -158,7 +175,7 @@ def decide(now: float, s: Snapshot, pace: Pace) -> tuple[list[Action], float | N
     wakes += looks
     if any(isinstance(a, Verify) for a in actions):
         wakes.append(now + pace.check_timeout)
-    elif s.idle and not s.verifying:
+    elif s.idle and not s.checking:
         care, wake = _care(now, s, d, pace)
         actions += care
         wakes.append(wake)
@@ -173,20 +190,20 @@ def decide(now: float, s: Snapshot, pace: Pace) -> tuple[list[Action], float | N
 
 
 def _given_up(now: float, s: Snapshot, pace: Pace) -> tuple[list[Action], list[float]]:
-    """The verifications and connects whose answers are late, and when the others' will be."""
+    """The checks and connects whose answers are late, and when the others' will be."""
     actions: list[Action] = []
     wakes: list[float] = []
-    for seat, verification in s.verifying.items():
-        give_up_at = verification.since + pace.check_timeout
+    for entry, check in s.checking.items():
+        give_up_at = check.since + pace.check_timeout
         if give_up_at <= now:
-            actions.append(Abandon(seat))
+            actions.append(Abandon(entry))
         else:
             wakes.append(give_up_at)
-    for seat in s.connecting:
-        if seat.give_up_at > now:
-            wakes.append(min(seat.give_up_at, now + LOOK_FOR_CONNECTS))
-        elif not seat.severed:
-            actions.append(Abandon(seat))
+    for entry in s.connecting:
+        if entry.give_up_at > now:
+            wakes.append(min(entry.give_up_at, now + LOOK_FOR_CONNECTS))
+        elif not entry.severed:
+            actions.append(Abandon(entry))
     return actions, wakes
 
 
@@ -202,7 +219,7 @@ def _fewer(
     above = d.size - d.opening - d.floor - retired
     yielded = max(0, min(s.owed, spare, above))
     if yielded:
-        return [Shed(yielded, "yielded")], None
+        return [CloseIdle(yielded, "yielded")], None
     if d.size <= d.floor:
         return [], None
     period = min(pace.idle_timeout, LINGER) if s.leaving else pace.idle_timeout
@@ -210,24 +227,24 @@ def _fewer(
         return [], s.idle_low_since + period
     # As many as were lent at most would be opened ahead of the same again.
     most_lent = max(0, d.size - d.opening - s.idle_low)
-    kept = max(0, d.likely(for_company(most_lent)) - most_lent)
+    kept = max(0, d.likely(with_headroom(most_lent)) - most_lent)
     unused = max(0, min(s.idle_low - kept, spare, above))
-    return [Shed(unused, "shutdown" if s.leaving else "idle")], now + period
+    return [CloseIdle(unused, "shutdown" if s.leaving else "idle")], now + period
 
 
-def _verifications_asked_for(s: Snapshot) -> Iterator[Verify]:
+def _checks_asked_for(s: Snapshot) -> Iterator[Verify]:
     """Those that cannot be done one after the other: somebody waits, or has met a dead one."""
-    if doubted := [seat for seat in s.idle if seat.proved_at < s.doubted_at]:
-        yield from (Verify(seat, likely=False) for seat in doubted)
+    if doubted := [entry for entry in s.idle if entry.proved_at < s.doubted_at]:
+        yield from (Verify(entry, likely=False) for entry in doubted)
     elif s.demand.waiting:
         # Whoever waits beside idle connections was not given one, for all have been idle too long.
         likeliest = sorted(s.idle, key=_proved_at, reverse=True)
-        for seat in likeliest[: max(0, s.demand.for_queue)]:
-            yield Verify(seat, for_waiter=True)
+        for entry in likeliest[: max(0, s.demand.for_queue)]:
+            yield Verify(entry, for_waiter=True)
 
 
 def _care(now: float, s: Snapshot, d: Demand, pace: Pace) -> tuple[list[Action], float]:
-    """The one idle connection that needs replacing or verifying most, and the next look at them."""
+    """The one idle connection that needs replacing or checking most, and the next look at them."""
     retiring = min(s.idle, key=_retire_at)
     oldest = min(s.idle, key=_proved_at)
     # Both steps of a replacement follow from the counts, so it does not matter who opened the one
@@ -238,9 +255,9 @@ def _care(now: float, s: Snapshot, d: Demand, pace: Pace) -> tuple[list[Action],
     full = d.size >= d.max_size and not d.opening and d.retry_at is None
     spare = full or d.size - d.opening > d.floor
     replace_at = max(retiring.retire_at, s.retire_from) - (0.0 if spare else d.connect_time)
-    verify_at = oldest.proved_at + pace.refresh_interval
-    if replace_at > now and verify_at > now:
-        return [], min(replace_at, verify_at)
+    check_at = oldest.proved_at + pace.refresh_interval
+    if replace_at > now and check_at > now:
+        return [], min(replace_at, check_at)
     # With the others lent out, a request is about to ask for the last idle one: let it.
     needed = len(s.idle) == 1 and d.lent > 0
     later = now + pace.check_timeout
@@ -250,7 +267,7 @@ def _care(now: float, s: Snapshot, d: Demand, pace: Pace) -> tuple[list[Action],
                 return [Retire(retiring)], later
         elif not d.opening and d.room and (d.retry_at is None or d.retry_at <= now):
             return [Open(1, "refresh")], later
-    if verify_at <= now and not needed:
+    if check_at <= now and not needed:
         return [Verify(oldest)], later
     return [], later
 
@@ -275,12 +292,12 @@ def between_retirements(size: int, max_lifetime: float) -> float:
     return max_lifetime * SPREAD / (2 * max(1, size))
 
 
-def _retire_at(seat: Seat) -> float:
-    return seat.retire_at
+def _retire_at(entry: Entry) -> float:
+    return entry.retire_at
 
 
-def _proved_at(seat: Seat) -> float:
-    return seat.proved_at
+def _proved_at(entry: Entry) -> float:
+    return entry.proved_at
 
 
 def _some(at: float | None) -> list[float]:

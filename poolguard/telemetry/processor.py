@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.trace import SpanKind
 
-from ..borrower import CURRENT
+from ..acquirer import CURRENT
 from .request import SERVING, Request, failures, reference
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from time import time_ns
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import ref
 
-from ..borrower import CURRENT, Borrower
+from ..acquirer import CURRENT, Acquirer
 from ..escape import escaped
-from ..pool.outcome import worst
+from ..pool.outcomes import worst
 from ..rarely import Failures
 from .api import api
 from .exclusions import LEFT_OUT, is_excluded, is_marked, is_silenced, leads_to, listen
@@ -145,7 +145,7 @@ class Wire(NamedTuple):
 HEADERS_ALONE = Wire(lambda headers: headers, lambda _: {})
 
 
-class Request(Borrower):
+class Request(Acquirer):
     """What one request acquired. Made by the middlewares at its entry, for each request: it does
     little, and asks for what only a span of our own needs at the end.
 
@@ -185,7 +185,7 @@ class Request(Borrower):
         wire: Wire = HEADERS_ALONE,
         source: object = None,
     ) -> None:
-        self.loans = {}  # what Borrower's own __init__ does, without a call: this is each request's
+        self.checkouts = {}  # as Acquirer.__init__ does, without a call: this is each request's
         self.retry_after = 0
         self.over = False
         self._began = time_ns()
@@ -315,7 +315,7 @@ class Request(Borrower):
             if self.over:
                 return
             self.over = True
-        if self.loans:
+        if self.checkouts:
             self.report()
         if (otel := api()) is not None:
             try:

@@ -6,7 +6,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ..borrower import CURRENT
+from ..acquirer import CURRENT
 from ..clock import now as clock
 from ..listener import AcquireEnded, Connected, Listener, Place
 from .api import Api, api

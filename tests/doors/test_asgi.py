@@ -14,8 +14,8 @@ from psycopg.conninfo import make_conninfo
 import poolguard
 import poolguard.asgi
 from poolguard import registry
+from poolguard.acquirer import CURRENT
 from poolguard.asgi import App, PoolGuardMiddleware, Receive, Scope, Send
-from poolguard.borrower import CURRENT
 from poolguard.pool.aio import AsyncGuardedPool
 from poolguard.pool.errors import PoolClosed
 from poolguard.usage import REQUESTS

@@ -17,7 +17,7 @@ from psycopg.conninfo import make_conninfo
 
 import poolguard
 from poolguard import registry
-from poolguard.borrower import CURRENT
+from poolguard.acquirer import CURRENT
 from poolguard.pool.errors import PoolClosed
 from poolguard.wsgi import PoolGuardMiddleware
 

@@ -31,7 +31,7 @@ from poolguard.listener import (
     Warmed,
 )
 from poolguard.pool.aio import AsyncGuardedPool
-from poolguard.pool.seat import Seat
+from poolguard.pool.entry import Entry
 from poolguard.pool.sync import GuardedPool
 
 P = ParamSpec("P")
@@ -97,14 +97,14 @@ def at_rest(pool: Face, ledger: StaticLedger) -> bool:
     made, gone = sum(status["created"].values()), sum(status["closed"].values())
     return (
         status["used"] == status["opening"] == status["waiting"] == 0
-        and counts.size == counts.idle + pool.pool._books.being_verified >= counts.min_size
+        and counts.size == counts.idle + counts.checking >= counts.min_size
         and made - gone == counts.size == ledger.in_use
     )
 
 
-def expire(seat: Seat, at: float) -> None:
-    """Have the seat's connection be too old from *at* on."""
-    seat.retire_at = seat.expires_at = seat.plain_until = at
+def expire(entry: Entry, at: float) -> None:
+    """Have the entry's connection be too old from *at* on."""
+    entry.retire_at = entry.expires_at = entry.plain_until = at
 
 
 class Recorder(Listener):
@@ -172,8 +172,8 @@ class Face:
         """All that has happened. A sync pool tells of it in threads of its own, which have a second
         to do so: some listeners here block."""
         until = monotonic() + 1.0
-        books = self.pool._books
-        while self.kind == "sync" and (books.has_news or books.telling) and monotonic() < until:
+        keeper = self.pool._keeper
+        while self.kind == "sync" and (keeper.news or keeper.news.telling) and monotonic() < until:
             sleep(0.001)
         return self._recorder
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from contextvars import ContextVar
 from typing import Any
 
@@ -140,15 +141,16 @@ async def test_connects_under_way_are_given_up_when_the_pool_closes(
 async def test_one_that_ends_while_it_is_being_returned_is_not_left_in_the_pool(
     dsn: str, admin: psycopg.Connection
 ) -> None:
-    """The upkeep hears of its end after the return has asked, and before it has put it down."""
+    """The watch has told of its end, and the upkeep has not yet looked."""
     async with opened("async", dsn, min_size=1, max_size=1) as pool:
         conn = await pool.get()
-        async with pool.pool._lock:  # type: ignore[union-attr]
-            returning = asyncio.create_task(pool.put(conn))
-            await asyncio.sleep(0)
-            admin.execute("SELECT pg_terminate_backend(%s)", [conn.info.backend_pid])
-            await eventually(lambda: pool.recorder.closes == ["lost"])
-        await returning
+        entry = conn._poolguard_entry
+        admin.execute("SELECT pg_terminate_backend(%s, 5000)", [conn.info.backend_pid])
+        for ended in pool.pool._watch.wait(5.0):
+            assert ended is entry
+        await pool.put(conn)
+        pool.pool._look([entry])
+        await eventually(lambda: pool.recorder.closes == ["lost"])
         await eventually(lambda: pool.status()["idle"] == 1)
         other = await pool.get()
         assert other is not conn
@@ -187,6 +189,7 @@ async def test_in_a_forked_child_the_pool_is_refused_and_the_parents_goes_on(dsn
 
 
 def test_a_pool_whose_loop_has_ended_can_be_abandoned(dsn: str, admin: psycopg.Connection) -> None:
+    gc.collect()  # what other tests have dropped
     open_before = len(descriptors())
     ledger = StaticLedger()
     made: list[AsyncGuardedPool[Any]] = []
@@ -213,5 +216,5 @@ def test_a_pool_whose_loop_has_ended_can_be_abandoned(dsn: str, admin: psycopg.C
 
 def test_outside_a_loop_it_does_not_open() -> None:
     pool = AsyncGuardedPool(open=False)
-    with pytest.raises(RuntimeError, match="no running loop"):
+    with pytest.raises(RuntimeError, match="no running event loop"):
         pool.open().send(None)

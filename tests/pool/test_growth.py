@@ -6,7 +6,6 @@ import math
 
 import pytest
 
-from poolguard.pool.ahead import for_company, lent_at_most
 from poolguard.pool.growth import (
     LATE_AT_FIRST,
     LATE_FACTOR,
@@ -17,8 +16,10 @@ from poolguard.pool.growth import (
     Late,
     connects_to_begin,
     late_ones,
+    lent_at_most,
     next_look,
     patience,
+    with_headroom,
 )
 
 NOW = 1000.0
@@ -239,14 +240,14 @@ def test_where_more_is_wanted_than_promised_it_looks_after_a_step_as_ever() -> N
 @pytest.mark.parametrize(
     ("lent", "size"), [(0, 0), (1, 1), (2, 3), (3, 4), (4, 6), (9, 12), (50, 57), (100, 110)]
 )
-def test_those_lent_have_the_company_of_their_square_root(lent: int, size: int) -> None:
-    assert for_company(lent) == size
+def test_those_lent_have_the_headroom_of_their_square_root(lent: int, size: int) -> None:
+    assert with_headroom(lent) == size
 
 
 @pytest.mark.parametrize("size", [*range(30), 99, 100, 101, 500])
 def test_at_most_so_many_may_be_lent_before_one_is_opened_ahead(size: int) -> None:
     most = lent_at_most(size)
-    assert for_company(most) <= size < for_company(most + 1)
+    assert with_headroom(most) <= size < with_headroom(most + 1)
 
 
 @pytest.mark.parametrize(
@@ -276,13 +277,13 @@ def test_some_are_opened_ahead_of_those_who_ask(state: dict[str, object], n: int
 
 def test_where_there_was_no_slot_for_them_it_is_tried_again_later() -> None:
     wanting = {"lent": 4, "size": 4, "at_once": math.inf}
-    assert begins(**wanting, ahead_from=NOW) == 2
-    assert begins(**wanting, ahead_from=NOW + 0.7) == 0
-    assert looks(**wanting, ahead_from=NOW + 0.7) == NOW + 0.7
+    assert begins(**wanting, headroom_from=NOW) == 2
+    assert begins(**wanting, headroom_from=NOW + 0.7) == 0
+    assert looks(**wanting, headroom_from=NOW + 0.7) == NOW + 0.7
     assert looks(
-        **wanting, promised_until=NOW + 0.2, waiting=1, promised=1, ahead_from=NOW + 1
+        **wanting, promised_until=NOW + 0.2, waiting=1, promised=1, headroom_from=NOW + 1
     ) == (NOW + 0.2)
-    assert looks(lent=4, size=6, idle=2, at_once=math.inf, ahead_from=NOW + 0.7) is None
+    assert looks(lent=4, size=6, idle=2, at_once=math.inf, headroom_from=NOW + 0.7) is None
 
 
 # -- connects that hang

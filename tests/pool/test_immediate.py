@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from poolguard.borrower import CURRENT, Borrower
+from poolguard.acquirer import CURRENT, Acquirer
 from poolguard.listener import Listener, Listeners
 from tests.pool.support import Kind, Recorder, eventually, in_loop, opened
 
@@ -22,7 +22,7 @@ class Selective(Recorder):
     hears_immediate = False
 
 
-class Request(Borrower):
+class Request(Acquirer):
     """Counts what it is told."""
 
     def __init__(self, error: Exception | None = None) -> None:
@@ -41,7 +41,7 @@ class Request(Borrower):
 
 
 @contextmanager
-def serving(request: Borrower) -> Iterator[None]:
+def serving(request: Acquirer) -> Iterator[None]:
     """*request* is what this context serves."""
     token = CURRENT.set(request)
     try:

@@ -219,11 +219,11 @@ async def test_shrinking_copes_with_a_check_that_has_the_idle_ones_out(
         kind, dsn, min_size=0, max_size=2, max_idle=0.2, connection_class=cls
     ) as pool:
         await pool.put(*await pool.get_all(2))
-        await eventually(lambda: pool.pool.counts().idle_low == 2)
+        await eventually(lambda: pool.pool._core.idle_low == 2)
         began = monotonic()
         checking = asyncio.create_task(pool.call("check"))
-        await eventually(lambda: pool.status()["used"] == 2)
-        await eventually(lambda: pool.pool._books._idle_low_since > began + 0.2)
+        await eventually(lambda: pool.pool.counts().checking == 1)
+        await eventually(lambda: pool.pool._keeper._idle_low_since > began + 0.2)
         held.set()
         await checking
         await eventually(lambda: pool.size == 0)
@@ -339,7 +339,7 @@ async def test_the_upkeep_outlives_an_error_of_its_own(
     """Such as one of a ledger; it looks again after a second."""
     async with opened(kind, dsn, min_size=1) as pool:
         raised: list[int] = []
-        look = pool.pool._books.look
+        look = pool.pool._keeper.look
 
         def broken(*args: Any) -> Any:
             if not raised:
@@ -347,7 +347,7 @@ async def test_the_upkeep_outlives_an_error_of_its_own(
                 raise OSError("from a ledger")
             return look(*args)
 
-        monkeypatch.setattr(pool.pool._books, "look", broken)
+        monkeypatch.setattr(pool.pool._keeper, "look", broken)
         pool.kill(admin)
         await eventually(lambda: raised)
         await eventually(lambda: pool.status()["idle"] == 1)

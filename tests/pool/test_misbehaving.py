@@ -156,7 +156,7 @@ async def test_one_that_blocks_does_not_stop_the_pool(
             assert listener.blocks.wait(10)
             await live(face, admin)
             then = clock()
-            await eventually(lambda: any(s.proved_at > then for s in face.pool._idle_seats()))
+            await eventually(lambda: any(s.proved_at > then for s in face.pool._core.idle))
             listener.released.set()  # or closing would wait for it, as long as it may
 
 
@@ -180,7 +180,7 @@ async def test_one_that_blocks_when_a_connect_fails_is_tried_again_all_the_same(
     with blocking("connect_failed") as listener:
         async with opened("sync", nowhere, warm=False, min_size=1, listener=listener) as face:
             await eventually(listener.blocks.is_set)
-            first = face.pool._books.outage.last_error
+            first = face.pool._keeper.outage.last_error
             assert first
             begun: set[int | None] = set()
 

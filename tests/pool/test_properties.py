@@ -66,7 +66,7 @@ class Story:
         return self.lent.pop(number % len(self.lent)) if self.lent else None
 
     def idle(self, number: int) -> Any:
-        conns = list(self.pool.pool._pool)
+        conns = [entry.kept for entry in self.pool.pool._core.idle]
         return conns[number % len(conns)] if conns else None
 
     async def acquire(self, number: int) -> None:
@@ -130,16 +130,16 @@ class Story:
     async def expire(self, number: int) -> None:
         for conn in (self.idle(number), self.lent[0] if self.lent else None):
             if conn is not None:
-                expire(conn._poolguard_seat, clock())
+                expire(conn._poolguard_entry, clock())
         self.pool.pool._ring()
 
     async def age(self, number: int) -> None:
         """Idle for so long that they must be verified."""
-        for conn in list(self.pool.pool._pool)[: number + 1]:
-            conn._poolguard_seat.proved_at = clock() - 3600
+        for conn in [entry.kept for entry in self.pool.pool._core.idle][: number + 1]:
+            conn._poolguard_entry.proved_at = clock() - 3600
 
     async def doubt(self, number: int) -> None:
-        self.pool.pool._books.doubt(clock())
+        self.pool.pool._core.doubt(clock())
 
     async def resize(self, number: int) -> None:
         self.most = 1 + number % (MOST + 2)

@@ -26,7 +26,7 @@ from poolguard.budget.ledger import Orphan, Slot, Terms
 from poolguard.lab.proxy import SlowProxy
 from poolguard.listener import Connected
 from poolguard.pool import upkeep
-from poolguard.pool.lessee import ASK_EVERY
+from poolguard.pool.leases import ASK_EVERY
 from poolguard.rundir import RuntimeDir
 from tests.pool.support import Face, Kind, descriptors, eventually, in_loop
 from tests.support import until
@@ -145,7 +145,7 @@ async def test_who_has_more_than_a_fair_share_gives_what_comes_back(
         queue = [asyncio.create_task(rich.get()) for _ in range(4)]
         await eventually(lambda: rich.status()["waiting"] == 4)
         wanted = asyncio.create_task(poor.get_all(4))
-        await eventually(lambda: rich.pool._books.lessee.returned_owed == 3)
+        await eventually(lambda: rich.pool._keeper.leases.returned_owed == 3)
         for _ in range(3):
             await rich.put(lent.pop())
         got = await asyncio.wait_for(wanted, SOON)
@@ -172,7 +172,7 @@ async def test_while_nobody_starves_nothing_is_given_and_nothing_asked(
         other, _ = await host.join(min_size=1)
         await borrow(one, 4)
         await borrow(other, 3)
-        ledgers: list[Counting] = [pool.pool._books.lessee.ledger for pool in host.pools]  # type: ignore[misc]
+        ledgers: list[Counting] = [pool.pool._keeper.leases.ledger for pool in host.pools]  # type: ignore[misc]
         await eventually(lambda: [ledger.calls["heard"] for ledger in ledgers] == [1, 0])
         before = [ledger.calls.copy() for ledger in ledgers]
         for _ in range(50):
@@ -193,7 +193,7 @@ async def test_what_a_sibling_found_elsewhere_is_not_given_as_well(
         lent = await rich.get_all(7)
         own = await poor.get()
         waiting = asyncio.create_task(poor.get())
-        await eventually(lambda: rich.pool._books.lessee.returned_owed > 0)
+        await eventually(lambda: rich.pool._keeper.leases.returned_owed > 0)
         await poor.put(own)
         assert await waiting is own
         await eventually(lambda: not ledger._starving)
@@ -213,7 +213,7 @@ async def test_who_waits_is_served_by_whichever_comes_first(
         lent = await rich.get_all(3)
         own = await poor.get()
         waiting = asyncio.create_task(poor.get())
-        await eventually(lambda: poor.pool._books.lessee.starved)
+        await eventually(lambda: poor.pool._keeper.leases.starved)
         if first == "a return":
             await poor.put(own)
             assert await waiting is own
@@ -234,7 +234,7 @@ async def test_counts_and_slots_add_up_under_load(
     """Three pools that want more than there is, in turns, of whose connections some are killed."""
     async with shared(kind, dsn, tmp_path, limit=9, workers=3, floor=1) as host:
         pools = [(await host.join())[0] for _ in range(3)]
-        watcher = host.pools[0].pool._books.lessee.ledger
+        watcher = host.pools[0].pool._keeper.leases.ledger
         rng = random.Random(7)
         killed = 0
 
@@ -427,7 +427,7 @@ async def test_with_every_connection_lent_out_the_next_that_is_returned_asks(
             pass
         conn = await pool.get()
         others = [asyncio.create_task(pool.get()) for _ in range(2)]
-        await eventually(lambda: pool.pool._books.lessee.starved)
+        await eventually(lambda: pool.pool._keeper.leases.starved)
         end_the_dead()
         assert ledger.in_use == 4
         third = asyncio.create_task(pool.get())

@@ -15,9 +15,11 @@ import psycopg
 import pytest
 
 from poolguard.budget.ledger import Slot, StaticLedger
+from poolguard.clock import now as clock
 from poolguard.lab.postgres import PrivatePostgres
 from poolguard.lab.proxy import SlowProxy
-from poolguard.pool import seat
+from poolguard.pool import entry, sockets
+from poolguard.pool.report import state_of
 from tests.pool.support import Face, Kind, descriptors, eventually, in_loop, opened
 
 
@@ -123,7 +125,7 @@ async def test_a_slot_that_another_pool_gives_back_is_taken_at_once(kind: Kind, 
         async with opened(kind, dsn, min_size=1, ledger=ledger):
             waiting = asyncio.create_task(pool.get())
             await eventually(lambda: ledger.asked == 2)
-            await eventually(lambda: "no free slot" in pool.pool._books._state(pool.pool.counts()))
+            await eventually(lambda: "no free slot" in state_of(pool.pool._keeper, clock()))
             assert ledger.asked == 2
         await pool.put(await waiting)
         assert pool.recorder.outcomes == ["created"]
@@ -249,7 +251,8 @@ async def test_without_a_watch_on_sockets_the_slots_come_back_too(
     kind: Kind, dsn: str, admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Outside Linux: closed, broken and dropped connections, and at the end all of them."""
-    monkeypatch.setattr(seat, "WATCHES", False)
+    monkeypatch.setattr(sockets, "WATCHES", False)
+    monkeypatch.setattr(entry, "WATCHES", False)
     ledger = StaticLedger(3)
     async with opened(kind, dsn, min_size=1, max_size=3, max_idle=0.2, ledger=ledger) as pool:
         conns = await pool.get_all(3)

@@ -153,16 +153,16 @@ class Misfortune:
         await self.pool.call("check")
 
     async def age(self) -> None:
-        for conn in list(self.pool.pool._pool):
-            conn._poolguard_seat.proved_at = clock() - 3600
+        for conn in [entry.kept for entry in self.pool.pool._core.idle]:
+            conn._poolguard_entry.proved_at = clock() - 3600
 
     async def expire(self) -> None:
-        for conn in list(self.pool.pool._pool):
-            expire(conn._poolguard_seat, clock())
+        for conn in [entry.kept for entry in self.pool.pool._core.idle]:
+            expire(conn._poolguard_entry, clock())
         self.pool.pool._ring()
 
     async def doubt(self) -> None:
-        self.pool.pool._books.doubt(clock())
+        self.pool.pool._core.doubt(clock())
 
     async def reset(self) -> None:
         await asyncio.to_thread(self.proxy.reset_all)

@@ -13,7 +13,7 @@ import pytest
 
 from poolguard.budget.ledger import StaticLedger
 from poolguard.errors import ForkError
-from poolguard.pool.seat import Seat
+from poolguard.pool.entry import Entry
 from poolguard.pool.sync import GuardedPool
 from tests.pool.support import Recorder, held_elsewhere, in_child
 from tests.support import until
@@ -67,7 +67,7 @@ def test_in_a_forked_child_the_pool_is_refused_and_the_parents_goes_on(
         with GuardedPool(dsn, min_size=1) as own, own.connection() as conn:
             return str(pid_of(conn) != backend)
 
-    with held_elsewhere(pool._lock):
+    with held_elsewhere(pool._mutex):
         assert in_child(child) == "True"
     assert pid_of(lent) == backend
     pool.putconn(lent)
@@ -146,42 +146,56 @@ def test_one_that_ends_while_it_is_being_returned_is_not_left_in_the_pool(
 ) -> None:
     """The upkeep hears of its end after the return has asked, and before it has put it down."""
 
-    class Unlucky(GuardedPool[Any]):
-        victim: Any = None
-
-        def _joins_at_once(self, seat: Seat) -> bool:
-            joins = super()._joins_at_once(seat)
-            if self.victim is not None and seat.conn is self.victim:
-                pid = self.victim.info.backend_pid
-                admin.execute("SELECT pg_terminate_backend(%s)", [pid])
-                until(lambda: recorder.closes == ["lost"])
-            return joins
-
-    with Unlucky(dsn, min_size=1, max_size=1, listener=recorder) as pool:
-        conn = pool.victim = pool.getconn(timeout=10)
-        pool.putconn(conn)
+    with GuardedPool(dsn, min_size=1, max_size=1, listener=recorder) as pool:
+        assert pool.wait_warm(10)
+        conn = pool.getconn()
+        entry: Entry = conn._poolguard_entry  # type: ignore[attr-defined]
+        with pool._mutex:
+            admin.execute("SELECT pg_terminate_backend(%s)", [conn.info.backend_pid])
+            until(lambda: entry.ended)
+            pool.putconn(conn)
         until(lambda: pool.status()["idle"] == 1)
         other = pool.getconn()
         assert other is not conn
         pid_of(other)
         pool.putconn(other)
-        assert pool.get_stats()["connections_lost"] == 1
+        until(lambda: recorder.closes == ["lost"])
 
 
-def test_the_count_is_changed_under_the_lock_only(dsn: str, admin: psycopg.Connection) -> None:
-    """In all that can happen to a pool: += of two threads may lose one of the two."""
-    unlocked: list[int] = []
+def test_the_core_is_changed_under_the_lock_only(dsn: str, admin: psycopg.Connection) -> None:
+    """In all that can happen to a pool."""
+    unlocked: list[str] = []
 
-    class Strict(GuardedPool[Any]):
-        def _resized_by(self, n: int) -> None:
-            if not self._lock._is_owned():  # type: ignore[attr-defined]
-                unlocked.append(n)
-            super()._resized_by(n)
+    with GuardedPool(dsn, min_size=3, max_size=5, max_idle=0.1, refresh_interval=0.01) as pool:
+        core = pool._core
 
-    with Strict(dsn, min_size=3, max_size=5, max_idle=0.1, refresh_interval=0.01) as pool:
+        def strictly(name: str) -> None:
+            method = getattr(core, name)
+
+            def strict(*args: Any, **kwargs: Any) -> Any:
+                if not pool._mutex._is_owned():  # type: ignore[attr-defined]
+                    unlocked.append(name)
+                return method(*args, **kwargs)
+
+            setattr(core, name, strict)
+
+        for name in ("take", "acquire", "withdraw", "begin", "arrive", "give_back", "check", "end"):
+            strictly(name)
+        for name in (
+            "was_checked",
+            "reset",
+            "was_reset",
+            "close",
+            "shut",
+            "drain",
+            "doubt",
+            "mend",
+        ):
+            strictly(name)
         conns = [pool.getconn(timeout=10) for _ in range(5)]
         for conn in conns[:3]:
             conn.close()
+        conns[3].execute("SELECT 1")
         for conn in conns:
             pool.putconn(conn)
         until(lambda: pool.status()["idle"] == 3)
@@ -191,6 +205,7 @@ def test_the_count_is_changed_under_the_lock_only(dsn: str, admin: psycopg.Conne
         admin.execute("SELECT pg_terminate_backend(%s)", [pid_of(lent)])
         until(lambda: pool.status()["closed"].get("lost", 0) >= 1)
         pool.putconn(lent)
+        pool.check()
         until(lambda: pool.status()["idle"] == 3)
         lent = pool.getconn()
     pool.putconn(lent)

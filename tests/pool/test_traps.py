@@ -1,7 +1,7 @@
 """What psycopg_pool's own class does where ours promises something else, one beside the other.
 
 The traps that need a server or a network to fail are in test_death.py, lost connections are in
-test_holds.py.
+test_leaks.py.
 """
 
 from __future__ import annotations

@@ -7,20 +7,20 @@ from itertools import pairwise
 
 import pytest
 
+from poolguard.pool.entry import Check, Entry
 from poolguard.pool.growth import Demand
-from poolguard.pool.seat import Seat
 from poolguard.pool.upkeep import (
+    EXPIRY,
     HEADROOM,
     LINGER,
     SPREAD,
     Abandon,
     Action,
+    CloseIdle,
     Open,
     Pace,
     Retire,
-    Shed,
     Snapshot,
-    Verification,
     Verify,
     between_retirements,
     decide,
@@ -31,22 +31,22 @@ NOW = 1000.0
 PACE = Pace(refresh_interval=25.0, check_timeout=1.0, idle_timeout=600.0)
 
 
-def seat(*, proved: float = 0.0, retire: float = 3000.0) -> Seat:
+def entry(*, proved: float = 0.0, retire: float = 3000.0) -> Entry:
     """One that was proved *proved* seconds ago and retires in *retire*."""
-    made = Seat(None, NOW - 100)
+    made = Entry(None, NOW - 100)
     made.proved_at = NOW - proved
     made.retire_at = NOW + retire
     return made
 
 
 def pool(
-    *idle: Seat,
+    *idle: Entry,
     lent: int = 0,
     opening: int = 0,
     waiting: int = 0,
     floor: int | None = None,
     max_size: int = 10,
-    verifying: Seat | None = None,
+    checking: Entry | None = None,
     since: float = NOW,
     likely: bool = True,
     retry_at: float | None = None,
@@ -55,7 +55,7 @@ def pool(
     **others: float,
 ) -> Snapshot:
     """A pool of these idle connections, at its floor unless told otherwise."""
-    size = len(idle) + lent + opening + (verifying is not None)
+    size = len(idle) + lent + opening + (checking is not None)
     demand = Demand(
         waiting=waiting,
         idle=len(idle),
@@ -72,7 +72,7 @@ def pool(
         starved=starved,
         at_once=at_once,
     )
-    under_way = {} if verifying is None else {verifying: Verification(since, likely)}
+    under_way = {} if checking is None else {checking: Check(since, likely)}
     made = Snapshot(demand, idle, under_way, 0.0, 0, NOW, "replace")
     return made._replace(**others)  # type: ignore[arg-type]
 
@@ -114,43 +114,43 @@ def test_while_connecting_fails_it_wakes_for_the_next_probe() -> None:
     assert now(pool(floor=3, retry_at=NOW)) == [Open(1, "replace")]
 
 
-# -- verifying
+# -- checking
 
 
 def test_one_at_a_time_the_one_proved_longest_ago_first() -> None:
-    fresh, old, older = seat(proved=1), seat(proved=26), seat(proved=27)
+    fresh, old, older = entry(proved=1), entry(proved=26), entry(proved=27)
     assert now(pool(fresh, old, older)) == [Verify(older)]
-    assert now(pool(fresh, old, verifying=older)) == []
+    assert now(pool(fresh, old, checking=older)) == []
 
 
 def test_it_wakes_when_the_next_is_due() -> None:
-    assert wake(pool(seat(proved=5), seat(proved=10))) == pytest.approx(15)
-    assert wake(pool(seat(retire=7), max_size=1)) == pytest.approx(7)
+    assert wake(pool(entry(proved=5), entry(proved=10))) == pytest.approx(15)
+    assert wake(pool(entry(retire=7), max_size=1)) == pytest.approx(7)
 
 
 def test_exactly_at_the_interval_it_is_due() -> None:
-    due = seat(proved=25)
+    due = entry(proved=25)
     assert now(pool(due)) == [Verify(due)]
 
 
 def test_the_last_idle_one_is_left_to_requests_while_others_are_lent() -> None:
-    due = seat(proved=30)
+    due = entry(proved=30)
     assert now(pool(due, lent=1)) == []
     assert wake(pool(due, lent=1)) == pytest.approx(PACE.check_timeout)
     assert now(pool(due, lent=0)) == [Verify(due)]
-    assert now(pool(due, seat(), lent=1)) == [Verify(due)]
+    assert now(pool(due, entry(), lent=1)) == [Verify(due)]
 
 
 def test_a_verification_without_answer_is_given_up() -> None:
-    silent = seat(proved=30)
-    waiting = pool(verifying=silent, since=NOW - 0.4)
+    silent = entry(proved=30)
+    waiting = pool(checking=silent, since=NOW - 0.4)
     assert now(waiting) == []
     assert wake(waiting) == pytest.approx(0.6)
-    assert now(pool(verifying=silent, since=NOW - 1.0)) == [Abandon(silent)]
+    assert now(pool(checking=silent, since=NOW - 1.0)) == [Abandon(silent)]
 
 
 def test_a_connect_whose_first_answer_is_late_is_given_up() -> None:
-    logging_in, greeting, over = seat(), seat(), seat()
+    logging_in, greeting, over = entry(), entry(), entry()
     greeting.give_up_at = NOW + 0.4
     over.give_up_at = NOW
     assert now(pool(opening=1)._replace(connecting=[logging_in])) == []
@@ -167,68 +167,68 @@ def test_a_connect_whose_first_answer_is_late_is_given_up() -> None:
 
 
 def test_replaced_first_then_retired() -> None:
-    old = seat(retire=0)
-    assert now(pool(old, seat())) == [Open(1, "refresh")]
-    assert now(pool(old, seat(), opening=1, floor=2)) == []
-    assert now(pool(old, seat(), seat(), floor=2))[0] == Retire(old)
+    old = entry(retire=0)
+    assert now(pool(old, entry())) == [Open(1, "refresh")]
+    assert now(pool(old, entry(), opening=1, floor=2)) == []
+    assert now(pool(old, entry(), entry(), floor=2))[0] == Retire(old)
 
 
 def test_the_successor_is_begun_so_early_that_it_is_there_in_time() -> None:
-    almost = pool(seat(retire=0.15), seat())
+    almost = pool(entry(retire=0.15), entry())
     assert now(almost) == []
     assert wake(almost) == pytest.approx(0.15 - almost.demand.connect_time)
-    assert now(pool(seat(retire=0.09), seat())) == [Open(1, "refresh")]
-    arrived = pool(seat(retire=0.01), seat(), seat(), floor=2)
+    assert now(pool(entry(retire=0.09), entry())) == [Open(1, "refresh")]
+    arrived = pool(entry(retire=0.01), entry(), entry(), floor=2)
     assert now(arrived) == []
     assert wake(arrived) == pytest.approx(0.01)
 
 
 def test_it_is_begun_in_the_pause_after_another_retirement() -> None:
-    old = seat(retire=-1)
+    old = entry(retire=-1)
     until = NOW + 0.05
-    assert now(pool(old, seat(), retire_from=until)) == [Open(1, "refresh")]
-    assert now(pool(old, seat(), seat(), floor=2, retire_from=until)) == []
+    assert now(pool(old, entry(), retire_from=until)) == [Open(1, "refresh")]
+    assert now(pool(old, entry(), entry(), floor=2, retire_from=until)) == []
 
 
 def test_the_one_that_is_due_first_is_retired_first() -> None:
-    first, second = seat(retire=-2), seat(retire=-1)
-    assert now(pool(second, first, seat(), floor=2))[0] == Retire(first)
+    first, second = entry(retire=-2), entry(retire=-1)
+    assert now(pool(second, first, entry(), floor=2))[0] == Retire(first)
 
 
 def test_where_no_place_is_free_the_old_one_makes_it() -> None:
-    old = seat(retire=0)
-    assert now(pool(old, seat(), max_size=2)) == [Retire(old)]
+    old = entry(retire=0)
+    assert now(pool(old, entry(), max_size=2)) == [Retire(old)]
     assert now(pool(old, max_size=1)) == [Retire(old)]
 
 
 def test_in_a_full_pool_one_at_a_time_makes_place_and_only_while_connecting_works() -> None:
-    old = seat(retire=0)
+    old = entry(retire=0)
     assert now(pool(old, opening=1, max_size=2)) == []
-    assert now(pool(old, seat(), max_size=2, retry_at=NOW + 1)) == []
-    assert now(pool(old, seat(), max_size=2, retry_at=NOW)) == []
+    assert now(pool(old, entry(), max_size=2, retry_at=NOW + 1)) == []
+    assert now(pool(old, entry(), max_size=2, retry_at=NOW)) == []
 
 
 def test_without_a_slot_for_the_replacement_the_old_one_stays() -> None:
-    old = seat(retire=0)
-    assert now(pool(old, seat(), starved=True)) == []
+    old = entry(retire=0)
+    assert now(pool(old, entry(), starved=True)) == []
 
 
 def test_without_a_server_for_the_replacement_the_old_one_stays() -> None:
-    old = seat(retire=0)
-    assert now(pool(old, seat(), retry_at=NOW + 1)) == []
-    assert now(pool(old, seat(), retry_at=NOW)) == [Open(1, "refresh")]
+    old = entry(retire=0)
+    assert now(pool(old, entry(), retry_at=NOW + 1)) == []
+    assert now(pool(old, entry(), retry_at=NOW)) == [Open(1, "refresh")]
 
 
 def test_the_last_idle_one_is_replaced_but_not_taken_from_requests() -> None:
-    old = seat(retire=0)
+    old = entry(retire=0)
     assert now(pool(old, lent=1)) == [Open(1, "refresh")]
     assert Retire(old) not in now(pool(old, lent=2, floor=2))
     assert Retire(old) not in now(pool(old, lent=1, max_size=2))
 
 
 def test_one_that_cannot_be_retired_yet_is_verified_meanwhile() -> None:
-    old = seat(retire=0, proved=30)
-    assert now(pool(old, seat(), starved=True)) == [Verify(old)]
+    old = entry(retire=0, proved=30)
+    assert now(pool(old, entry(), starved=True)) == [Verify(old)]
 
 
 # -- lifetimes
@@ -243,17 +243,17 @@ def test_connections_of_one_instant_retire_far_apart(count: int) -> None:
         assert min(gaps) > 3600 * SPREAD / count / 3
 
 
-def test_retirement_comes_before_psycopg_pools_own_expiry() -> None:
-    """That takes up to 5 % off max_lifetime; and no lifetime is much shorter than was asked."""
+def test_retirement_comes_before_expiry() -> None:
+    """So that it suits the pool; and no lifetime is much shorter than was asked."""
     times = [lifetime(nth, 3600.0, offset / 10) for nth in range(1000) for offset in range(10)]
-    assert max(times) <= 3600 * (1 - HEADROOM) < 3600 * 0.95
+    assert max(times) <= 3600 * (1 - HEADROOM) < 3600 * EXPIRY
     assert min(times) >= 3600 * (1 - HEADROOM - SPREAD)
 
 
 # -- shrinking
 
 
-def idle_for_long(*idle: Seat, idle_low: int, **state: float) -> Snapshot:
+def idle_for_long(*idle: Entry, idle_low: int, **state: float) -> Snapshot:
     return pool(*idle, idle_low=idle_low, idle_low_since=NOW - 600, **state)  # type: ignore[arg-type]
 
 
@@ -273,9 +273,9 @@ def idle_for_long(*idle: Seat, idle_low: int, **state: float) -> Snapshot:
 def test_those_that_nobody_needed_are_closed_down_to_the_floor(
     *, idle: int, idle_low: int, floor: int, lent: int, opening: int, closed: int
 ) -> None:
-    seats = [seat() for _ in range(idle)]
-    shrunk = idle_for_long(*seats, idle_low=idle_low, floor=floor, lent=lent, opening=opening)
-    assert now(shrunk) == [Shed(closed, "idle")]
+    entries = [entry() for _ in range(idle)]
+    shrunk = idle_for_long(*entries, idle_low=idle_low, floor=floor, lent=lent, opening=opening)
+    assert now(shrunk) == [CloseIdle(closed, "idle")]
 
 
 @pytest.mark.parametrize(
@@ -285,38 +285,41 @@ def test_those_that_nobody_needed_are_closed_down_to_the_floor(
 def test_what_the_same_load_would_have_opened_ahead_again_stays(
     *, lent_at_most: int, size: int, at_once: float, closed: int
 ) -> None:
-    unused = [seat() for _ in range(size - lent_at_most)]
+    unused = [entry() for _ in range(size - lent_at_most)]
     low = len(unused)
     shrunk = idle_for_long(*unused, idle_low=low, floor=1, lent=lent_at_most, at_once=at_once)
-    assert now(shrunk) == [Shed(closed, "idle")]
+    assert now(shrunk) == [CloseIdle(closed, "idle")]
 
 
 def test_when_the_process_will_end_a_moment_without_use_is_enough() -> None:
-    ending = pool(seat(), seat(), seat(), lent=1, idle_low=2, floor=0, leaving=True)
+    ending = pool(entry(), entry(), entry(), lent=1, idle_low=2, floor=0, leaving=True)
     assert now(ending) == []
     assert wake(ending) == pytest.approx(LINGER)
     unused = ending._replace(idle_low_since=NOW - LINGER)
-    assert decide(NOW, unused, PACE) == ([Shed(2, "shutdown")], NOW + LINGER)
-    assert now(unused._replace(owed=3)) == [Shed(3, "yielded")]
+    assert decide(NOW, unused, PACE) == ([CloseIdle(2, "shutdown")], NOW + LINGER)
+    assert now(unused._replace(owed=3)) == [CloseIdle(3, "yielded")]
     hasty = PACE._replace(idle_timeout=LINGER / 2)
     half = unused._replace(idle_low_since=NOW - LINGER / 2)
-    assert decide(NOW, half, hasty) == ([Shed(2, "shutdown")], NOW + LINGER / 2)
+    assert decide(NOW, half, hasty) == ([CloseIdle(2, "shutdown")], NOW + LINGER / 2)
 
 
 def test_one_that_is_taken_for_verification_is_not_closed_as_well() -> None:
-    due = seat(proved=30)
-    assert now(idle_for_long(due, seat(), idle_low=2, floor=0)) == [Verify(due), Shed(1, "idle")]
+    due = entry(proved=30)
+    assert now(idle_for_long(due, entry(), idle_low=2, floor=0)) == [
+        Verify(due),
+        CloseIdle(1, "idle"),
+    ]
 
 
 def test_at_the_floor_nothing_is_watched_for_shrinking() -> None:
-    assert now(idle_for_long(seat(), idle_low=1, floor=1)) == []
+    assert now(idle_for_long(entry(), idle_low=1, floor=1)) == []
 
 
 def test_above_the_floor_it_wakes_when_the_period_ends() -> None:
-    above = pool(seat(), seat(), floor=1, idle_low_since=NOW - 590)
+    above = pool(entry(), entry(), floor=1, idle_low_since=NOW - 590)
     assert now(above) == []
     assert wake(above) == pytest.approx(10)
-    assert wake(idle_for_long(seat(), seat(), idle_low=0, floor=1)) == pytest.approx(25)
+    assert wake(idle_for_long(entry(), entry(), idle_low=0, floor=1)) == pytest.approx(25)
 
 
 # -- yielding
@@ -336,38 +339,38 @@ def test_above_the_floor_it_wakes_when_the_period_ends() -> None:
 def test_idle_ones_above_the_floor_are_given_to_siblings(
     *, idle: int, owed: int, floor: int, lent: int, opening: int, given: int
 ) -> None:
-    seats = [seat() for _ in range(idle)]
-    snapshot = pool(*seats, owed=owed, floor=floor, lent=lent, opening=opening)
-    assert now(snapshot) == ([Shed(given, "yielded")] if given else [])
+    entries = [entry() for _ in range(idle)]
+    snapshot = pool(*entries, owed=owed, floor=floor, lent=lent, opening=opening)
+    assert now(snapshot) == ([CloseIdle(given, "yielded")] if given else [])
 
 
 def test_one_that_is_being_verified_or_replaced_is_not_given() -> None:
-    due, old = seat(proved=30), seat(retire=0)
-    assert now(pool(due, seat(), owed=9, floor=0)) == [Verify(due), Shed(1, "yielded")]
-    assert now(pool(seat(), owed=9, floor=0, verifying=due)) == [Shed(1, "yielded")]
-    assert now(pool(verifying=due, owed=9, floor=0)) == []
-    assert now(pool(old, seat(), owed=9, floor=0)) == [Retire(old), Shed(1, "yielded")]
+    due, old = entry(proved=30), entry(retire=0)
+    assert now(pool(due, entry(), owed=9, floor=0)) == [Verify(due), CloseIdle(1, "yielded")]
+    assert now(pool(entry(), owed=9, floor=0, checking=due)) == [CloseIdle(1, "yielded")]
+    assert now(pool(checking=due, owed=9, floor=0)) == []
+    assert now(pool(old, entry(), owed=9, floor=0)) == [Retire(old), CloseIdle(1, "yielded")]
 
 
 def test_what_is_retired_counts_for_the_floor() -> None:
-    old = seat(retire=0)
-    assert now(pool(old, seat(), seat(), owed=9, floor=2)) == [Retire(old)]
-    assert now(pool(old, seat(), seat(), seat(), owed=9, floor=2)) == [
+    old = entry(retire=0)
+    assert now(pool(old, entry(), entry(), owed=9, floor=2)) == [Retire(old)]
+    assert now(pool(old, entry(), entry(), entry(), owed=9, floor=2)) == [
         Retire(old),
-        Shed(1, "yielded"),
+        CloseIdle(1, "yielded"),
     ]
-    shrunk = idle_for_long(old, seat(), seat(), idle_low=3, floor=2)
-    assert now(shrunk) == [Retire(old), Shed(0, "idle")]
+    shrunk = idle_for_long(old, entry(), entry(), idle_low=3, floor=2)
+    assert now(shrunk) == [Retire(old), CloseIdle(0, "idle")]
 
 
 def test_who_gives_does_not_shrink_in_the_same_look() -> None:
     """What both would close is the same: it was not needed."""
-    assert now(idle_for_long(seat(), seat(), seat(), idle_low=3, floor=0, owed=1)) == [
-        Shed(1, "yielded")
+    assert now(idle_for_long(entry(), entry(), entry(), idle_low=3, floor=0, owed=1)) == [
+        CloseIdle(1, "yielded")
     ]
 
 
-# -- verifying for those who wait
+# -- checking for those who wait
 
 
 def promising(snapshot: Snapshot, n: int, until: float) -> Snapshot:
@@ -377,7 +380,7 @@ def promising(snapshot: Snapshot, n: int, until: float) -> Snapshot:
 
 
 def test_as_many_are_verified_as_wait_those_proved_last_first() -> None:
-    oldest, older, old = seat(proved=90), seat(proved=80), seat(proved=70)
+    oldest, older, old = entry(proved=90), entry(proved=80), entry(proved=70)
     first, second = Verify(old, for_waiter=True), Verify(older, for_waiter=True)
     assert now(pool(oldest, older, old, waiting=1)) == [first]
     assert now(pool(oldest, older, old, waiting=2)) == [first, second]
@@ -386,7 +389,7 @@ def test_as_many_are_verified_as_wait_those_proved_last_first() -> None:
 
 
 def test_those_for_whom_none_is_idle_have_connects_begun() -> None:
-    one, other = seat(proved=70), seat(proved=80)
+    one, other = entry(proved=70), entry(proved=80)
     verified = [Verify(one, for_waiter=True), Verify(other, for_waiter=True)]
     assert now(pool(one, other, waiting=5)) == [*verified, Open(3, "growth")]
     assert now(pool(one, other, waiting=5, max_size=4)) == [*verified, Open(2, "growth")]
@@ -396,49 +399,49 @@ def test_those_for_whom_none_is_idle_have_connects_begun() -> None:
 
 
 def test_for_whom_one_is_being_verified_no_other_is() -> None:
-    asked, other = seat(proved=70), seat(proved=80)
-    under_way = promising(pool(other, verifying=asked, waiting=1), 1, NOW + 0.04)
+    asked, other = entry(proved=70), entry(proved=80)
+    under_way = promising(pool(other, checking=asked, waiting=1), 1, NOW + 0.04)
     assert now(under_way) == []
     assert wake(under_way) == pytest.approx(0.04)
-    two = promising(pool(other, verifying=asked, waiting=2), 1, NOW + 0.04)
+    two = promising(pool(other, checking=asked, waiting=2), 1, NOW + 0.04)
     assert now(two) == [Verify(other, for_waiter=True)]
 
 
 def test_it_wakes_when_the_answer_is_late() -> None:
     """After half a connect, which takes 100 ms here; in a full pool when it is given up."""
-    assert wake(pool(seat(proved=60), waiting=1)) == pytest.approx(0.05)
-    assert wake(pool(seat(proved=60), waiting=1, max_size=1)) == pytest.approx(PACE.check_timeout)
+    assert wake(pool(entry(proved=60), waiting=1)) == pytest.approx(0.05)
+    assert wake(pool(entry(proved=60), waiting=1, max_size=1)) == pytest.approx(PACE.check_timeout)
 
 
 def test_whose_answer_is_late_has_a_connect_begun_however_many_are_idle() -> None:
     """And another one verified beside it, which is all there is where nothing can be opened."""
-    asked, others = seat(proved=70), [seat(proved=80 + n) for n in range(7)]
+    asked, others = entry(proved=70), [entry(proved=80 + n) for n in range(7)]
     other = Verify(others[0], for_waiter=True)
-    late = pool(*others, verifying=asked, since=NOW - 0.06, waiting=1, max_size=20)
+    late = pool(*others, checking=asked, since=NOW - 0.06, waiting=1, max_size=20)
     assert now(late) == [other, Open(1, "growth")]
-    assert now(pool(*others, verifying=asked, since=NOW - 0.06, waiting=1, max_size=8)) == [other]
-    failing = pool(*others, verifying=asked, since=NOW - 0.06, waiting=1, retry_at=NOW + 1)
+    assert now(pool(*others, checking=asked, since=NOW - 0.06, waiting=1, max_size=8)) == [other]
+    failing = pool(*others, checking=asked, since=NOW - 0.06, waiting=1, retry_at=NOW + 1)
     assert now(failing) == [other]
-    alone = pool(verifying=asked, since=NOW - 0.06, waiting=1)
+    alone = pool(checking=asked, since=NOW - 0.06, waiting=1)
     assert now(alone) == [Open(1, "growth")]
-    served = pool(*others, verifying=asked, since=NOW - 0.06, waiting=1, opening=1, max_size=20)
+    served = pool(*others, checking=asked, since=NOW - 0.06, waiting=1, opening=1, max_size=20)
     assert now(served) == []
 
 
 def test_a_late_answer_of_one_of_two_is_the_matter_of_one() -> None:
-    slow, fast, idle = seat(proved=70), seat(proved=71), seat(proved=80)
-    two = pool(idle, verifying=slow, since=NOW - 0.06, waiting=2, max_size=20, lent=0)
+    slow, fast, idle = entry(proved=70), entry(proved=71), entry(proved=80)
+    two = pool(idle, checking=slow, since=NOW - 0.06, waiting=2, max_size=20, lent=0)
     size = two.demand._replace(size=3)
-    both = {slow: Verification(NOW - 0.06, True), fast: Verification(NOW, True)}
-    two = promising(two._replace(demand=size, verifying=both), 1, NOW + 0.05)
+    both = {slow: Check(NOW - 0.06, True), fast: Check(NOW, True)}
+    two = promising(two._replace(demand=size, checking=both), 1, NOW + 0.05)
     assert now(two) == [Verify(idle, for_waiter=True), Open(1, "growth")]
 
 
-# -- verifying those in doubt
+# -- checking those in doubt
 
 
 def test_all_in_doubt_are_verified_at_once_and_no_other() -> None:
-    doubted, fresh = [seat(proved=1.5), seat(proved=9), seat(proved=2)], seat(proved=0.5)
+    doubted, fresh = [entry(proved=1.5), entry(proved=9), entry(proved=2)], entry(proved=0.5)
     state = pool(*doubted, fresh, doubted_at=NOW - 1)
     assert now(state) == [Verify(one, likely=False) for one in doubted]
     assert wake(state) == pytest.approx(PACE.check_timeout)
@@ -446,37 +449,37 @@ def test_all_in_doubt_are_verified_at_once_and_no_other() -> None:
 
 
 def test_one_proved_at_the_very_moment_of_the_doubt_is_not_in_doubt() -> None:
-    assert now(pool(seat(proved=1), doubted_at=NOW - 1)) == []
+    assert now(pool(entry(proved=1), doubted_at=NOW - 1)) == []
 
 
 def test_those_in_doubt_are_verified_beside_a_verification_under_way() -> None:
-    one, other, asked = seat(proved=9), seat(proved=9), seat(proved=9)
-    state = pool(one, other, verifying=asked, since=NOW - 0.1, doubted_at=NOW - 1)
+    one, other, asked = entry(proved=9), entry(proved=9), entry(proved=9)
+    state = pool(one, other, checking=asked, since=NOW - 0.1, doubted_at=NOW - 1)
     assert now(state) == [Verify(one, likely=False), Verify(other, likely=False)]
     assert wake(state) == pytest.approx(0.9)
 
 
 def test_nobody_waits_for_one_in_doubt() -> None:
-    doubted = [seat(proved=9), seat(proved=9)]
+    doubted = [entry(proved=9), entry(proved=9)]
     verified = [Verify(one, likely=False) for one in doubted]
     assert now(pool(*doubted, waiting=1, doubted_at=NOW)) == [*verified, Open(1, "growth")]
-    under_way = pool(verifying=seat(), likely=False, waiting=1)
+    under_way = pool(checking=entry(), likely=False, waiting=1)
     assert now(under_way) == [Open(1, "growth")]
 
 
 def test_one_in_doubt_is_not_closed_while_it_is_asked() -> None:
-    doubted = [seat(proved=9, retire=-1), seat(proved=9)]
+    doubted = [entry(proved=9, retire=-1), entry(proved=9)]
     state = idle_for_long(*doubted, idle_low=2, floor=0)
     asked = [Verify(one, likely=False) for one in doubted]
-    assert now(state._replace(doubted_at=NOW)) == [*asked, Shed(0, "idle")]
-    assert now(state._replace(doubted_at=NOW, owed=2)) == [*asked, Shed(0, "idle")]
+    assert now(state._replace(doubted_at=NOW)) == [*asked, CloseIdle(0, "idle")]
+    assert now(state._replace(doubted_at=NOW, owed=2)) == [*asked, CloseIdle(0, "idle")]
 
 
 # -- the distance between retirements
 
 
 def test_none_is_retired_or_replaced_just_after_another() -> None:
-    old, other = seat(retire=-100), seat()
+    old, other = entry(retire=-100), entry()
     # Where the old one makes the place, and where its successor is first, and begun in time.
     for max_size, earlier in ((2, 0.0), (10, 0.1)):
         state = pool(old, other, max_size=max_size, retire_from=NOW + 5)
@@ -492,8 +495,8 @@ def test_the_distance_is_half_of_what_lies_between_them_anyway() -> None:
 
 
 def test_meanwhile_those_that_are_due_are_verified() -> None:
-    old = seat(proved=30, retire=-100)
-    assert now(pool(old, seat(), retire_from=NOW + 5)) == [Verify(old)]
+    old = entry(proved=30, retire=-100)
+    assert now(pool(old, entry(), retire_from=NOW + 5)) == [Verify(old)]
 
 
 @pytest.mark.parametrize("max_size", [8, 16])
@@ -501,10 +504,10 @@ def test_after_a_sleep_of_hours_one_after_the_other_is_verified_and_few_are_repl
     max_size: int,
 ) -> None:
     """Told step by step: what is decided is done at once, and the time is that of the next look."""
-    idle = [seat(proved=4 * 3600 + n, retire=-3 * 3600 - n) for n in range(8)]
+    idle = [entry(proved=4 * 3600 + n, retire=-3 * 3600 - n) for n in range(8)]
     time, retire_from = NOW, 0.0
-    verified: list[Seat] = []
-    replaced: list[Seat] = []
+    verified: list[Entry] = []
+    replaced: list[Entry] = []
     while time < NOW + 60:
         state = pool(
             *idle, floor=8, max_size=max_size, retire_from=retire_from, doubted_at=-math.inf
@@ -514,15 +517,15 @@ def test_after_a_sleep_of_hours_one_after_the_other_is_verified_and_few_are_repl
         assert sum(isinstance(action, Open | Retire) for action in actions) <= 1
         for action in actions:
             if isinstance(action, Verify):
-                action.seat.proved_at = time
-                verified.append(action.seat)
+                action.entry.proved_at = time
+                verified.append(action.entry)
             elif isinstance(action, Open):
                 assert action.n == 1
-                idle.append(seat(proved=NOW - time))
+                idle.append(entry(proved=NOW - time))
             else:
                 assert isinstance(action, Retire)
-                idle.remove(action.seat)
-                replaced.append(action.seat)
+                idle.remove(action.entry)
+                replaced.append(action.entry)
                 retire_from = time + between_retirements(8, 3600.0)
         assert wakes is not None
         time = time + 0.001 if actions else max(wakes, time + 0.001)

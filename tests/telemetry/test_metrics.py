@@ -13,8 +13,10 @@ from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricR
 from opentelemetry.semconv._incubating.metrics import db_metrics
 
 from poolguard import Guard, __version__, clock
-from poolguard.pool.books import Books
+from poolguard.pool import sync
 from poolguard.pool.errors import PoolTimeout, TooManyRequests
+from poolguard.pool.keeper import Keeper
+from poolguard.pool.report import status_of
 from poolguard.telemetry import figures as figures_module
 from poolguard.telemetry.durations import _recorder, look
 from poolguard.telemetry.metrics import BUCKETS, INSTRUMENTS, POOL_NAME
@@ -158,7 +160,7 @@ def test_connections_by_reason(dsn: str, name: str, read: Read) -> None:
         use(guard)
     with guard.connection() as conn:
         conn.close()
-    until(lambda: guard.status()["closed"] == {"lost": 1})
+    until(lambda: guard.status()["closed"] == {"discarded": 1})
     guard.close()
     found = read(name)
     status = guard.status()
@@ -166,7 +168,7 @@ def test_connections_by_reason(dsn: str, name: str, read: Read) -> None:
     assert found.numbers("poolguard.connections.closed") == status["closed"]
     assert found.number("poolguard.connections.created", "warmup") == 1
     assert found.number("poolguard.connections.created", "growth") == 1
-    assert found.number("poolguard.connections.closed", "lost") == 1
+    assert found.number("poolguard.connections.closed", "discarded") == 1
     assert found.number("poolguard.connections.closed", "shutdown") >= 1
 
 
@@ -253,7 +255,7 @@ def test_use_is_not_timed_otherwise(dsn: str, name: str, read: Read) -> None:
     assert found.number("poolguard.acquires", "acquired") == 1
     assert f"{DB}use_time" not in found.points
     with guard.connection() as conn:
-        assert conn._poolguard_seat.hold is None  # nobody notes who has it
+        assert conn._poolguard_entry.checkout is None  # nobody notes who has it
 
 
 def test_off_says_nothing(dsn: str, name: str, read: Read) -> None:
@@ -356,14 +358,13 @@ def test_one_collection_asks_the_pool_once(
     """And the next one asks anew, however soon it comes."""
     guard = opened(dsn, name, metrics="all")
     asked: list[str] = []
-    status = Books.status
 
-    def noted(self: Books, *args: Any) -> dict[str, Any]:
+    def noted(keeper: Keeper) -> dict[str, Any]:
         if threading.current_thread() is threading.main_thread():  # not the one that publishes
-            asked.append(self.name)
-        return status(self, *args)
+            asked.append(keeper.name)
+        return status_of(keeper)
 
-    monkeypatch.setattr(Books, "status", noted)
+    monkeypatch.setattr(sync, "status_of", noted)
     read(name)
     once = asked.count(name)
     for n in range(1, 4):

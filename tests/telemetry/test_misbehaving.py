@@ -282,9 +282,9 @@ def test_one_that_blocks_in_a_request_holds_up_that_one_alone(
             with guard.connection(timeout=10), guard.connection(timeout=10):
                 assert guard.status()["used"] == 3
             pool = guard.pool
-            [seat, *_] = pool._idle_seats()
-            proved = seat.proved_at
-            until(lambda: seat.proved_at > proved)
+            [entry, *_] = pool._core.idle
+            proved = entry.proved_at
+            until(lambda: entry.proved_at > proved)
             assert answers == []
         finally:
             gate.released.set()

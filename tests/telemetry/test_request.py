@@ -16,7 +16,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, StatusC
 from opentelemetry.util.types import AttributeValue
 
 from poolguard import clock
-from poolguard.borrower import CURRENT
+from poolguard.acquirer import CURRENT
 from poolguard.listener import AcquireEnded, Connected, Outcome, Place
 from poolguard.rarely import Failures
 from poolguard.telemetry import request as request_module

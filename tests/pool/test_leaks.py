@@ -5,25 +5,26 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
 from threading import Barrier, Thread
-from typing import Any
+from typing import Any, get_args
 
 import psycopg_pool
 import pytest
 
-from poolguard.borrower import CURRENT, Borrower
+from poolguard.acquirer import CURRENT, Acquirer
 from poolguard.listener import Leak, LeakKind
-from poolguard.pool import holds as module
-from poolguard.pool.holds import Holds, log_leak
-from poolguard.pool.seat import Seat
+from poolguard.pool.core import Core
+from poolguard.pool.entry import Entry
+from poolguard.pool.leaks import Leaks, log_leak
 from poolguard.pool.sync import GuardedPool
 from tests.pool.support import Face, Kind, eventually, in_loop, opened
 
 
-class Request(Borrower):
+class Request(Acquirer):
     """A request called ``GET /orders``."""
 
     @property
@@ -32,7 +33,7 @@ class Request(Borrower):
 
 
 @contextmanager
-def serving(request: Borrower) -> Iterator[None]:
+def serving(request: Acquirer) -> Iterator[None]:
     """*request* is what this context serves."""
     token = CURRENT.set(request)
     try:
@@ -99,27 +100,38 @@ async def test_the_stack_begins_where_the_application_acquires(dsn: str) -> None
 async def test_unless_asked_for_nothing_is_watched(kind: Kind, dsn: str) -> None:
     async with opened(kind, dsn, min_size=1) as pool:
         conn = await pool.get()
-        assert conn._poolguard_seat.hold is None
+        assert conn._poolguard_entry.checkout is None
         await pool.put(conn)
 
 
-def test_it_looks_again_when_the_next_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
+class Conn:
+    """Stands for a connection: what an entry refers to."""
+
+
+def lent(at: float) -> tuple[Entry, Conn]:
+    """One that was lent *at* that time. Who has the connection is to keep it."""
+    core, entry, conn = Core(0, 1, check_after_idle=math.inf), Entry(None, at), Conn()
+    core.begin(entry)
+    entry.take(conn)
+    core.arrive(entry, at)
+    assert core.take(at) is conn
+    return entry, conn
+
+
+def test_it_looks_again_when_the_next_is_due() -> None:
     """And as long as nothing is lent, so often that none which is lent meanwhile is told late."""
-    time = 100.0
-    monkeypatch.setattr(module, "clock", lambda: time)
     told: list[Leak] = []
-    holds = Holds(10.0, told.append, lambda: None)
-    assert holds.overdue(100.0) == 110.0
-    first, second = Seat(None, 0.0), Seat(None, 0.0)
-    time = 102.0
-    holds.lent(first, None)
-    time = 105.0
-    holds.lent(second, None)
-    assert holds.overdue(110.0) == 112.0
-    assert holds.overdue(112.0) == 115.0
+    leaks = Leaks(10.0, told.append, lambda: None)
+    assert leaks.overdue(100.0) == 110.0
+    first, _conn = lent(102.0)
+    leaks.lent(first, None)
+    second, _other = lent(105.0)
+    leaks.lent(second, None)
+    assert leaks.overdue(110.0) == 112.0
+    assert leaks.overdue(112.0) == 115.0
     assert [(leak.kind, leak.held) for leak in told] == [("overdue", 10.0)]
-    holds.returned(second)
-    assert holds.overdue(115.0) == 125.0
+    leaks.returned(second)
+    assert leaks.overdue(115.0) == 125.0
     assert len(told) == 1
 
 
@@ -144,7 +156,7 @@ async def test_a_request_that_ends_without_returning_is_told_of(
         ]
         assert unreturned[0].stack == ()
         await pool.put(conn)
-        assert not request.loans
+        assert not request.checkouts
         assert len(pool.recorder.leaks) == 2
     assert "GET /orders has ended without returning a connection" in caplog.text
     assert "Set leak_after to be told where it was taken" in caplog.text
@@ -169,7 +181,7 @@ async def test_what_a_request_leaves_behind_is_not_the_requests(kind: Kind, dsn:
         request.ended()
         with serving(request):
             conn = await pool.get()
-            assert not request.loans
+            assert not request.checkouts
         await pool.put(conn)
         assert pool.recorder.leaks == []
 
@@ -321,7 +333,7 @@ def test_with_psycopg_pools_own_class_its_place_is_lost(dsn: str) -> None:
 # -- words -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["overdue", "returned", "unreturned", "nested", "collected"])
+@pytest.mark.parametrize("kind", get_args(LeakKind))
 def test_every_kind_says_who_has_what(kind: LeakKind, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "poolguard"):
         log_leak(Leak("main", kind, 1.25, "POST /pay", ("shop.py:7 in pay",), 1))

@@ -9,29 +9,29 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import Protocol
 
-__all__ = ["CURRENT", "Borrower", "Loan"]
+__all__ = ["CURRENT", "Acquirer", "Checkout"]
 
 
-class Loan(Protocol):
+class Checkout(Protocol):
     """One connection that is lent."""
 
     def unreturned(self) -> None:
-        """Its borrower has ended without returning it."""
+        """Its acquirer has ended without returning it."""
 
 
-class Borrower:
-    """One request. Several threads or tasks of it may borrow at once."""
+class Acquirer:
+    """One request. Several threads or tasks of it may acquire at once."""
 
-    __slots__ = ("loans", "over", "retry_after")
+    __slots__ = ("checkouts", "over", "retry_after")
 
     def __init__(self) -> None:
-        self.loans: dict[Loan, None] = {}
+        self.checkouts: dict[Checkout, None] = {}
         """What it has at the moment, the oldest first."""
         self.retry_after = 0
         """Seconds after which it is worth trying again, once an acquire has timed out or was
         rejected; 0 where none has."""
         self.over = False
-        """It has ended; a task that it left behind may go on borrowing."""
+        """It has ended; a task that it left behind may go on acquiring."""
 
     @property
     def label(self) -> str:
@@ -53,9 +53,9 @@ class Borrower:
 
     def report(self) -> None:
         """Have what it still has reported."""
-        for loan in [*self.loans]:
-            loan.unreturned()
+        for checkout in [*self.checkouts]:
+            checkout.unreturned()
 
 
-CURRENT: ContextVar[Borrower | None] = ContextVar("poolguard_borrower", default=None)
+CURRENT: ContextVar[Acquirer | None] = ContextVar("poolguard_acquirer", default=None)
 """The request that this context serves."""

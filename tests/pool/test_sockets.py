@@ -13,14 +13,15 @@ from time import monotonic
 import psycopg
 import pytest
 
-from poolguard.pool import seat as module
-from poolguard.pool.seat import Seat, Watch
+from poolguard.pool import sockets as module
+from poolguard.pool.entry import Entry
+from poolguard.pool.sockets import Watch
 from tests.pool.support import descriptors, held_elsewhere, in_child
 from tests.support import until
 
 
 class Owner:
-    """Stands for a connection: what a seat refers to."""
+    """Stands for a connection: what an entry refers to."""
 
     closed = False
 
@@ -42,11 +43,11 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield ours, theirs
 
 
-def seated(watch: Watch, fileno: int | None) -> tuple[Seat, Owner]:
-    seat, owner = Seat(None, 0.0), Owner()
-    seat.take(owner)
-    watch.add(seat, fileno)
-    return seat, owner
+def seated(watch: Watch, fileno: int | None) -> tuple[Entry, Owner]:
+    entry, owner = Entry(None, 0.0), Owner()
+    entry.take(owner)
+    watch.add(entry, fileno)
+    return entry, owner
 
 
 Pair = tuple[socket.socket, socket.socket]
@@ -54,12 +55,12 @@ Pair = tuple[socket.socket, socket.socket]
 
 def test_the_end_of_a_peer_is_told_once(watch: Watch, pair: Pair) -> None:
     ours, theirs = pair
-    seat, _owner = seated(watch, ours.fileno())
+    entry, _owner = seated(watch, ours.fileno())
     assert watch.wait(0) == []
     assert len(watch) == 1
     theirs.close()
-    assert watch.wait(10) == [seat]
-    assert seat.gone
+    assert watch.wait(10) == [entry]
+    assert entry.ended
     assert watch.wait(0) == []
     assert len(watch) == 0
 
@@ -74,10 +75,10 @@ def test_a_reset_is_an_end(watch: Watch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         ours = socket.create_connection(server.getsockname())
         theirs, _ = server.accept()
-        seat, _owner = seated(watch, ours.fileno())
+        entry, _owner = seated(watch, ours.fileno())
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         theirs.close()
-        assert watch.wait(10) == [seat]
+        assert watch.wait(10) == [entry]
         ours.close()
 
 
@@ -93,59 +94,11 @@ def test_data_is_not_an_end(watch: Watch, pair: Pair) -> None:
 def test_closing_the_original_is_not_an_end(watch: Watch, pair: Pair) -> None:
     """The peer decides; the duplicate is what tells."""
     ours, theirs = pair
-    seat, _owner = seated(watch, ours.fileno())
+    entry, _owner = seated(watch, ours.fileno())
     ours.close()
     assert watch.wait(0) == []
     theirs.close()
-    assert watch.wait(10) == [seat]
-
-
-def test_without_hanging_up_the_peer_never_learns_of_the_close(watch: Watch, pair: Pair) -> None:
-    ours, theirs = pair
-    seat, _owner = seated(watch, ours.fileno())
-    ours.close()
-    theirs.setblocking(False)
-    with pytest.raises(BlockingIOError):
-        theirs.recv(1)
-    theirs.settimeout(10)
-    seat.hang_up()
-    assert theirs.recv(1) == b""
-    assert watch.wait(0) == []
-    theirs.sendall(b"last words")  # our side reads on until the peer ends, too
-    assert len(watch) == 1
-
-
-def test_a_connection_that_nobody_refers_to_any_more_has_hung_up(watch: Watch, pair: Pair) -> None:
-    """psycopg_pool drops broken connections without closing them."""
-    ours, theirs = pair
-    seat, owner = seated(watch, ours.fileno())
-    ours.close()
-    del owner
-    gc.collect()
-    assert seat.conn is None
-    assert theirs.recv(1) == b""
-
-
-def test_cut_gives_end_of_file_to_whoever_reads(watch: Watch, pair: Pair) -> None:
-    ours, theirs = pair
-    seat, _owner = seated(watch, ours.fileno())
-    read: list[bytes] = []
-    reader = threading.Thread(target=lambda: read.append(ours.recv(1)))
-    reader.start()
-    seat.cut()
-    reader.join(10)
-    assert read == [b""]
-    assert watch.wait(10) == [seat]
-    assert theirs.recv(1) == b""
-
-
-def test_hanging_up_what_has_ended_does_nothing(watch: Watch, pair: Pair) -> None:
-    ours, theirs = pair
-    seat, _owner = seated(watch, ours.fileno())
-    theirs.close()
-    watch.wait(10)
-    seat.hang_up()
-    seat.cut()
+    assert watch.wait(10) == [entry]
 
 
 def test_a_ring_wakes_a_wait_that_has_no_end(watch: Watch) -> None:
@@ -198,21 +151,21 @@ def test_no_descriptor_is_left(pair: Pair) -> None:
     assert descriptors() == before
 
 
-def test_a_closed_watch_takes_no_seat_and_hears_no_ring(watch: Watch, pair: Pair) -> None:
+def test_a_closed_watch_takes_no_entry_and_hears_no_ring(watch: Watch, pair: Pair) -> None:
     watch.close()
     before = descriptors()
-    seat, _owner = seated(watch, pair[0].fileno())
+    entry, _owner = seated(watch, pair[0].fileno())
     watch.ring()
-    assert not seat.seated
+    assert not entry.watched
     assert len(watch) == 0
     assert descriptors() == before
 
 
 def test_any_closing(watch: Watch, pair: Pair) -> None:
     ours, theirs = pair
-    seat, _owner = seated(watch, ours.fileno())
+    entry, _owner = seated(watch, ours.fileno())
     assert not watch.any_closing()
-    seat.reason = "idle"
+    entry.reason = "idle"
     assert watch.any_closing()
     theirs.close()
     watch.wait(10)
@@ -220,13 +173,13 @@ def test_any_closing(watch: Watch, pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("how", ["close", "drop"])
-def test_without_sockets_a_seat_ends_with_its_connection(
+def test_without_sockets_an_entry_ends_with_its_connection(
     monkeypatch: pytest.MonkeyPatch, pair: Pair, how: str
 ) -> None:
     """Outside Linux."""
     monkeypatch.setattr(module, "WATCHES", False)
     watch = Watch()
-    seat, owner = seated(watch, pair[0].fileno())
+    entry, owner = seated(watch, pair[0].fileno())
     assert (watch.sees_sockets, watch.blind) == (False, True)
     assert watch.wait(0) == []
     if how == "close":
@@ -234,7 +187,7 @@ def test_without_sockets_a_seat_ends_with_its_connection(
     else:
         del owner
     watch.ring()
-    assert watch.wait(10) == [seat]
+    assert watch.wait(10) == [entry]
     assert (watch.blind, len(watch)) == (False, 0)
     watch.close()
 
@@ -244,34 +197,34 @@ def test_in_a_forked_child_the_watch_is_closed_and_the_parents_goes_on(
 ) -> None:
     """Nothing that the child drops or closes reaches the parent's sockets."""
     ours, theirs = pair
-    seat, owner = seated(watch, ours.fileno())
+    entry, owner = seated(watch, ours.fileno())
 
     def child() -> str:
         closed, left = watch.closed, len(watch)
-        seat.hang_up()
+        entry.hang_up()
         watch.ring()
         watch.close()
-        return f"{closed} {left} {seat.socket}"
+        return f"{closed} {left} {entry.socket}"
 
     with held_elsewhere(watch._lock):
         assert in_child(child) == "True 0 None"
-    assert owner is seat.conn
+    assert owner is entry.conn
     theirs.setblocking(False)
     with pytest.raises(BlockingIOError):
         theirs.recv(1)
     theirs.close()
-    assert watch.wait(10) == [seat]
+    assert watch.wait(10) == [entry]
 
 
 def test_the_end_of_a_real_server_session(
     watch: Watch, dsn: str, admin: psycopg.Connection
 ) -> None:
     conn = psycopg.connect(dsn)
-    seat = Seat(None, 0.0)
-    seat.take(conn)
-    watch.add(seat, conn.pgconn.socket)
+    entry = Entry(None, 0.0)
+    entry.take(conn)
+    watch.add(entry, conn.pgconn.socket)
     admin.execute("SELECT pg_terminate_backend(%s)", [conn.info.backend_pid])
-    assert watch.wait(10) == [seat]
+    assert watch.wait(10) == [entry]
     conn.close()
 
 
@@ -281,20 +234,20 @@ def test_the_end_comes_when_the_server_has_ended_not_when_we_have_closed(
     """Its backend is gone from pg_stat_activity when the watch tells."""
     conn = psycopg.connect(dsn)
     pid = conn.info.backend_pid
-    seat = Seat(None, 0.0)
-    seat.take(conn)
-    watch.add(seat, conn.pgconn.socket)
+    entry = Entry(None, 0.0)
+    entry.take(conn)
+    watch.add(entry, conn.pgconn.socket)
     conn.close()
-    seat.hang_up()
-    assert watch.wait(10) == [seat]
+    entry.hang_up()
+    assert watch.wait(10) == [entry]
     row = admin.execute("SELECT count(*) FROM pg_stat_activity WHERE pid = %s", [pid]).fetchone()
     assert row == (0,)
 
 
 def test_descriptors_are_closed_in_an_executed_program(watch: Watch, pair: Pair) -> None:
-    seat, _owner = seated(watch, pair[0].fileno())
-    assert seat.socket is not None
-    for fileno in (watch.fileno(), watch._bell, seat.socket.fileno()):
+    entry, _owner = seated(watch, pair[0].fileno())
+    assert entry.socket is not None
+    for fileno in (watch.fileno(), watch._bell, entry.socket.fileno()):
         assert not os.get_inheritable(fileno)
 
 
@@ -329,31 +282,10 @@ def test_an_ear_that_fails_hides_no_end(
         raise ValueError("from an ear")
 
     watch.listen(reading, fails)
-    seat, _owner = seated(watch, ours.fileno())
+    entry, _owner = seated(watch, ours.fileno())
     theirs.close()
     os.write(writing, b"!")
-    assert watch.wait(10) == [seat]
+    assert watch.wait(10) == [entry]
     assert "from an ear" in caplog.text
     os.close(reading)
     os.close(writing)
-
-
-def test_one_that_is_cut_was_severed_unless_the_server_had_ended_it(
-    watch: Watch, pair: Pair
-) -> None:
-    """Before the watch told of it, and whatever was not read yet."""
-    ours, theirs = pair
-    seat, _owner = seated(watch, ours.fileno())
-    theirs.sendall(b"the last words")
-    theirs.close()
-    seat.cut()
-    assert not seat.severed
-    assert watch.wait(10) == [seat]
-
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        other, _other_owner = seated(watch, ours.fileno())
-        other.cut()
-        other.cut()  # now it has an end of its own making
-        assert other.severed
-        assert watch.wait(10) == [other]

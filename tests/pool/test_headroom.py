@@ -100,7 +100,7 @@ def test_a_guard_opens_ahead_what_its_worker_class_can_use(
     registry.set_workplace(workplace)
     with Guard(dsn, mode="sync", budget=20, floor=2) as guard:
         pool: Any = guard.pool
-        assert pool._books.at_once == at_once
+        assert pool._keeper.at_once == at_once
         with guard.connection(), guard.connection():
             if at_once > 2:
                 until(lambda: guard.status()["created"] == {"warmup": 2, "ahead": 1})

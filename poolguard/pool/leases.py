@@ -1,6 +1,6 @@
-"""One pool's dealings with its ledger: what it leases, lacks and owes, and what it asks for others.
+"""One pool's leases from its ledger: what it leases, lacks and owes, and what it asks for others.
 
-It decides nothing about connections; the books draw on it when they look at the pool. Nothing here
+It decides nothing about connections; the keeper draws on it when it looks at the pool. Nothing here
 blocks, and the pool's lock may be held.
 """
 
@@ -10,9 +10,9 @@ import math
 from collections.abc import Callable, Collection
 
 from ..budget.ledger import Backend, Ledger, Orphan, Slot, StaticLedger, Wanted
-from .seat import Seat
+from .entry import Entry
 
-__all__ = ["Lessee"]
+__all__ = ["Leases"]
 
 ASK_EVERY = 0.1
 """Seconds between two questions about slots of the dead."""
@@ -22,7 +22,7 @@ TEND_EVERY = 0.5
 """Seconds between two looks at a ledger that is shared: of the dead nobody tells."""
 
 
-class Lessee:
+class Leases:
     """The slots of one pool. Times by the monotonic clock.
 
     :param ledger: who grants them; by default there is no bound.
@@ -139,18 +139,18 @@ class Lessee:
             self._leaving = True
             self.ledger.drain()
 
-    # -- seats ---------------------------------------------------------------------------------
+    # -- entries -------------------------------------------------------------------------------
 
-    def seated(self, seat: Seat, backend: Backend) -> None:
-        """Say which session the seat's slot is held for."""
-        if seat.slot is not None:
-            self.ledger.seated(seat.slot, backend)
+    def seated(self, entry: Entry, backend: Backend) -> None:
+        """Say which session the entry's slot is held for."""
+        if entry.slot is not None:
+            self.ledger.seated(entry.slot, backend)
 
-    def vacate(self, seat: Seat, *, certainly: bool = True) -> None:
-        """Give the seat's slot back. Where it is not certain that the server has ended its side,
+    def vacate(self, entry: Entry, *, certainly: bool = True) -> None:
+        """Give the entry's slot back. Where it is not certain that the server has ended its side,
         the slot is left to be asked about, as a dead owner's."""
-        slot, seat.slot = seat.slot, None
-        if seat.reason == "yielded":
+        slot, entry.slot = entry.slot, None
+        if entry.reason == "yielded":
             self._yielding = max(0, self._yielding - 1)
         if slot is None:
             return

@@ -16,25 +16,20 @@ from contextvars import ContextVar
 from typing import Any, TypeAlias
 from weakref import ref
 
-import psycopg_pool
-
-from ..borrower import Borrower
+from ..acquirer import Acquirer
 from ..clock import now as clock
 from ..listener import Leak, LeakKind, Returned
 from ..logs import logger
 from ..rarely import is_said
-from .seat import Seat
+from .entry import Entry
 
-__all__ = ["Hold", "Holds", "Taker", "by_task_of", "log_leak"]
+__all__ = ["HERE", "Checkout", "Leaks", "Taker", "by_task_of", "log_leak"]
 
 
 DEEPEST = 40
 """Frames of a stack that are kept."""
 
-_OURS = tuple(
-    os.path.join(os.path.dirname(os.path.abspath(file)), "")
-    for file in (__file__, psycopg_pool.__file__)
-)
+_OURS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
 
 
 class _Thread:
@@ -48,6 +43,22 @@ class _Thread:
 
 
 _THREAD: ContextVar[_Thread | None] = ContextVar("poolguard_thread", default=None)
+
+
+class _Token:
+    """Lives as long as one thread, or one greenlet where threads are patched."""
+
+    __slots__ = ("__weakref__",)
+
+
+class _Here(threading.local):
+    def __init__(self) -> None:
+        self._token = _Token()
+        self.owner = ref(self._token)
+
+
+HERE = _Here()
+"""``HERE.owner`` is the running thread, or greenlet: a reference that dies when it has ended."""
 
 Taker: TypeAlias = "ref[_Thread] | ref[asyncio.Task[Any]] | None"
 """Who takes a connection. To refer to a task more strongly would keep all that it refers to."""
@@ -77,42 +88,42 @@ def by_task_of(loop: asyncio.AbstractEventLoop) -> Callable[[], Taker]:
     return by_task
 
 
-class Hold:
+class Checkout:
     """One connection in somebody's hands."""
 
-    __slots__ = ("_holds", "borrower", "since", "stack", "taker", "told")
+    __slots__ = ("_leaks", "acquirer", "since", "stack", "taker", "told")
 
     def __init__(
         self,
-        holds: Holds,
+        leaks: Leaks,
         since: float,
-        borrower: Borrower | None,
+        acquirer: Acquirer | None,
         stack: tuple[str, ...],
         taker: Taker = None,
     ) -> None:
-        self._holds = holds
+        self._leaks = leaks
         self.since = since
-        self.borrower = borrower
+        self.acquirer = acquirer
         self.stack = stack
         self.taker = taker
         self.told = False
         """It has been reported as held for too long."""
 
     def __repr__(self) -> str:
-        by = "nobody known" if self.borrower is None else self.borrower.label
-        return f"<Hold of {self._holds.pool!r} by {by}>"
+        by = "nobody known" if self.acquirer is None else self.acquirer.label
+        return f"<Checkout of {self._leaks.pool!r} by {by}>"
 
     def unreturned(self) -> None:
-        self._holds.unreturned(self)
+        self._leaks.unreturned(self)
 
-    def waits_with(self, holds: Holds, asker: Taker) -> bool:
+    def waits_with(self, leaks: Leaks, asker: Taker) -> bool:
         """Whether it is a connection of that pool, and nobody will return it before *asker* is
         served.
 
         What another task or thread of the same request has, that one returns in its own time. But
         one that has ended without returning it has left it to the request.
         """
-        if self._holds is not holds:
+        if self._leaks is not leaks:
             return False
         taker = None if self.taker is None else self.taker()
         if taker is None or (isinstance(taker, asyncio.Task) and taker.done()):
@@ -120,7 +131,7 @@ class Hold:
         return asker is not None and asker() is taker
 
 
-class Holds:
+class Leaks:
     """The connections of one pool that are lent, as far as they are watched.
 
     :param leak_after: seconds after which one is reported; 0: none is.
@@ -146,7 +157,7 @@ class Holds:
         self.taker: Callable[[], Taker] = by_thread
         """Says who acquires at the moment."""
         self._lock = threading.Lock()
-        self._watched: dict[Hold, None] = {}
+        self._watched: dict[Checkout, None] = {}
         """Those that may be held for too long, the oldest first."""
         self._counts: dict[LeakKind, int] = {}
 
@@ -162,49 +173,58 @@ class Holds:
 
     # -- a connection's way --------------------------------------------------------------------
 
-    def asked(self, borrower: Borrower) -> None:
+    def asked(self, acquirer: Acquirer) -> None:
         """A request acquires; who acquires for it may have a connection of this pool already."""
         asker = self.taker()
-        for loan in [*borrower.loans]:
-            if isinstance(loan, Hold) and loan.waits_with(self, asker):
+        for checkout in [*acquirer.checkouts]:
+            if isinstance(checkout, Checkout) and checkout.waits_with(self, asker):
                 times = self._count("nested")
                 stack = here() if is_said(times) else ()
-                self._report("nested", loan, clock(), stack, times)
+                self._report("nested", checkout, clock(), stack, times)
                 self._tell()
                 return
 
-    def lent(self, seat: Seat, borrower: Borrower | None) -> None:
-        """The seat's connection has been given to *borrower*, or to somebody of whom nothing is
+    def lent(self, entry: Entry, acquirer: Acquirer | None) -> None:
+        """The entry's connection has been given to *acquirer*, or to somebody of whom nothing is
         known."""
-        if borrower is not None and borrower.over:
-            borrower = None
-        taker = None if borrower is None else self.taker()
-        hold = seat.hold = Hold(self, clock(), borrower, here() if self.leak_after else (), taker)
-        if borrower is not None:
-            borrower.loans[hold] = None
+        if acquirer is not None and acquirer.over:
+            acquirer = None
+        taker = None if acquirer is None else self.taker()
+        stack = here() if self.leak_after else ()
+        checkout = entry.checkout = Checkout(self, entry.lent_at, acquirer, stack, taker)
+        if acquirer is not None:
+            acquirer.checkouts[checkout] = None
         if self.leak_after:
             with self._lock:
-                self._watched[hold] = None
+                self._watched[checkout] = None
 
-    def returned(self, seat: Seat) -> None:
-        """The seat's connection comes back."""
-        hold = self._drop(seat)
-        if hold is None:
+    def returned(self, entry: Entry) -> None:
+        """The entry's connection comes back."""
+        checkout = self._drop(entry)
+        if checkout is None:
             return
         if self._returned is not None:
-            self._returned(Returned(self.pool, hold.since, clock()))
-        if hold.told:
-            self._report("returned", hold, clock(), hold.stack)
+            self._returned(Returned(self.pool, checkout.since, clock()))
+        if checkout.told:
+            self._report("returned", checkout, clock(), checkout.stack)
             self._tell()
 
-    def collected(self, seat: Seat) -> None:
-        """The seat's connection will never come back: nobody refers to it any more."""
-        hold = self._drop(seat) or Hold(self, seat.connected_at, None, ())
-        self._report("collected", hold, clock(), hold.stack)
+    def collected(self, entry: Entry) -> None:
+        """The entry's connection will never come back: nobody refers to it any more."""
+        self._lost("collected", entry)
 
-    def unreturned(self, hold: Hold) -> None:
+    def abandoned(self, entry: Entry) -> None:
+        """The entry's connection is taken back: the thread that used it last has ended."""
+        self._lost("abandoned", entry)
+
+    def has_acquirer(self, entry: Entry) -> bool:
+        """Whether a request that goes on has the entry's connection."""
+        checkout = entry.checkout
+        return checkout is not None and not (checkout.acquirer is None or checkout.acquirer.over)
+
+    def unreturned(self, checkout: Checkout) -> None:
         """The request that has it has ended."""
-        self._report("unreturned", hold, clock(), hold.stack)
+        self._report("unreturned", checkout, clock(), checkout.stack)
         self._tell()
 
     def overdue(self, now: float) -> float | None:
@@ -212,36 +232,40 @@ class Holds:
         if not self.leak_after:
             return None
         with self._lock:
-            waiting = [hold for hold in self._watched if not hold.told]
-        for hold in waiting:
-            if hold.since + self.leak_after > now:
-                return hold.since + self.leak_after
-            hold.told = True
-            self._report("overdue", hold, now, hold.stack)
+            waiting = [checkout for checkout in self._watched if not checkout.told]
+        for checkout in waiting:
+            if checkout.since + self.leak_after > now:
+                return checkout.since + self.leak_after
+            checkout.told = True
+            self._report("overdue", checkout, now, checkout.stack)
         # None that is lent from now on will be due before.
         return now + self.leak_after
 
-    def _drop(self, seat: Seat) -> Hold | None:
-        hold, seat.hold = seat.hold, None
-        if hold is not None:
-            if hold.borrower is not None:
-                hold.borrower.loans.pop(hold, None)
+    def _lost(self, kind: LeakKind, entry: Entry) -> None:
+        checkout = self._drop(entry) or Checkout(self, entry.lent_at, None, ())
+        self._report(kind, checkout, clock(), checkout.stack)
+
+    def _drop(self, entry: Entry) -> Checkout | None:
+        checkout, entry.checkout = entry.checkout, None
+        if checkout is not None:
+            if checkout.acquirer is not None:
+                checkout.acquirer.checkouts.pop(checkout, None)
             if self.leak_after:
                 with self._lock:
-                    self._watched.pop(hold, None)
-        return hold
+                    self._watched.pop(checkout, None)
+        return checkout
 
     def _report(
         self,
         kind: LeakKind,
-        hold: Hold,
+        checkout: Checkout,
         now: float,
         stack: tuple[str, ...],
         times: int | None = None,
     ) -> None:
-        by = None if hold.borrower is None else hold.borrower.label
+        by = None if checkout.acquirer is None else checkout.acquirer.label
         times = times or self._count(kind)
-        self._note(Leak(self.pool, kind, now - hold.since, by, stack, times))
+        self._note(Leak(self.pool, kind, now - checkout.since, by, stack, times))
 
     def _count(self, kind: LeakKind) -> int:
         with self._lock:
@@ -264,12 +288,15 @@ _SAID: dict[LeakKind, str] = {
     "collected": "{by} has never returned a connection of pool {pool!r}: nothing "
     "refers to it any more, and another may be opened in its place. Use it in a with block, or "
     "return it in a finally",
+    "abandoned": "a thread has ended without returning the connection of pool {pool!r} that {by} "
+    "took {held:.1f} s ago: it is closed, and another may be opened in its place. Use it in a with "
+    "block, or return it in a finally",
 }
 
 
 def log_leak(leak: Leak) -> None:
     """Say it; what may happen with every request is said at the 1st, 2nd, 4th, 8th … time."""
-    often = leak.kind in ("nested", "unreturned", "collected")
+    often = leak.kind in ("nested", "unreturned", "collected", "abandoned")
     if often and not is_said(leak.times):
         return
     text = _SAID[leak.kind].format(by=leak.borrower or "somebody", pool=leak.pool, held=leak.held)
@@ -278,7 +305,7 @@ def log_leak(leak: Leak) -> None:
     if leak.stack:
         text += ". It was taken here:" if leak.kind != "nested" else ". It acquires here:"
         text += "".join(f"\n  {place}" for place in leak.stack)
-    elif leak.kind in ("unreturned", "collected"):
+    elif leak.kind in ("unreturned", "collected", "abandoned"):
         text += ". Set leak_after to be told where it was taken"
     logger.warning("poolguard: %s", text)
 

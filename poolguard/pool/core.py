@@ -1,0 +1,431 @@
+"""All state of a pool, and every transition: which entry is where, and who waits.
+
+Nothing here locks, waits, or does I/O, and time is an argument. The sync pool calls in with its
+lock held, the async one on its loop; what is to be done outside is returned. A connection is one
+entry with one state, which only this file changes. The sizes are derived from the entries and
+counted nowhere, so that a place which belongs to nobody cannot be.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ..listener import CloseReason
+from .entry import Check, Entry, State
+from .fates import Ask, Close, Condition, Counts, Fate, Misplaced, Reset, Waiter
+
+__all__ = ["Core", "bounds"]
+
+
+class Core:
+    """The entries of one pool, and those who wait for one.
+
+    :param check_after_idle: seconds; one that has been idle for longer is not lent unchecked.
+    :param judge: what else is to become of a connection that would join the pool: asked of those
+        whose ``plain_until`` has passed, and of all while there is an :attr:`alert`.
+    """
+
+    def __init__(
+        self,
+        min_size: int,
+        max_size: int,
+        *,
+        max_waiting: int = 0,
+        check_after_idle: float,
+        judge: Callable[[Entry, float, bool], Close | Ask | None] = lambda *_: None,
+    ) -> None:
+        self.min_size, self.max_size = min_size, max_size
+        self.max_waiting = max_waiting
+        self.check_after_idle = check_after_idle
+        self.closed = False
+        self.entries: dict[Entry, None] = {}
+        """All whose server may still hold a session for them, or will soon."""
+        self.idle: deque[Entry] = deque()
+        """The idle ones, the longest idle first: the order in which they are lent."""
+        self.waiting: deque[Waiter] = deque()
+        self.doubted_at = 0.0
+        """What has not been proved since then may be dead, and is checked before it is lent."""
+        self.read_only_at = 0.0
+        """The server was seen to be read-only: what has not been asked since may be so, too."""
+        self.drained_at = float("-inf")
+        self.idle_low = 0
+        """The fewest idle ones since that was reset."""
+        self.low_water = 0
+        """With fewer idle ones than this, the pool is to be looked at."""
+        self.look_due = False
+        """It is to be looked at, as soon as no lock is held."""
+        self.alert = False
+        """Whatever comes in is to be judged."""
+        self.taken_free = 0
+        """So many acquires have found one free."""
+        self.queued = 0
+        """So many acquires have waited, ..."""
+        self.waited = 0.0
+        """... for so many seconds in all."""
+        self.usage = 0.0
+        """Seconds for which connections were lent, in all."""
+        self.unserved_since: float | None = None
+        """Since when somebody has waited and nobody was served; None while nobody has."""
+        self._timed_out = False
+        self._watermark = 0
+        self._judge = judge
+
+    def __repr__(self) -> str:
+        c = self.counts()
+        return (
+            f"<Core {'closed ' if self.closed else ''}{c.idle} idle, {c.lent} lent, "
+            f"{c.checking} checking, {c.opening} opening; {c.waiting} waiting>"
+        )
+
+    def counts(self) -> Counts:
+        """How many entries are where."""
+        n: dict[State, int] = dict.fromkeys(
+            ("connecting", "idle", "checking", "lent", "resetting", "closing", "gone"), 0
+        )
+        for entry in [*self.entries]:  # a copy, made at once: others may not hold the lock
+            n[entry.state] += 1
+        return Counts(
+            n["idle"],
+            n["lent"] + n["resetting"],
+            n["checking"],
+            n["connecting"],
+            len(self.waiting),
+            self.min_size,
+            self.max_size,
+        )
+
+    def those(self, *states: State) -> Iterator[Entry]:
+        """The entries that are in one of these states."""
+        return (entry for entry in [*self.entries] if entry.state in states)
+
+    # -- acquiring -----------------------------------------------------------------------------
+
+    def take(self, now: float) -> Any:
+        """The connection that is to be lent next; None where none can be lent as it is."""
+        idle = self.idle
+        if not idle:
+            return None
+        entry = idle[0]
+        if now - entry.proved_at > self.check_after_idle or entry.proved_at < self.doubted_at:
+            return None
+        idle.popleft()
+        entry.state = "lent"
+        conn, entry.kept = entry.kept, None
+        entry.lent_at = now
+        self.taken_free += 1
+        if len(idle) < self._watermark:
+            self._note_low(len(idle))
+        return conn
+
+    def acquire(self, now: float, waiter: Waiter) -> Any:
+        """A connection, or ``"queued"``, ``"refused"`` or ``"closed"``: the fate of one acquire.
+
+        Where all idle ones have to be checked first, *waiter* is queued, full as the queue may be:
+        it waits for those, and not for others.
+        """
+        if self.closed:
+            return "closed"
+        if self.idle and (conn := self._take_fresh(now)) is not None:
+            waiter.taken += 1
+            waiter.counted += 1
+            waiter.free = waiter.taken == 1
+            return conn
+        if self.max_waiting and len(self.waiting) >= self.max_waiting:
+            soon = sum(1 for _ in self.those("idle", "checking"))
+            if len(self.waiting) - self.max_waiting >= soon:
+                return "refused"
+        waiter.queued_at = now
+        self.waiting.append(waiter)
+        self.queued += 1
+        waiter.counted += 1
+        if self.unserved_since is None:
+            self.unserved_since = now
+        if not self.look_due:
+            # Whoever is not the first in the queue finds the same as the one before.
+            many = len(self.entries) >= self.max_size
+            self.look_due = bool(self.idle) or (
+                self._may_grow() if many and len(self.waiting) == 1 else not many
+            )
+        return "queued"
+
+    def _take_fresh(self, now: float) -> Any:
+        for n, entry in enumerate(self.idle):
+            if not self.is_stale(entry, now):
+                if n:
+                    del self.idle[n]
+                    self.idle.appendleft(entry)
+                return self.take(now)
+        return None
+
+    def _may_grow(self) -> bool:
+        """Whether a look may find room for one more: also in the place of one that has ended, and
+        that nobody may have any more."""
+        size = len(self.entries)
+        if size >= self.max_size:
+            for entry in self.entries:
+                if entry.ended or entry.state == "closing":
+                    size -= 1
+        return size < self.max_size
+
+    def withdraw(self, waiter: Waiter, now: float, *, timed_out: bool = False) -> Any:
+        """*waiter* stops waiting, for whatever reason: the connection that it was given in this
+        very moment, which is its own, or is to be given back; else None."""
+        conn, waiter.conn = waiter.conn, None
+        if conn is None and waiter in self.waiting:
+            self.waiting.remove(waiter)
+            self.waited += now - waiter.queued_at
+            self._timed_out |= timed_out
+            if not self.waiting and not self._timed_out:
+                self.unserved_since = None
+        return conn
+
+    def stuck_since(self) -> float | None:
+        """Since when nobody has been served, while some wait or have timed out."""
+        return self.unserved_since if self.waiting or self._timed_out else None
+
+    def is_stale(self, entry: Entry, now: float) -> bool:
+        """Whether an idle one is to be checked before it is lent."""
+        return now - entry.proved_at > self.check_after_idle or entry.proved_at < self.doubted_at
+
+    def note_idle_low(self) -> None:
+        """From now on the fewest idle ones are watched for anew."""
+        self.idle_low = len(self.idle)
+        self._watermark = max(self.idle_low, self.low_water)
+
+    def look_below(self, low_water: int) -> None:
+        """Have the pool looked at once there are fewer idle ones than that."""
+        self.low_water = low_water
+        self._watermark = max(self.idle_low, low_water)
+
+    def _note_low(self, left: int) -> None:
+        self.idle_low = min(self.idle_low, left)
+        if left < self.low_water:
+            self.look_due = True
+            self.low_water = 0  # once is enough: the look sets it again
+        self._watermark = max(self.idle_low, self.low_water)
+
+    # -- coming in -----------------------------------------------------------------------------
+
+    def begin(self, entry: Entry) -> None:
+        """Its connect begins."""
+        self.entries[entry] = None
+
+    def arrive(self, entry: Entry, now: float) -> Fate:
+        """It is connected, and configured."""
+        self._leave(entry, "connecting")
+        return self._place(entry, now)
+
+    def give_back(self, entry: Entry, now: float, condition: Condition = "clean") -> Fate:
+        """The fate of one return. Raises :exc:`Misplaced` where it is not lent."""
+        if entry.state != "lent":
+            raise Misplaced(f"{entry} is not lent")
+        if (
+            condition == "clean"
+            and now < entry.plain_until
+            and entry.verdict is None
+            and not self.alert
+        ):
+            self.usage += now - entry.lent_at
+            entry.proved_at = now
+            return self._join(entry)
+        ending = entry.verdict in ("ending", "lost")
+        if condition in ("clean", "open") and not (ending or self.closed):
+            if condition == "open" or entry.verdict == "read-only":
+                return Reset()
+            self.usage += now - entry.lent_at
+            return self._place(entry, now)
+        self.usage += now - entry.lent_at
+        if self.closed:
+            return self._close(entry, "shutdown")
+        if condition == "lost" or ending:
+            self.doubt(now)
+        by_server = "lost" in (condition, entry.verdict) or (condition == "closed" and ending)
+        return self._close(entry, None if by_server else "discarded")
+
+    def reset(self, entry: Entry, now: float) -> None:
+        """One that is lent is being made fit for others, by whoever calls this."""
+        self._leave(entry, "lent")
+        self.usage += now - entry.lent_at
+        entry.state, entry.kept = "resetting", entry.conn
+
+    def was_reset(self, entry: Entry, now: float, *, is_fit: bool) -> Fate:
+        """It is fit for others again, or not."""
+        if entry.state in ("closing", "gone"):  # the server has ended it meanwhile
+            return Close(None)
+        self._leave(entry, "resetting")
+        return self._place(entry, now) if is_fit else self._close(entry, "discarded")
+
+    def check(
+        self, entry: Entry, now: float, *, likely: bool = True, for_waiter: bool = False
+    ) -> Any:
+        """An idle one is being checked (:class:`~poolguard.pool.entry.Check`): its connection."""
+        self._leave(entry, "idle")
+        writable = entry.writable_at < self.read_only_at
+        entry.state, entry.check = "checking", Check(now, likely, for_waiter, writable)
+        return entry.kept
+
+    def was_checked(self, entry: Entry, now: float) -> Fate:
+        """The server has answered over it."""
+        check = entry.check
+        if entry.state in ("closing", "gone"):  # the server has ended it meanwhile
+            return Close(None)
+        self._leave(entry, "checking")
+        if check is not None:
+            entry.vouched = check.for_waiter
+            if check.writable:
+                entry.writable_at = check.since
+        return self._place(entry, now)
+
+    def _place(self, entry: Entry, now: float) -> Fate:
+        fresh, entry.fresh, entry.verdict = entry.fresh, False, None
+        entry.plain_until = entry.retire_at
+        entry.proved_at = now
+        if self.closed:
+            return self._close(entry, "shutdown")
+        if entry.ended or entry.severed:
+            return self._close(entry, None)
+        if entry.connected_at <= self.drained_at:
+            return self._close(entry, "discarded", worn=True)
+        fate = self._judge(entry, now, fresh)
+        if fate is None and entry.writable_at < self.read_only_at:
+            fate = Ask(())
+        if isinstance(fate, Close):
+            return self._close(entry, fate.reason, worn=fate.worn)
+        if fate is not None:
+            entry.state, entry.kept = "checking", entry.conn
+            entry.check = Check(now, writable=entry.writable_at < self.read_only_at)
+            return fate
+        if entry.plain_until <= now:
+            self.look_due = True  # it is due to be replaced, and was lent when that was looked at
+        return self._join(entry)
+
+    def _join(self, entry: Entry) -> Waiter | None:
+        self.unserved_since, self._timed_out = None, False
+        conn, vouched = entry.conn, entry.vouched
+        entry.vouched = False
+        if self.waiting:
+            waiter = self.waiting[0]
+            entry.state, entry.kept = "lent", None
+            entry.lent_at = entry.proved_at
+            waiter.free = vouched and not waiter.taken
+            waiter.conn = conn
+            self.waited += entry.proved_at - waiter.queued_at
+            self.waiting.popleft()  # after it was served: a signal's handler may raise here
+            if self.waiting:
+                self.unserved_since = entry.proved_at
+            return waiter
+        entry.state, entry.kept = "idle", conn
+        self.idle.append(entry)
+        return None
+
+    # -- going ---------------------------------------------------------------------------------
+
+    def close(self, entry: Entry, reason: CloseReason | None) -> Any:
+        """Its connection is to be closed, which is returned; or its connect has failed. What got as
+        far as a session is gone once the server has ended that."""
+        conn = entry.conn
+        if entry.state not in ("closing", "gone"):
+            self._close(entry, reason)
+        return conn
+
+    def _close(self, entry: Entry, reason: CloseReason | None, *, worn: bool = False) -> Close:
+        if entry.state == "idle":
+            self.idle_low = min(self.idle_low, len(self.idle) - 1)
+        self._leave(entry, entry.state)
+        entry.state, entry.kept = "closing", None
+        entry.plain_until = 0.0
+        entry.reason = entry.reason or reason
+        if entry.ended or not entry.watched:
+            self._forget(entry)
+        return Close(reason, worn)
+
+    def end(self, entry: Entry) -> Any:
+        """The server has ended its side: the connection that lay idle, to be closed; else None.
+
+        One that is checked or reset is left to whoever does that, should there be anybody.
+        """
+        entry.end()
+        if entry.check is not None:
+            self.doubt(entry.check.since)
+        if entry.state in ("idle", "checking", "resetting"):
+            conn = entry.conn if entry.state == "idle" else None
+            self._close(entry, None)
+            return conn
+        if entry.state == "closing":
+            self._forget(entry)
+        return None
+
+    def shut(self, now: float) -> tuple[list[Waiter], list[Any]]:
+        """The pool closes: those who wait in vain, and the idle connections, to be closed."""
+        self.closed = self.alert = True
+        waiting = [*self.waiting]
+        self.waiting.clear()
+        self.waited += sum(now - waiter.queued_at for waiter in waiting)
+        return waiting, [self.close(entry, "shutdown") for entry in [*self.idle]]
+
+    def drain(self, now: float) -> list[Any]:
+        """Renew all: the idle connections, to be closed. The others are when they come in."""
+        self.drained_at = now
+        for entry in self.entries:
+            entry.plain_until = 0.0
+        return [self.close(entry, "discarded") for entry in [*self.idle]]
+
+    def disown(self) -> None:
+        """In a forked child: all of it is the parent's."""
+        self.closed = self.alert = True
+        self.idle.clear()
+        self.waiting.clear()
+        self.entries.clear()
+
+    def doubt_writes(self, now: float) -> None:
+        """The server takes no writes over one: the others are asked before they are lent."""
+        self.doubt(now)
+        self.read_only_at = now
+        for entry in self.entries:
+            entry.plain_until = 0.0
+
+    def doubt(self, since: float) -> None:
+        """A connection was found dead that may have been so at *since*, and so may others."""
+        self.doubted_at = max(self.doubted_at, since)
+
+    def mend(self) -> None:
+        """Put right what an exception in the midst of a transition has left behind: a signal's
+        handler may raise between any two steps."""
+        for entry in self.those("lent"):
+            if entry.kept is not None:
+                entry.state = "idle"
+        while self.waiting and self.waiting[0].conn is not None:
+            self.waiting.popleft()
+        if sum(1 for _ in self.those("idle")) != len(self.idle):
+            self.idle = deque(entry for entry in self.idle if entry.state == "idle")
+            known = {*self.idle}
+            for entry in self.those("idle"):
+                if entry not in known:
+                    entry.kept = entry.conn
+                    self.idle.append(entry)
+
+    def _leave(self, entry: Entry, state: State) -> None:
+        if entry.state != state:
+            raise Misplaced(f"{entry} is not {state}")
+        if state == "idle":
+            self.idle.remove(entry)
+        entry.check = None
+
+    def _forget(self, entry: Entry) -> None:
+        entry.state = "gone"
+        self.entries.pop(entry, None)
+
+
+def bounds(min_size: int, max_size: int | None) -> tuple[int, int]:
+    """A pool's bounds. Raises :exc:`ValueError` where they make no pool."""
+    if max_size is None:
+        max_size = min_size
+    if min_size < 0:
+        raise ValueError(f"min_size is {min_size}, and cannot be negative")
+    if max_size < max(1, min_size):
+        raise ValueError(
+            f"max_size is {max_size}, and must be at least 1 and min_size, which is {min_size}"
+        )
+    return min_size, max_size

@@ -1,0 +1,209 @@
+"""One physical connection of a pool: its state, its slot of the budget, its dates.
+
+An entry holds its slot from before the connect until the server has ended its side: only then can
+another connection be opened in its place without a chance of being refused.
+"""
+
+from __future__ import annotations
+
+import math
+import select
+import socket
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from weakref import ReferenceType, ref
+
+from ..budget.ledger import Slot
+from ..listener import CloseReason, Connected
+from ._gevent import WATCHES, Poll
+
+if TYPE_CHECKING:
+    from .leaks import Checkout
+
+__all__ = ["Check", "Entry", "State", "Verdict", "entry_of", "is_closed_here", "silence"]
+
+State = Literal["connecting", "idle", "checking", "lent", "resetting", "closing", "gone"]
+"""Where an entry is. Only :mod:`poolguard.pool.core` moves it."""
+
+Verdict = Literal["lost", "ending", "read-only"]
+"""What an error that came over a connection tells of its server: that, or the way to it, has ended
+the connection; it ends; it takes no writes."""
+
+
+class Check(NamedTuple):
+    """An idle connection that is not lent while the server is asked for a sign of life."""
+
+    since: float
+    likely: bool = True
+    """There is no reason to think that it will fail."""
+    for_waiter: bool = False
+    """Somebody waits for it."""
+    writable: bool = False
+    """The server is to say as well that it takes writes."""
+
+
+class Entry:
+    """One connection's state, slot and dates. Times by :func:`poolguard.clock.now`.
+
+    :param slot: the right to hold it; None where no ledger grants any.
+    :param began: when its connect began.
+    """
+
+    __slots__ = (
+        "_conn",
+        "began",
+        "check",
+        "checkout",
+        "connected",
+        "connected_at",
+        "counted",
+        "ended",
+        "expires_at",
+        "fresh",
+        "give_up_at",
+        "kept",
+        "lent_at",
+        "owner",
+        "plain",
+        "plain_until",
+        "proved_at",
+        "reason",
+        "retire_at",
+        "severed",
+        "slot",
+        "socket",
+        "state",
+        "unowned_at",
+        "verdict",
+        "vouched",
+        "watched",
+        "writable_at",
+    )
+
+    def __init__(self, slot: Slot | None, began: float) -> None:
+        self.state: State = "connecting"
+        self.slot = slot
+        self.began = began
+        self.connected_at = 0.0
+        self.proved_at = 0.0
+        """When it was last used, or checked."""
+        self.writable_at = 0.0
+        """When it was connected, or the server last said that it is no read-only one."""
+        self.retire_at = 0.0
+        """From then on it is to be replaced when that suits."""
+        self.expires_at = 0.0
+        """From then on it is not to be lent again."""
+        self.give_up_at = math.inf
+        """When its connect is given up: so long may what comes after the login take."""
+        self.plain_until = 0.0
+        """Until then there is nothing to decide when it comes back. 0: while it is new, and once it
+        has ended or was cut."""
+        self.connected: Connected | None = None
+        self.kept: Any = None
+        """The connection while it is idle, checked or reset. While it is lent, only those who have
+        it refer to it, so that it shows when nobody does."""
+        self.plain = False
+        """Its class begins and ends a block as psycopg's own does."""
+        self.lent_at = 0.0
+        self.owner: ReferenceType[Any] | None = None
+        """The thread, or greenlet, that used it last; dead once that has ended."""
+        self.unowned_at: float | None = None
+        """When it was first seen that the owner has ended."""
+        self.check: Check | None = None
+        """What is being checked."""
+        self.checkout: Checkout | None = None
+        """Who has it, where that is of interest."""
+        self.verdict: Verdict | None = None
+        """What the worst error that came over it while it was lent says of the server."""
+        self.vouched = False
+        """It comes from a check that a waiter asked for, and is as good as free."""
+        self.fresh = True
+        """It has not been in the pool yet."""
+        self.reason: CloseReason | None = None
+        """Why the pool closes it; None where the server ended it."""
+        self.ended = False
+        """The server has ended its side."""
+        self.counted = False
+        """Its end has been counted."""
+        self.severed = False
+        """We ended it ourselves without hearing from the server, which may not know."""
+        self.watched = False
+        """It has a connection, or had one, whose end the watch will tell."""
+        self.socket: socket.socket | None = None
+        """A duplicate of the connection's socket, which the watch waits on."""
+        self._conn: ReferenceType[Any] | None = None
+
+    def __repr__(self) -> str:
+        more = " ended" if self.ended and self.state != "gone" else ""
+        return f"<Entry {self.slot!r} {self.state}{more}>"
+
+    @property
+    def conn(self) -> Any:
+        """The connection; None before there is one, and when nobody refers to it any more."""
+        return None if self._conn is None else self._conn()
+
+    def take(self, conn: Any) -> None:
+        """This is the connection, which has just been made."""
+        self._conn = ref(conn, self._dropped)
+        conn._poolguard_entry = self
+
+    def _dropped(self, _: object) -> None:
+        # Applications do not always close what they lose. No lock may be taken here: the collector
+        # runs at any time, also while one is held.
+        if self.state == "lent":
+            self.reason = self.reason or "discarded"
+        self.hang_up()
+
+    def end(self) -> None:
+        """The server has ended its side."""
+        self.ended = True
+        self.plain_until = 0.0
+
+    def hang_up(self) -> None:
+        """Let the FIN leave after a close: the duplicate would hold the socket open."""
+        self._shutdown(socket.SHUT_WR)
+
+    def cut(self) -> None:
+        """End a connection whose peer does not answer: whoever reads from it gets end-of-file."""
+        if not self.severed:  # once it is, the end may be our own
+            self.severed = not self._has_ended()
+            self.plain_until = 0.0
+        self._shutdown(socket.SHUT_RDWR)
+
+    def _has_ended(self) -> bool:
+        """Whether the server has ended its side, though the watch has not told of it yet."""
+        sock = self.socket
+        if sock is None or not WATCHES:
+            return False
+        poll = Poll()
+        with suppress(OSError, ValueError):  # the watch has closed the duplicate
+            poll.register(sock, select.POLLRDHUP)
+            return bool(poll.poll(0))
+        return False
+
+    def _shutdown(self, how: int) -> None:
+        sock = self.socket
+        if sock is not None:
+            with suppress(OSError):  # the peer was faster, or the watch has closed the duplicate
+                sock.shutdown(how)
+
+
+def entry_of(conn: Any) -> Entry | None:
+    """The entry of a connection that one of our pools made."""
+    entry: Entry | None = getattr(conn, "_poolguard_entry", None)
+    return entry
+
+
+def is_closed_here(conn: Any) -> bool:
+    """Whether a connection was closed on this side: nothing is left of libpq's part of it then. Of
+    one that libpq has found ended there is, until it is closed."""
+    return conn is not None and getattr(conn.pgconn, "pgconn_ptr", None) is None
+
+
+def silence(conn: Any) -> None:
+    """Let the connection be collected, or closed, without a word to a pool.
+
+    By psycopg's protocol ``conn._pool`` is the pool that it was lent from: ``conn.close()`` may go
+    there, and a connection that was lent from none warns when it is collected open.
+    """
+    conn._pool = None
