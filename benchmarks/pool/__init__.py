@@ -1,4 +1,4 @@
-"""psycopg_pool's two pools against ours: growth, warming, restarts, refreshing, ageing and cost.
+"""psycopg_pool's two pools against ours: growth, warming, restarts, refreshing, ageing, cost.
 
 All on one private PostgreSQL, a connect to which takes about 100 ms: through the lab's proxy, or
 after a pause. Every part plays its contenders in turn, several times over, and shows the median of
@@ -24,7 +24,7 @@ from poolguard.lab.proxy import SlowProxy
 
 from ..server import trust
 from ..table import Progress, Table
-from . import burst, getput, lifetime, refill, refresh, restart, warming
+from . import burst, getput, idle, lifetime, refill, refresh, restart, warming
 from .frame import CONNECT_DELAY, Stage
 
 __all__ = ["PARTS", "run"]
@@ -37,6 +37,7 @@ PARTS: Mapping[str, Callable[[Stage], Table]] = {
     "refresh": refresh.run,
     "lifetime": lifetime.run,
     "getput": getput.run,
+    "idle": idle.run,
     "refill": refill.run,
 }
 

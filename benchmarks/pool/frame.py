@@ -59,7 +59,7 @@ class Stage:
     conninfo: str
     """The way to the server through the proxy."""
     near: str
-    """The way to it over its own socket, for those who wait before they connect (:data:`FAR`)."""
+    """The way to it over its own socket, for those who wait before they connect (:class:`Far`)."""
     quick: bool
     say: Callable[[str], None]
 
