@@ -111,7 +111,9 @@ def test_those_that_still_wait_make_it_so_too(guard: Guard) -> None:
 def test_a_wait_that_is_shorter_does_not(dsn: str) -> None:
     """Whether it is under way, or was in vain."""
     with Guard(dsn, **settings("sync", 30.0)) as guard:
-        thread = threading.Thread(target=guard.pool.getconn)
+        pool: Any = guard.pool
+        got: list[Any] = []  # what nobody refers to would be replaced, with none there meanwhile
+        thread = threading.Thread(target=lambda: got.append(pool.getconn()))
         with held(guard):
             in_vain(guard, timeout=0.3)
             assert says(guard)
@@ -120,6 +122,7 @@ def test_a_wait_that_is_shorter_does_not(dsn: str) -> None:
             assert says(guard)
         thread.join(10)
         assert says(guard)
+        pool.putconn(got.pop())
 
 
 def test_where_nobody_has_asked_it_is_ready_however_long_all_are_held(
