@@ -55,10 +55,13 @@ class _Common:
         try:
             self._free.pop()
         except IndexError:
-            raise RuntimeError(
-                f"this connection() of the pool {self._pool.name!r} is entered already, and serves "
-                f"one block at a time: call pool.connection() for each block"
-            ) from None
+            raise self._entered_twice() from None
+
+    def _entered_twice(self) -> RuntimeError:
+        return RuntimeError(
+            f"this connection() of the pool {self._pool.name!r} is entered already, and serves one "
+            f"block at a time: call pool.connection() for each block"
+        )
 
     def _has_nothing_to_end(self, conn: Any) -> bool:
         """Whether psycopg would neither commit nor roll back, nor refuse to."""
@@ -96,7 +99,10 @@ class Block(_Common, AbstractContextManager[CT]):
         return within
 
     def __enter__(self) -> CT:
-        self._claim()
+        try:
+            self._free.pop()
+        except IndexError:
+            raise self._entered_twice() from None
         try:
             self._conn = conn = self._pool.getconn(self._timeout)
             if not conn._poolguard_entry.plain:
@@ -121,8 +127,9 @@ class Block(_Common, AbstractContextManager[CT]):
         finally:
             try:
                 self._pool.putconn(conn)
-            finally:
-                self._let_go()
+            finally:  # as _let_go() does, whose call takes as long as all this
+                self._conn = None
+                self._free.append(True)
         return None
 
 
