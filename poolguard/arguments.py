@@ -8,14 +8,14 @@ their names.
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from inspect import isawaitable, iscoroutinefunction
-from typing import Any, cast, get_origin
+from inspect import iscoroutinefunction
+from typing import Any, get_origin
 
 from .errors import SettingsError
 
-__all__ = ["PoolArguments", "awaited"]
+__all__ = ["PoolArguments"]
 
 Callback = Callable[[Any], Any]
 _CALLBACKS = ("configure", "reset", "check")
@@ -115,19 +115,6 @@ class PoolArguments:
     def _unlike(self, other: PoolArguments) -> list[str]:
         names = [each.name for each in fields(self)]
         return [name for name in names if getattr(self, name) != getattr(other, name)]
-
-
-def awaited(callback: Callback | None) -> Callable[[Any], Awaitable[None]] | None:
-    """*callback* as an async pool takes it; it may be a plain function, too."""
-    if callback is None or iscoroutinefunction(callback):
-        return cast("Callable[[Any], Awaitable[None]] | None", callback)
-
-    async def call(conn: Any) -> None:
-        answer = callback(conn)
-        if isawaitable(answer):
-            await answer
-
-    return call
 
 
 def _is_async(value: object) -> bool:

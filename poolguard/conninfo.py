@@ -28,6 +28,7 @@ _LOOPBACK = dict.fromkeys(("127.0.0.1", "::1"), "localhost")
 
 __all__ = [
     "checked",
+    "connects_its_own_way",
     "database_name",
     "insist_clear",
     "insist_same_place",
@@ -103,12 +104,9 @@ def parse_keywords(kwargs: Mapping[str, Any], connection_class: type[Any]) -> No
     from psycopg import AsyncConnection, Connection
     from psycopg.conninfo import make_conninfo
 
-    base = AsyncConnection if issubclass(connection_class, AsyncConnection) else Connection
-    own = takewhile(lambda each: each is not base, connection_class.__mro__)
     lines: list[str] = []
-    if not any(
-        name in vars(each) for each in own for name in ("connect", "_get_connection_params")
-    ):
+    if not connects_its_own_way(connection_class):
+        base = AsyncConnection if issubclass(connection_class, AsyncConnection) else Connection
         named = signature(base.connect).parameters.values()
         known = _keywords() | {each.name for each in named if each.kind is each.KEYWORD_ONLY}
         for name in kwargs:
@@ -128,6 +126,17 @@ def parse_keywords(kwargs: Mapping[str, Any], connection_class: type[Any]) -> No
         "(none is shown, since it may hold the password). Each is one parameter: host a name or an "
         "address, port a number"
     )
+
+
+def connects_its_own_way(connection_class: type[Any]) -> bool:
+    """Whether a connection class connects otherwise than psycopg's own: it may take other keywords,
+    or know better what its hosts are, as one that asks for SRV does. These methods are where
+    psycopg's documentation has a class do so."""
+    from psycopg import AsyncConnection, Connection
+
+    plain = getattr(connection_class, "__origin__", connection_class)  # of AsyncConnection[Row]
+    own = takewhile(lambda each: each not in (Connection, AsyncConnection), plain.__mro__)
+    return any(name in vars(each) for each in own for name in ("connect", "_get_connection_params"))
 
 
 def located(dsn: Dsn, kwargs: object) -> Dsn:

@@ -19,7 +19,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import registry
-from .arguments import PoolArguments, awaited
+from .arguments import PoolArguments
 from .budget.asking import Row, async_row, async_rows, one_row, rows
 from .budget.capacity import OTHERS, QUERY, Capacity
 from .budget.dialing import Dialing
@@ -584,7 +584,8 @@ class _Opening:
 
     def _insist_on_its_end(self, conn: Any) -> None:
         """Refuse a connection on which ``configure`` has left a transaction open, as psycopg_pool
-        does: what it has set would go with that."""
+        does: what it has set would go with that. The pool's own refusal is tried again; this one is
+        the application's mistake, and fails the warmup at once."""
         from psycopg.pq import TransactionStatus
 
         if (status := TransactionStatus(conn.pgconn.transaction_status)) != TransactionStatus.IDLE:
@@ -745,6 +746,7 @@ class AsyncOpening(_Opening):
     def __init__(self, name: str, settings: Settings, given: PoolArguments) -> None:
         super().__init__(name, settings, given)
         from .pool.aio import AsyncGuardedPool
+        from .pool.jobs import at_once
 
         self.error: PoolguardError | None = None
         self.loop = asyncio.get_running_loop()
@@ -754,8 +756,8 @@ class AsyncOpening(_Opening):
         try:
             self.pool = AsyncGuardedPool(
                 configure=self._configure,
-                reset=awaited(self._given.reset),
-                check=awaited(self._given.check),
+                reset=self._given.reset,
+                check=self._given.check,
                 **self._arguments(),
             )
             self.pool.dial_again = self._dial_again
@@ -764,8 +766,9 @@ class AsyncOpening(_Opening):
             self.ledger.close()
             raise
         self._measure()
-        # In an empty context: the pool's tasks are no part of the trace that is current here.
-        Context().run(_at_once, self.pool.open())
+        # In an empty context: the pool's tasks are no part of the trace that is current here. At
+        # once, so that it is open when this returns: opening a pool only begins tasks.
+        Context().run(at_once, self.pool.open())
 
     @property
     def alive(self) -> bool:
@@ -827,8 +830,10 @@ class AsyncOpening(_Opening):
         pool.greeted(conn, self._welcome(conn, await self._greet(conn)))
         if self._must_ask(recovering=pool.recovering):
             await self._ask(pool, conn)
-        if (configure := awaited(self._given.configure)) is not None:
-            await configure(conn)
+        if (configure := self._given.configure) is not None:
+            from .pool.jobs import done
+
+            await done(configure(conn))
             self._insist_on_its_end(conn)
 
     async def _inquire(self, conn: psycopg.AsyncConnection[Any]) -> None:
@@ -860,17 +865,6 @@ class AsyncOpening(_Opening):
                 raise
         self._plainly = True
         return await async_row(conn, PLAIN_GREETING)
-
-
-def _at_once(opening: Coroutine[Any, Any, None]) -> None:
-    """Run to its end what waits for nothing: opening a pool only begins tasks. So a guard is open
-    when the call that opens it returns, in code that cannot wait, too."""
-    try:
-        opening.send(None)
-    except StopIteration:
-        return
-    opening.close()
-    raise RuntimeError("the pool waits while it is opened")
 
 
 def _errors() -> type[psycopg.Error]:

@@ -28,7 +28,7 @@ from ..listener import Listener
 from .base import INFO
 from .block import AsyncBlock
 from .entry import Entry
-from .errors import PoolClosed, PoolTimeout
+from .errors import PoolTimeout
 from .events import logger
 from .fates import Misplaced, Waiter
 from .jobs import Job
@@ -104,7 +104,7 @@ class AsyncGuardedPool(Tasks, AsyncConnectionPool[ACT], Generic[ACT]):
         self._set_up(locals())
         self._begin_tasks()
         if open:
-            self._warn_of_constructor()
+            self._warn_of_opening()
         if open or open is None:
             self._open_now()
 
@@ -148,9 +148,6 @@ class AsyncGuardedPool(Tasks, AsyncConnectionPool[ACT], Generic[ACT]):
             or (self.timeout if timeout is None else timeout) <= 0
         ):
             return None
-        acquirer = CURRENT.get()
-        if acquirer is not None and acquirer.checkouts:
-            self._keeper.leaks.asked(acquirer)
         self._insist_on_its_loop()
         began = clock()
         conn: ACT | None = core.take(began)
@@ -162,9 +159,12 @@ class AsyncGuardedPool(Tasks, AsyncConnectionPool[ACT], Generic[ACT]):
             logger.info("connection requested from %r", self.name)
             logger.info("connection given by %r", self.name)
         conn._pool = self
+        acquirer = CURRENT.get()
         if acquirer is not None or self._tells_immediate or self._watches_all:
             entry: Entry = conn._poolguard_entry  # type: ignore[attr-defined]
             try:
+                if acquirer is not None and acquirer.checkouts:
+                    self._keeper.leaks.asked(acquirer)
                 self._lend(entry, began, acquirer)
             except BaseException:  # what ends the process, in a listener
                 self._take_care(self._put(conn, entry))
@@ -215,22 +215,14 @@ class AsyncGuardedPool(Tasks, AsyncConnectionPool[ACT], Generic[ACT]):
             try:
                 await waiter.wait()
             except BaseException:
-                conn = self._stop_waiting(waiter, timed_out=False)
-                if conn is not None:
+                if (conn := core.withdraw(waiter, clock())) is not None:
                     self._take_care(self._put(conn, conn._poolguard_entry, in_acquire=True))
                 raise
-            conn = self._stop_waiting(waiter, timed_out=True)
+            conn = core.withdraw(waiter, clock(), timed_out=True)
             if conn is None:
                 raise waiter.error or PoolTimeout
         conn._pool = self
         return cast("ACT", conn)
-
-    def _stop_waiting(self, waiter: _Waiter, *, timed_out: bool) -> Any:
-        """What *waiter* was given, if anything."""
-        conn = self._core.withdraw(waiter, clock(), timed_out=timed_out)
-        if conn is None:
-            self._count("requests_errors")
-        return conn
 
     def _insist_on_its_loop(self) -> None:
         if asyncio.get_running_loop() is not self._loop:
@@ -347,17 +339,13 @@ class AsyncGuardedPool(Tasks, AsyncConnectionPool[ACT], Generic[ACT]):
 
         One after the other, so that an acquire finds the others; each within ``check_timeout``.
         """
-        for entry in [*self._core.idle]:
-            if entry.state == "idle":
-                conn = self._core.check(entry, clock())
-                self._ring()  # should the server not answer
-                await asyncio.shield(self._begin("verify", self._check_one(conn, entry, ())))
+        if self._core.idle:
+            await asyncio.shield(self._begin("verify", self._check_idle()))
 
     async def drain(self) -> None:
         """Renew all connections, as :meth:`psycopg_pool.AsyncConnectionPool.drain` does."""
-        for conn in self._core.drain(clock()):
-            self._begin("close", self._discard(conn))
-        self._ring()
+        if not self.closed:
+            await asyncio.shield(self._begin("close", self._drain()))
 
     def status(self) -> dict[str, Any]:
         """The pool's counts, outcomes and last failure: plain data."""
@@ -371,12 +359,8 @@ class AsyncGuardedPool(Tasks, AsyncConnectionPool[ACT], Generic[ACT]):
         if self.closed:
             return
         until = clock() + timeout
-        waiting, conns = self._core.shut(clock())
-        for waiter in waiting:
-            waiter.error = PoolClosed(f"the pool {self.name!r} is closed")
-            waiter.wake()
-        for conn in conns:
-            self._begin("close", self._discard(conn))
+        for conn in self._shut():
+            self._do(self._discard(conn))
         await self._end_tasks(until)
 
     def abandon(self) -> None:
@@ -409,9 +393,6 @@ class AsyncGuardedPool(Tasks, AsyncConnectionPool[ACT], Generic[ACT]):
         self._loop.call_later(delay, self.run_task, task)
 
     def _warn_of_opening(self) -> None:
-        self._warn_of_constructor()
-
-    def _warn_of_constructor(self) -> None:
         kind = type(self).__name__
         warnings.warn(
             f"{kind} was opened in its constructor, which a pool of asyncio's should not be: say "

@@ -189,7 +189,6 @@ class Base:
 
     def _reject(self) -> NoReturn:
         self._count("requests_num")
-        self._count("requests_errors")
         raise TooManyRequests(
             f"the pool {self.name!r} has already {len(self._core.waiting)} requests waiting"
             f"{state_of(self._keeper, clock())}"
@@ -239,6 +238,8 @@ class Base:
             if (acquirer := CURRENT.get()) is not None:
                 # The queue has not come so far in this time, and hardly will in a shorter one.
                 acquirer.retry_after = max(acquirer.retry_after, math.ceil(now - began), 1)
+        if outcome == "rejected" or waiter.counted > waiter.taken:  # it has waited
+            self._count("requests_errors")
         if waiter.counted > 1:
             self._count("requests_num", 1 - waiter.counted)
         self._keeper.outcomes.refused(outcome, began, now, self._place, waiter.taken)

@@ -51,12 +51,6 @@ class _Common:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._pool.name!r}{'' if self._free else ' entered'}>"
 
-    def _claim(self) -> None:
-        try:
-            self._free.pop()
-        except IndexError:
-            raise self._entered_twice() from None
-
     def _entered_twice(self) -> RuntimeError:
         return RuntimeError(
             f"this connection() of the pool {self._pool.name!r} is entered already, and serves one "
@@ -147,11 +141,14 @@ class AsyncBlock(_Common, AbstractAsyncContextManager[ACT]):
         return within
 
     async def __aenter__(self) -> ACT:
-        self._claim()
+        try:
+            self._free.pop()
+        except IndexError:
+            raise self._entered_twice() from None
         try:
             conn: ACT | None = self._pool._free_one(self._timeout)
             if conn is None:
-                conn = await self._pool.getconn(self._timeout)
+                conn = await self._pool._getconn_slowly(self._timeout)
         except BaseException:
             self._free.append(True)
             raise

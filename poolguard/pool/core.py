@@ -108,6 +108,7 @@ class Core:
         if not idle:
             return None
         entry = idle[0]
+        # As is_stale() says, whose call would take as long as all this.
         if now - entry.proved_at > self.check_after_idle or entry.proved_at < self.doubted_at:
             return None
         idle.popleft()
@@ -143,11 +144,7 @@ class Core:
         if self.unserved_since is None:
             self.unserved_since = now
         if not self.look_due:
-            # Whoever is not the first in the queue finds the same as the one before.
-            many = len(self.entries) >= self.max_size
-            self.look_due = bool(self.idle) or (
-                self._may_grow() if many and len(self.waiting) == 1 else not many
-            )
+            self.look_due = bool(self.idle) or self._may_grow()
         return "queued"
 
     def _take_fresh(self, now: float) -> Any:
@@ -163,10 +160,8 @@ class Core:
         """Whether a look may find room for one more: also in the place of one that has ended, and
         that nobody may have any more."""
         size = len(self.entries)
-        if size >= self.max_size:
-            for entry in self.entries:
-                if entry.ended or entry.state == "closing":
-                    size -= 1
+        if size >= self.max_size and len(self.waiting) == 1:  # others find what the first has found
+            size -= sum(entry.ended or entry.state == "closing" for entry in self.entries)
         return size < self.max_size
 
     def withdraw(self, waiter: Waiter, now: float, *, timed_out: bool = False) -> Any:
@@ -215,7 +210,7 @@ class Core:
     def arrive(self, entry: Entry, now: float) -> Fate:
         """It is connected, and configured."""
         self._leave(entry, "connecting")
-        return self._place(entry, now)
+        return self._place(entry, now, fresh=True)
 
     def give_back(self, entry: Entry, now: float, condition: Condition = "clean") -> Fate:
         """The fate of one return. Raises :exc:`Misplaced` where it is not lent."""
@@ -278,8 +273,8 @@ class Core:
                 entry.writable_at = check.since
         return self._place(entry, now)
 
-    def _place(self, entry: Entry, now: float) -> Fate:
-        fresh, entry.fresh, entry.verdict = entry.fresh, False, None
+    def _place(self, entry: Entry, now: float, *, fresh: bool = False) -> Fate:
+        entry.verdict = None
         entry.plain_until = entry.retire_at
         entry.proved_at = now
         if self.closed:
@@ -292,7 +287,7 @@ class Core:
         if fate is None and entry.writable_at < self.read_only_at:
             fate = Ask(())
         if isinstance(fate, Close):
-            return self._close(entry, fate.reason, worn=fate.worn)
+            return self._close(entry, fate.reason)
         if fate is not None:
             entry.state, entry.kept = "checking", entry.conn
             entry.check = Check(now, writable=entry.writable_at < self.read_only_at)

@@ -20,7 +20,7 @@ from ._gevent import WATCHES, Poll
 if TYPE_CHECKING:
     from .leaks import Checkout
 
-__all__ = ["Check", "Entry", "State", "Verdict", "entry_of", "is_closed_here", "silence"]
+__all__ = ["Check", "Entry", "State", "Verdict", "entry_of", "finish", "is_closed_here", "silence"]
 
 State = Literal["connecting", "idle", "checking", "lent", "resetting", "closing", "gone"]
 """Where an entry is. Only :mod:`poolguard.pool.core` moves it."""
@@ -59,7 +59,6 @@ class Entry:
         "counted",
         "ended",
         "expires_at",
-        "fresh",
         "give_up_at",
         "kept",
         "lent_at",
@@ -117,8 +116,6 @@ class Entry:
         """What the worst error that came over it while it was lent says of the server."""
         self.vouched = False
         """It comes from a check that a waiter asked for, and is as good as free."""
-        self.fresh = True
-        """It has not been in the pool yet."""
         self.reason: CloseReason | None = None
         """Why the pool closes it; None where the server ended it."""
         self.ended = False
@@ -198,6 +195,15 @@ def is_closed_here(conn: Any) -> bool:
     """Whether a connection was closed on this side: nothing is left of libpq's part of it then. Of
     one that libpq has found ended there is, until it is closed."""
     return conn is not None and getattr(conn.pgconn, "pgconn_ptr", None) is None
+
+
+def finish(conn: Any) -> None:
+    """Close a connection of either kind on this side, for a pool that is gone: ``close()`` of an
+    async one is a coroutine, and there may be no loop."""
+    silence(conn)
+    conn.pgconn.finish()
+    if (entry := entry_of(conn)) is not None:
+        entry.hang_up()
 
 
 def silence(conn: Any) -> None:

@@ -13,18 +13,15 @@ import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from ipaddress import ip_address
-from itertools import takewhile
 from typing import Any, NamedTuple
 
-from psycopg import AsyncConnection, OperationalError
+from psycopg import OperationalError
 
 from ..budget.dialing import effective
 
-__all__ = ["addresses", "finds_hosts_itself"]
+__all__ = ["addresses"]
 
 _OF_PLACE = ("host", "hostaddr", "port", "service")
-_METHODS = ("connect", "_get_connection_params")
-"""Where psycopg's documentation has a connection class find its hosts in ways of its own."""
 
 
 class Place(NamedTuple):
@@ -38,13 +35,6 @@ class Place(NamedTuple):
     def is_name(self) -> bool:
         """It is to be looked up: no address, nor the folder of a Unix socket."""
         return not (self.address or self.host[:1] in ("", "/") or self.host[1:2] == ":")
-
-
-def finds_hosts_itself(connection_class: type[Any]) -> bool:
-    """Whether a connection class knows better what its hosts are, as one that asks for SRV does."""
-    plain = getattr(connection_class, "__origin__", connection_class)  # of AsyncConnection[Row]
-    own = takewhile(lambda each: each is not AsyncConnection, plain.__mro__)
-    return any(name in vars(each) for each in own for name in _METHODS)
 
 
 async def addresses(conninfo: str, kwargs: Mapping[str, Any]) -> dict[str, str]:

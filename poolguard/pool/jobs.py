@@ -7,7 +7,7 @@ but in the thread that runs it, so that it is over at its first step.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Collection, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
@@ -18,15 +18,15 @@ from ..budget.asking import rows
 from ..budget.ledger import Orphan
 from ..budget.session import ASK_ALIVE, END, backends_of, gone_among, pids_of, to_be_ended
 from ..clock import now as clock
-from ..conninfo import insist_clear
+from ..conninfo import connects_its_own_way, insist_clear
 from ..logs import logger as ours
 from .base import Base
 from .block import is_plain
 from .entry import Entry, entry_of, silence
-from .errors import PoolTimeout
+from .errors import PoolClosed, PoolTimeout
 from .events import logger
 from .fates import Close, Condition, Fate, Misplaced, Reset, Waiter
-from .hosts import addresses, finds_hosts_itself
+from .hosts import addresses
 from .session import (
     NO_WRITES,
     arrive,
@@ -39,13 +39,13 @@ from .session import (
 )
 from .upkeep import Opening
 
-__all__ = ["Job", "Jobs", "at_once"]
+__all__ = ["Job", "Jobs", "at_once", "done"]
 
 T = TypeVar("T")
 Job = Coroutine[Any, Any, T]
 
 
-async def _done(what: Any) -> Any:
+async def done(what: Any) -> Any:
     """What a method of a connection, or a callback, answers: in an async pool it is awaited."""
     return await what if isinstance(what, Awaitable) else what
 
@@ -58,7 +58,7 @@ def at_once(job: Job[T]) -> T:
         answer: T = end.value
         return answer
     job.close()
-    raise RuntimeError("an awaitable was returned to a pool that is not async")
+    raise RuntimeError("something was awaited where nothing can be: is the pool not async?")
 
 
 class Jobs(Base):
@@ -68,6 +68,9 @@ class Jobs(Base):
     _mutex: AbstractContextManager[Any]
     """What the core is read and changed under."""
     _is_async: bool
+    _sleep: Callable[[float], Any]
+    _obtain: Callable[[Any, float], Any]
+    check_connection: Callable[[Any], Any]
 
     def _begin(self, what: str, job: Job[None]) -> Any:
         """Have a job done in a thread, or a task, of its own. Raises :exc:`RuntimeError` where the
@@ -76,15 +79,6 @@ class Jobs(Base):
 
     def _do(self, job: Job[None]) -> None:
         """Do a job of which nobody waits for the end, and which takes no time."""
-        raise NotImplementedError
-
-    def _sleep(self, seconds: float) -> Any:
-        raise NotImplementedError
-
-    def _obtain(self, waiter: Any, now: float) -> Any:
-        raise NotImplementedError
-
-    def check_connection(self, conn: Any) -> Any:  # a static method, where the pools define it
         raise NotImplementedError
 
     # -- one look ------------------------------------------------------------------------------
@@ -155,15 +149,15 @@ class Jobs(Base):
 
     async def _dial(self, entry: Entry) -> Any:
         self._count("connections_num")
-        conninfo = await _done(self.conninfo() if callable(self.conninfo) else self.conninfo)
+        conninfo = await done(self.conninfo() if callable(self.conninfo) else self.conninfo)
         self._tried = conninfo
         insist_clear(conninfo)
-        kwargs = await _done(self.kwargs() if callable(self.kwargs) else self.kwargs)
+        kwargs = await done(self.kwargs() if callable(self.kwargs) else self.kwargs)
         began = clock()
         try:
-            if self._is_async and not finds_hosts_itself(self.connection_class):
+            if self._is_async and not connects_its_own_way(self.connection_class):
                 kwargs = {**kwargs, **await addresses(conninfo, kwargs)}
-            conn = await _done(self.connection_class.connect(conninfo, **kwargs))
+            conn = await done(self.connection_class.connect(conninfo, **kwargs))
         except Exception:
             self._count("connections_errors")
             raise
@@ -174,7 +168,7 @@ class Jobs(Base):
             entry.plain = is_plain(type(conn))
             note_errors(conn, entry)
             if self._on_configure is not None:
-                await _done(self._on_configure(conn))
+                await done(self._on_configure(conn))
                 insist_idle(conn, "configure", self._on_configure)
             if (late := given_up(entry)) is not None:
                 raise late
@@ -194,7 +188,7 @@ class Jobs(Base):
         self._keeper.news.tell()
         if gives_up:
             try:
-                await _done(self.reconnect_failed())
+                await done(self.reconnect_failed())
             except Exception as raised:  # noqa: BLE001 - as in psycopg_pool's workers
                 kind = type(raised).__name__
                 logger.warning("callback reconnect_failed failed: %s: %s", kind, raised)
@@ -286,7 +280,7 @@ class Jobs(Base):
         try:
             if conn.pgconn.transaction_status != TransactionStatus.IDLE:
                 logger.warning("rolling back returned connection: %s", conn)
-                await _done(conn.rollback())
+                await done(conn.rollback())
             what = "asking whether the server takes writes failed"
             if entry.verdict == "read-only" and await self._takes_no_writes(conn):
                 with self._mutex:
@@ -294,7 +288,7 @@ class Jobs(Base):
                 return False
             if self._on_reset is not None:
                 what = "error resetting connection"
-                await _done(self._on_reset(conn))
+                await done(self._on_reset(conn))
                 insist_idle(conn, "reset", self._on_reset)
         except Exception as error:  # noqa: BLE001 - whatever it is, nobody is to have it
             kind = type(error).__name__
@@ -308,7 +302,7 @@ class Jobs(Base):
         so, or where it is to be *asked* all the same."""
         told = None if ask else says_no_writes(conn)
         if told is None:
-            [row] = await _done(rows(conn, NO_WRITES))
+            [row] = await done(rows(conn, NO_WRITES))
             told = bool(row["read_only"])
         return told
 
@@ -319,7 +313,7 @@ class Jobs(Base):
             asked_at = clock()
             is_refused = True
             try:
-                await _done(self._on_check(conn))
+                await done(self._on_check(conn))
                 is_refused = False
             except Exception as error:  # noqa: BLE001 - whatever it is, it refuses this one
                 logger.info("connection failed check: %s", error)
@@ -331,10 +325,10 @@ class Jobs(Base):
                         self._do(job)
             if not is_refused:
                 return conn
-            await _done(self._sleep(waiter.pause(clock(), at_once=again)))
+            await done(self._sleep(waiter.pause(clock(), at_once=again)))
             if (now := clock()) >= waiter.until:
                 raise PoolTimeout
-            conn = await _done(self._obtain(waiter, now))
+            conn = await done(self._obtain(waiter, now))
 
     # -- checks --------------------------------------------------------------------------------
 
@@ -363,9 +357,9 @@ class Jobs(Base):
             elif check is not None and check.writable:
                 no_writes = await self._takes_no_writes(conn, ask=True)
             elif not self._is_to_inquire():
-                await _done(self.check_connection(conn))
+                await done(self.check_connection(conn))
             if self._inquire is not None and self._is_to_inquire() and not no_writes:
-                await _done(self._inquire(conn))
+                await done(self._inquire(conn))
         except (Exception, asyncio.CancelledError) as error:
             with self._mutex:
                 if entry.check is not None and isinstance(error, Exception):
@@ -389,15 +383,41 @@ class Jobs(Base):
             self._ring()
         await self._settle_all(conn, entry, fate)
 
+    async def _check_idle(self) -> None:
+        """Check the idle ones, one after the other, so that an acquire finds the others."""
+        for entry in [*self._core.idle]:
+            with self._mutex:
+                if entry.state != "idle":
+                    continue
+                conn = self._core.check(entry, clock())
+            self._ring()  # should the server not answer
+            await self._check_one(conn, entry, ())
+
     async def _gone(self, conn: Any, orphans: Collection[Orphan]) -> list[Orphan]:
         """Which of the backends do not exist any more. Those that ought not to are ended."""
-        living = backends_of(await _done(rows(conn, ASK_ALIVE, {"pids": pids_of(orphans)})))
+        living = backends_of(await done(rows(conn, ASK_ALIVE, {"pids": pids_of(orphans)})))
         if overdue := to_be_ended(orphans, living):
-            await _done(rows(conn, END, {"pids": overdue}))
+            await done(rows(conn, END, {"pids": overdue}))
             ours.info("ended %s sessions whose clients are gone", len(overdue))
         return gone_among(orphans, living)
 
     # -- closing -------------------------------------------------------------------------------
+
+    def _shut(self) -> list[Any]:
+        """Close the pool to those who wait, and to all that come; returns what is to be closed."""
+        with self._mutex:
+            waiting, conns = self._core.shut(clock())
+        for waiter in waiting:
+            waiter.error = PoolClosed(f"the pool {self.name!r} is closed")
+            waiter.wake()
+        return conns
+
+    async def _drain(self) -> None:
+        with self._mutex:
+            conns = self._core.drain(clock())
+        for conn in conns:
+            await self._discard(conn)
+        self._ring()
 
     async def _close_one(self, conn: Any, fate: Close) -> None:
         if fate.worn:
@@ -410,7 +430,7 @@ class Jobs(Base):
     async def _discard(self, conn: Any) -> None:
         """Close a connection of the pool's own will."""
         silence(conn)
-        await _done(conn.close())
+        await done(conn.close())
         entry = entry_of(conn)
         if entry is not None and not entry.ended:
             entry.hang_up()

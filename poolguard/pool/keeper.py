@@ -386,12 +386,6 @@ class Keeper:
         if not entry.watched:
             self.leases.vacate(entry, certainly=False)
 
-    def give_up(self, now: float) -> None:
-        """Give up the connects that are due, of a pool that is looked at no more."""
-        for entry in self.core.those("connecting"):
-            if entry.give_up_at <= now:
-                entry.cut()
-
     # -- ends ----------------------------------------------------------------------------------
 
     def ended(self, entry: Entry, now: float) -> Any:
@@ -413,6 +407,18 @@ class Keeper:
         self.closed[reason] = self.closed.get(reason, 0) + 1
         closed = Closed(self.name, reason, now - entry.connected_at)
         self.news.add(self.news.listener.closed, closed)
+
+    def wind_up(self, now: float, ended: Collection[Entry], *, dropped: bool) -> list[Any]:
+        """What is left to do once the pool is closed, or was *dropped* unclosed: the connections to
+        be closed."""
+        idle = self.core.shut(now)[1] if dropped and not self.core.closed else []
+        self.leases.leave()
+        for entry in ended:
+            self.ended(entry, now)
+        for entry in self.core.those("connecting"):  # which nobody looks at any more
+            if entry.give_up_at <= now:
+                entry.cut()
+        return idle
 
     def close(self) -> None:
         """The last connection has ended."""

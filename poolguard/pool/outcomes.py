@@ -77,10 +77,7 @@ class Outcomes:
 
         *taken* free ones, which the pool has counted, were taken by it; the last may be this one.
         """
-        # As judge() says, whose call would take as long as all this.
-        outcome: Outcome = "acquired" if was_free else "waited"
-        if entry.connected_at >= began:
-            outcome = "created"
+        outcome = judge(began, entry.connected_at, was_free)
         if taken != 1 or outcome != "acquired":
             with self._mutex:  # an increment alone may lose one when threads switch within it
                 self._counts[outcome] += 1

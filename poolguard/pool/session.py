@@ -117,7 +117,7 @@ def insist_idle(conn: Any, what: str, callback: object) -> None:
     if status != TransactionStatus.IDLE:
         raise psycopg.ProgrammingError(
             f"connection left in status {TransactionStatus(status).name} by {what} function "
-            f"{callback}: discarded"
+            f"{callback}: discarded. Have it end with commit(), or work in autocommit mode"
         )
 
 

@@ -22,7 +22,7 @@ from ..listener import Listener
 from .base import INFO
 from .block import Block
 from .entry import Entry
-from .errors import PoolClosed, PoolTimeout
+from .errors import PoolTimeout
 from .events import logger
 from .fates import Condition, Misplaced, Waiter
 from .jobs import at_once
@@ -229,7 +229,6 @@ class GuardedPool(Threads, ConnectionPool[CT], Generic[CT]):
             if conn == "refused":
                 self._reject()
             if conn is None:
-                self._count("requests_errors")
                 raise waiter.error or PoolTimeout
             conn._pool = self
             conn._poolguard_entry.owner = HERE.owner
@@ -371,21 +370,11 @@ class GuardedPool(Threads, ConnectionPool[CT], Generic[CT]):
 
         One after the other, so that an acquire finds the others; each within ``check_timeout``.
         """
-        for entry in [*self._core.idle]:
-            with self._mutex:
-                if entry.state != "idle":
-                    continue
-                conn = self._core.check(entry, clock())
-            self._ring()  # should the server not answer
-            at_once(self._check_one(conn, entry, ()))
+        at_once(self._check_idle())
 
     def drain(self) -> None:
         """Renew all connections, as :meth:`psycopg_pool.ConnectionPool.drain` does."""
-        with self._mutex:
-            conns = self._core.drain(clock())
-        for conn in conns:
-            at_once(self._discard(conn))
-        self._ring()
+        at_once(self._drain())
 
     def status(self) -> dict[str, Any]:
         """The pool's counts, outcomes and last failure: plain data."""
@@ -399,12 +388,7 @@ class GuardedPool(Threads, ConnectionPool[CT], Generic[CT]):
         and half a second for those being opened, which close themselves should they come later.
         """
         began = clock()
-        with self._mutex:
-            waiting, conns = ([], []) if self._core.closed else self._core.shut(clock())
-        for waiter in waiting:
-            waiter.error = PoolClosed(f"the pool {self.name!r} is closed")
-            waiter.wake()
-        for conn in conns:
+        for conn in [] if self.closed else self._shut():
             at_once(self._discard(conn))
         self._ring()
         timeout = waitable(timeout)

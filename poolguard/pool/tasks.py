@@ -10,7 +10,7 @@ from weakref import ref
 from ..clock import now as clock
 from ..logs import logger as ours
 from .base import remember_open
-from .entry import Entry, entry_of, silence
+from .entry import Entry, finish
 from .jobs import Job, Jobs
 from .keeper import Keeper
 from .leaks import by_task_of
@@ -115,21 +115,14 @@ class _Clock:
                 ours.exception("the upkeep of pool %r failed; it goes on", pool.name)
                 wake = clock() + 1.0
         else:
-            if pool is None and not self._keeper.core.closed:
-                for conn in self._keeper.core.shut(clock())[1]:
-                    silence(conn)
-                    conn.pgconn.finish()  # close() is a coroutine, and there may be no loop
-                    if (entry := entry_of(conn)) is not None:
-                        entry.hang_up()
-            wake = self._wind_up(ended)
+            wake = self._wind_up(ended, dropped=pool is None)
         if wake is not None:
             delay = max(0.0, wake - clock())
             self._timer = self._loop.call_later(delay, self.look, context=self._context)
 
-    def _wind_up(self, ended: list[Entry]) -> float | None:
-        self._keeper.leases.leave()
-        for entry in ended:
-            self._keeper.ended(entry, clock())
+    def _wind_up(self, ended: list[Entry], *, dropped: bool) -> float | None:
+        for conn in self._keeper.wind_up(clock(), ended, dropped=dropped):
+            finish(conn)
         self._keeper.news.tell()
         if not len(self._watch) and not self._keeper.core.counts().opening:
             self._keeper.close()

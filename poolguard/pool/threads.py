@@ -12,7 +12,7 @@ from weakref import ReferenceType, ref
 from ..clock import now as clock
 from ..logs import logger as ours
 from .base import remember_open
-from .entry import entry_of, silence
+from .entry import finish
 from .jobs import Job, Jobs, at_once
 from .keeper import Keeper
 from .sockets import Watch
@@ -121,20 +121,13 @@ def _keep_up(
                 wake = clock() + 1.0
             del this
             continue
-        unclosed = this is None and not keeper.core.closed
+        dropped = this is None
         del this
         with mutex:
-            idle = keeper.core.shut(clock())[1] if unclosed else []
-            keeper.leases.leave()
-            for entry in ended:
-                keeper.ended(entry, clock())
-            keeper.give_up(clock())
+            idle = keeper.wind_up(clock(), ended, dropped=dropped)
             opening = keeper.core.counts().opening
         for conn in idle:
-            silence(conn)
-            conn.close()
-            if (its := entry_of(conn)) is not None:
-                its.hang_up()
+            finish(conn)
         keeper.news.tell()
         wake = clock() + 1.0 if watch.blind or opening else None
         if not len(watch) and not opening:

@@ -1,7 +1,9 @@
-"""Both kinds of pool, and a way to the server that a test can close."""
+"""Both kinds of pool, a way to the server that a test can close, and sockets that are watched."""
 
 from __future__ import annotations
 
+import gc
+import socket
 from collections.abc import Iterator
 from typing import cast
 
@@ -9,7 +11,8 @@ import pytest
 
 from poolguard.lab.postgres import PrivatePostgres
 from poolguard.lab.proxy import SlowProxy
-from tests.pool.support import Kind
+from poolguard.pool.sockets import Watch
+from tests.pool.support import Kind, Pair
 
 
 @pytest.fixture(params=["sync", "async"])
@@ -36,3 +39,29 @@ def gate(_gate: SlowProxy) -> Iterator[SlowProxy]:
 def gate_dsn(postgres: PrivatePostgres, gate: SlowProxy) -> str:
     """The way to the server through the gate."""
     return postgres.conninfo(host=gate.host, port=gate.port)
+
+
+@pytest.fixture
+def watch() -> Iterator[Watch]:
+    made = Watch()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    """A client's socket and its peer's."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.settimeout(10)
+        theirs.settimeout(10)
+        yield ours, theirs
+
+
+@pytest.fixture
+def uncollected() -> Iterator[None]:
+    """The garbage collector rests: what is freed is freed since nothing refers to it."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()

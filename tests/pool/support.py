@@ -1,4 +1,5 @@
-"""What the tests of the pools share: both kinds behind one face, a listener that remembers."""
+"""What the tests of the pools share: both kinds behind one face, a listener that remembers, and
+what stands for a connection or a request."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import functools
 import gc
 import os
 import signal
+import socket
 import threading
 import traceback
 import warnings
@@ -19,6 +21,7 @@ from typing import Any, Literal, ParamSpec, TypeAlias
 
 import psycopg
 
+from poolguard.acquirer import CURRENT, Acquirer
 from poolguard.budget.ledger import StaticLedger
 from poolguard.listener import (
     AcquireEnded,
@@ -32,11 +35,13 @@ from poolguard.listener import (
 )
 from poolguard.pool.aio import AsyncGuardedPool
 from poolguard.pool.entry import Entry
+from poolguard.pool.sockets import Watch
 from poolguard.pool.sync import GuardedPool
 
 P = ParamSpec("P")
 Kind: TypeAlias = Literal["sync", "async"]
 Guarded: TypeAlias = "GuardedPool[Any] | AsyncGuardedPool[Any]"
+Pair: TypeAlias = tuple[socket.socket, socket.socket]
 
 _numbers = count(1)
 
@@ -105,6 +110,30 @@ def at_rest(pool: Face, ledger: StaticLedger) -> bool:
 def expire(entry: Entry, at: float) -> None:
     """Have the entry's connection be too old from *at* on."""
     entry.retire_at = entry.expires_at = entry.plain_until = at
+
+
+class Owner:
+    """Stands for a connection: what an entry refers to."""
+
+    closed = False
+
+
+def seated(watch: Watch, fileno: int | None) -> tuple[Entry, Owner]:
+    """An entry on the watch, and what it refers to."""
+    entry, owner = Entry(None, 0.0), Owner()
+    entry.take(owner)
+    watch.add(entry, fileno)
+    return entry, owner
+
+
+@contextmanager
+def serving(request: Acquirer) -> Iterator[None]:
+    """*request* is what this context serves."""
+    token = CURRENT.set(request)
+    try:
+        yield
+    finally:
+        CURRENT.reset(token)
 
 
 class Recorder(Listener):

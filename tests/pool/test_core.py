@@ -1194,7 +1194,6 @@ class Story:
                 if expected is None and known.writable_at < self.read_only_at:
                     expected = Ask(())
             assert entry.verdict is None
-            assert not entry.fresh
             known.fresh, known.plain = False, True
         assert self.judged == judged, "judged"
         if isinstance(expected, Close):

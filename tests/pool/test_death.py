@@ -899,10 +899,10 @@ async def test_psycopg_pools_own_class_hands_the_read_only_one_out_again(
 
 @in_loop
 async def test_who_tries_again_while_he_handles_the_error_loses_one_connection_not_two(
-    kind: Kind, dsn: str
+    kind: Kind, route: Route
 ) -> None:
     """The error of the first block is being handled when the second one ends."""
-    async with opened(kind, dsn, min_size=2, max_size=2, refresh_interval=NEVER) as pool:
+    async with opened(kind, route, min_size=2, max_size=2, refresh_interval=NEVER) as pool:
         _, kept = idle_ones(pool)
         try:
             await leaving_the_block(pool, says("57P01"))

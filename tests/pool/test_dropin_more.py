@@ -717,6 +717,36 @@ async def test_times_and_failures_are_in_the_statistics(
         assert not {"requests_num", "usage_ms", "connections_num"} & pool.pool.get_stats().keys()
 
 
+@in_loop
+@pytest.mark.parametrize("ours", [True, False], ids=["ours", "psycopg_pool's"])
+async def test_an_acquire_in_vain_is_counted_once(kind: Kind, dsn: str, ours: bool) -> None:
+    """One that was rejected, one that timed out in the queue, and one that did neither."""
+    own: Any = {"sync": psycopg_pool.ConnectionPool, "async": psycopg_pool.AsyncConnectionPool}
+    cls: Any = {"sync": GuardedPool, "async": AsyncGuardedPool} if ours else own
+    pool = cls[kind](dsn, open=False, max_waiting=1, **ONE)
+
+    async def call(method: str, *args: object) -> Any:
+        if kind == "sync":
+            return await asyncio.to_thread(getattr(pool, method), *args)
+        return await getattr(pool, method)(*args)
+
+    await call("open", True, 10)
+    try:
+        taken = await call("getconn")
+        waiting = asyncio.create_task(call("getconn", 0.5))
+        await eventually(lambda: pool.get_stats()["requests_waiting"] == 1)
+        with pytest.raises(psycopg_pool.TooManyRequests):
+            await call("getconn", 5.0)
+        with pytest.raises(psycopg_pool.PoolTimeout):
+            await waiting
+        await call("putconn", taken)
+        stats = pool.get_stats()
+    finally:
+        await call("close")
+    keys = ("requests_num", "requests_queued", "requests_errors")
+    assert [stats[key] for key in keys] == [3, 1, 2]
+
+
 def test_a_pool_that_is_dropped_ends_its_threads(dsn: str) -> None:
     pool = GuardedPool(dsn, min_size=2, name="dropped", open=True)
     pool.wait(10)

@@ -5,45 +5,11 @@ from __future__ import annotations
 import gc
 import socket
 import threading
-from collections.abc import Iterator
 
 import pytest
 
-from poolguard.pool.entry import Entry
 from poolguard.pool.sockets import Watch
-
-
-class Owner:
-    """Stands for a connection: what an entry refers to."""
-
-    closed = False
-
-
-@pytest.fixture
-def watch() -> Iterator[Watch]:
-    made = Watch()
-    yield made
-    made.close()
-
-
-Pair = tuple[socket.socket, socket.socket]
-
-
-@pytest.fixture
-def pair() -> Iterator[Pair]:
-    """A client's socket and its peer's."""
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        ours.settimeout(10)
-        theirs.settimeout(10)
-        yield ours, theirs
-
-
-def seated(watch: Watch, fileno: int | None) -> tuple[Entry, Owner]:
-    entry, owner = Entry(None, 0.0), Owner()
-    entry.take(owner)
-    watch.add(entry, fileno)
-    return entry, owner
+from tests.pool.support import Pair, seated
 
 
 def test_without_hanging_up_the_peer_never_learns_of_the_close(watch: Watch, pair: Pair) -> None:

@@ -13,9 +13,10 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from poolguard.conninfo import connects_its_own_way
 from poolguard.lab.postgres import PrivatePostgres
 from poolguard.pool.aio import AsyncGuardedPool
-from poolguard.pool.hosts import addresses, finds_hosts_itself
+from poolguard.pool.hosts import addresses
 
 from .support import eventually, opened
 
@@ -149,8 +150,8 @@ def test_a_class_that_finds_its_hosts_itself_is_left_to_it(
         async def connect(cls, conninfo: str = "", **kwargs: Any) -> Any:
             return await super().connect(conninfo, **{**kwargs, "hostaddr": "127.0.0.1"})
 
-    assert not finds_hosts_itself(Plain)
-    assert finds_hosts_itself(Asking)
+    assert not connects_its_own_way(Plain)
+    assert connects_its_own_way(Asking)
 
     async def run() -> None:
         dsn = postgres.conninfo(host="_postgres._tcp.test")

@@ -6,14 +6,12 @@ Each scenario runs with the sync and with the async pool.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
-from poolguard.acquirer import CURRENT, Acquirer
+from poolguard.acquirer import Acquirer
 from poolguard.listener import Listener, Listeners
-from tests.pool.support import Kind, Recorder, eventually, in_loop, opened
+from tests.pool.support import Kind, Recorder, eventually, in_loop, opened, serving
 
 
 class Selective(Recorder):
@@ -38,16 +36,6 @@ class Request(Acquirer):
         self.acquires += 1
         if self._error is not None:
             raise self._error
-
-
-@contextmanager
-def serving(request: Acquirer) -> Iterator[None]:
-    """*request* is what this context serves."""
-    token = CURRENT.set(request)
-    try:
-        yield
-    finally:
-        CURRENT.reset(token)
 
 
 @in_loop

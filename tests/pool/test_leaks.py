@@ -6,8 +6,6 @@ import asyncio
 import gc
 import logging
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import copy_context
 from threading import Barrier, Thread
 from typing import Any, get_args
@@ -15,13 +13,13 @@ from typing import Any, get_args
 import psycopg_pool
 import pytest
 
-from poolguard.acquirer import CURRENT, Acquirer
+from poolguard.acquirer import Acquirer
 from poolguard.listener import Leak, LeakKind
 from poolguard.pool.core import Core
 from poolguard.pool.entry import Entry
 from poolguard.pool.leaks import Leaks, log_leak
 from poolguard.pool.sync import GuardedPool
-from tests.pool.support import Face, Kind, eventually, in_loop, opened
+from tests.pool.support import Face, Kind, eventually, in_loop, opened, serving
 
 
 class Request(Acquirer):
@@ -30,16 +28,6 @@ class Request(Acquirer):
     @property
     def label(self) -> str:
         return "GET /orders"
-
-
-@contextmanager
-def serving(request: Acquirer) -> Iterator[None]:
-    """*request* is what this context serves."""
-    token = CURRENT.set(request)
-    try:
-        yield
-    finally:
-        CURRENT.reset(token)
 
 
 async def take(pool: Face, timeout: float | None = None) -> Any:
@@ -202,6 +190,23 @@ async def test_a_request_that_acquires_twice_is_told_of_before_it_waits(
         assert nested.held < 0.05 + 5
         assert nested.stack
         await pool.put(conn)
+
+
+@in_loop
+async def test_one_nested_acquire_is_counted_once_though_its_connection_is_verified_first(
+    kind: Kind, dsn: str
+) -> None:
+    async with opened(kind, dsn, min_size=2, max_size=2, refresh_interval=3600.0) as pool:
+        with serving(Request()):
+            conn = await take(pool)
+            [idle] = pool.pool._core.idle
+            idle.proved_at -= 3600.0
+            long_ago = idle.proved_at
+            other = await take(pool)
+        assert idle.conn is other
+        assert idle.proved_at > long_ago
+        assert pool.status()["leaks"] == {"nested": 1}
+        await pool.put(conn, other)
 
 
 @in_loop

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import random
 import subprocess
@@ -40,15 +39,6 @@ async def all_can_be_had(pool: Face, n: int) -> None:
         await pool.execute(conn, "SELECT 1")
     await pool.put(*conns)
     await eventually(lambda: pool.status()["used"] == pool.status()["waiting"] == 0)
-
-
-@pytest.fixture
-def uncollected() -> Iterator[None]:
-    """The garbage collector rests: what is freed is freed since nothing refers to it."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 # -- dropped -----------------------------------------------------------------------------------

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from types import SimpleNamespace
 from typing import Any
@@ -368,15 +367,6 @@ async def test_a_wait_that_a_class_overrides_is_called_still(kind: Kind, dsn: st
             await pool.execute(conn, saying("57P01"))
         assert conn._poolguard_entry.verdict == "ending"
         await pool.put(conn)
-
-
-@pytest.fixture
-def uncollected() -> Iterator[None]:
-    """The garbage collector rests: what is freed is freed since nothing refers to it."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 @pytest.mark.parametrize("query", ["SELECT 1", "NO SQL AT ALL"])

@@ -7,7 +7,6 @@ import math
 import os
 import socket
 import threading
-from collections.abc import Iterator
 from time import monotonic
 
 import psycopg
@@ -16,41 +15,8 @@ import pytest
 from poolguard.pool import sockets as module
 from poolguard.pool.entry import Entry
 from poolguard.pool.sockets import Watch
-from tests.pool.support import descriptors, held_elsewhere, in_child
+from tests.pool.support import Pair, descriptors, held_elsewhere, in_child, seated
 from tests.support import until
-
-
-class Owner:
-    """Stands for a connection: what an entry refers to."""
-
-    closed = False
-
-
-@pytest.fixture
-def watch() -> Iterator[Watch]:
-    made = Watch()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """A client's socket and its peer's."""
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        ours.settimeout(10)
-        theirs.settimeout(10)
-        yield ours, theirs
-
-
-def seated(watch: Watch, fileno: int | None) -> tuple[Entry, Owner]:
-    entry, owner = Entry(None, 0.0), Owner()
-    entry.take(owner)
-    watch.add(entry, fileno)
-    return entry, owner
-
-
-Pair = tuple[socket.socket, socket.socket]
 
 
 def test_the_end_of_a_peer_is_told_once(watch: Watch, pair: Pair) -> None:
