@@ -17,7 +17,7 @@ from typing import Any
 
 from poolguard.budget.host import HostLedger
 from poolguard.budget.ledger import Terms
-from poolguard.rundir import RuntimeDir
+from poolguard.util.rundir import RuntimeDir
 
 __all__ = ["joined", "leased", "run"]
 

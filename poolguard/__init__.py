@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from .util.version import __version__ as __version__
 
 __all__ = [
     "AsyncGuardedPool",
@@ -27,9 +27,14 @@ __all__ = [
 
 if TYPE_CHECKING:
     from .errors import ForkError, ModeError, PlanError, PoolguardError, SettingsError
-    from .guards import Guard, aconnection, connection, guard
     from .pool.aio import AsyncGuardedPool
     from .pool.sync import GuardedPool
+    from .runtime.guards import (
+        Guard,
+        aconnection,
+        connection,
+        guard,
+    )
 
 _HOMES = {
     "AsyncGuardedPool": "pool.aio",
@@ -37,7 +42,7 @@ _HOMES = {
     **dict.fromkeys(
         ("ForkError", "ModeError", "PlanError", "PoolguardError", "SettingsError"), "errors"
     ),
-    **dict.fromkeys(("Guard", "aconnection", "connection", "guard"), "guards"),
+    **dict.fromkeys(("Guard", "aconnection", "connection", "guard"), "runtime.guards"),
 }
 
 

@@ -26,21 +26,22 @@ from threading import Thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
-from . import overload, registry, usage
-from ._uvicorn import tell_when_read
-from .acquirer import CURRENT
 from .errors import PoolguardError
-from .guards import Guard, guards_to_open
-from .leaving import at_once as _at_once
-from .leaving import leave_when_told
-from .logs import logger, name_of
-from .readiness import Readiness, readiness
-from .rehearsal import rehearse
+from .pool.acquirer import CURRENT
+from .runtime import usage
+from .runtime.guards import Guard, guards_to_open
+from .runtime.prewarm import rehearse
+from .runtime.usage import announce
 from .telemetry.request import Request, Wire, hear_exclusions
-from .usage import announce
+from .util.logs import logger, name_of
+from .worker import overload, registry
+from .worker.drain import at_once as _at_once
+from .worker.drain import leave_when_told
+from .worker.readiness import Readiness, readiness
+from .worker.uvicorn import tell_when_read
 
 if TYPE_CHECKING:
-    from .opening import AsyncOpening, SyncOpening
+    from .runtime.opening import AsyncOpening, SyncOpening
     from .telemetry.http import Attributes
 
 __all__ = ["PoolGuardMiddleware", "lifespan"]

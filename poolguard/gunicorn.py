@@ -33,17 +33,19 @@ from importlib import import_module
 from time import monotonic
 from typing import Any, NoReturn, TypeVar, cast
 
-from . import asgi, green, leaving, registry
+from . import asgi
 from .budget.plan import Workplace, known_budget, make_plan
 from .errors import PoolguardError
-from .escape import escaped
-from .guards import Guard, guards_to_open
-from .logs import logger
-from .rehearsal import is_due, rehearse
-from .reload import survive_reloads
+from .runtime.guards import Guard, guards, guards_to_open, registered
+from .runtime.prewarm import is_due, rehearse
+from .runtime.usage import announce
 from .settings import Settings, other_database
-from .succession import Succession
-from .usage import announce
+from .util.escape import escaped
+from .util.logs import logger
+from .worker import drain, registry
+from .worker import gevent as green
+from .worker.generations import Succession
+from .worker.reload import survive_reloads
 
 HOOKS = {
     "on_starting": 1,
@@ -152,7 +154,7 @@ def _settings_to_check(environ: dict[str, str]) -> list[Settings]:
 
 
 def _spelled_out() -> list[Guard]:
-    return [each for each in registry.guards() if not (each.from_environment or each.retired)]
+    return [each for each in guards() if not (each.from_environment or each.retired)]
 
 
 def pre_fork(server: Any, worker: Any) -> None:
@@ -166,7 +168,7 @@ def pre_fork(server: Any, worker: Any) -> None:
     _succession = _succession or Succession()
     survive_reloads(server, partial(_check_anew, server, _succession))
     _succession.expect(worker.age)
-    for each in registry.guards():
+    for each in guards():
         if not each.opened:
             continue
         with suppress(PoolguardError):
@@ -377,7 +379,7 @@ def _open_sync_guards() -> None:
 
 def _follow_environment(worker: Any) -> None:
     """The application may set variables as it is imported, after the default guard was opened."""
-    default = registry.registered("default")
+    default = registered("default")
     if default is None or not default.from_environment or not default.opened:
         return
     if default.settings != Settings.build():
@@ -390,7 +392,7 @@ def _follow_environment(worker: Any) -> None:
 
 def _warn_of_twins(log: Any) -> None:
     """The default guard was opened for the database that the application then named differently."""
-    default = registry.registered("default")
+    default = registered("default")
     if default is None or not default.from_environment or not default.opened:
         return
     if default not in guards_to_open():
@@ -455,8 +457,8 @@ def _succeed(worker: Any) -> None:
     _succession.boot(worker.age)
     registry.first_to_say = _succession.first_to_say
     asgi.serves = partial(_succession.serve, worker.age)
-    leaving.successors_boot = partial(_succession.boots_after, worker.age)
-    leaving.longest_stay = worker.cfg.graceful_timeout / 2  # the other half is for its requests
+    drain.successors_boot = partial(_succession.boots_after, worker.age)
+    drain.longest_stay = worker.cfg.graceful_timeout / 2  # the other half is for its requests
 
 
 def _leave_when_told(worker: Any) -> None:
@@ -466,7 +468,7 @@ def _leave_when_told(worker: Any) -> None:
         # file descriptor.
         worker.loop.remove_signal_handler(signal.SIGTERM)
         signal.signal(signal.SIGTERM, lambda *_: worker.handle_exit_signal())
-    leaving.leave_when_told()
+    drain.leave_when_told()
     if not _has_async_guard():
         asgi.serves()  # in the others the lifespan says it, or the first request
 
@@ -475,7 +477,7 @@ def _close(worker: Any) -> None:
     # In the master too a worker may be said to exit; its guards are none of ours to close.
     if worker.pid == os.getpid():
         with _uninterrupted():
-            for each in registry.guards():
+            for each in guards():
                 try:
                     each.shut()
                 except Exception:

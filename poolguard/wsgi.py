@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from . import overload, registry, usage
-from .acquirer import CURRENT, Acquirer
-from .escape import escaped
-from .guards import Guard
-from .logs import logger, name_of
-from .readiness import readiness
+from .pool.acquirer import CURRENT, Acquirer
+from .runtime import usage
+from .runtime.guards import Guard
 from .telemetry.request import Request, Wire
+from .util.escape import escaped
+from .util.logs import logger, name_of
+from .worker import overload, registry
+from .worker.readiness import readiness
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment

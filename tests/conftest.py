@@ -8,10 +8,12 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from poolguard import registry, rundir
 from poolguard.lab.postgres import PrivatePostgres
 from poolguard.lab.proxy import SlowProxy
+from poolguard.runtime.guards import guards
 from poolguard.telemetry import api
+from poolguard.util import rundir
+from poolguard.worker import registry
 
 pytest_plugins = ["tests.life.table"]
 
@@ -63,7 +65,7 @@ def _no_guards() -> Iterator[None]:
     """Guards are registered by name for the whole process: each test begins without any."""
     registry.forget_all()
     yield
-    for guard in registry.guards():
+    for guard in guards():
         guard.close()
     registry.forget_all()
 

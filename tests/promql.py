@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from poolguard.telemetry.metrics import INSTRUMENTS, POOL_NAME, Instrument
+from poolguard.telemetry.metrics import INSTRUMENTS, Instrument
+from poolguard.telemetry.names import POOL_NAME
 
 __all__ = ["LABELS", "METRICS", "Names", "names_in", "series_of"]
 

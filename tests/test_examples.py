@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from poolguard.lab.janitor import Janitor
 from poolguard.lab.server import listen
-from poolguard.listener import CreateReason, Outcome
+from poolguard.pool.events import CreateReason, Outcome
 from poolguard.telemetry.metrics import INSTRUMENTS
 from tests.backend import tracing_backend
 

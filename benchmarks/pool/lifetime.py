@@ -10,7 +10,7 @@ from time import perf_counter, sleep
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from poolguard.listener import AcquireEnded, Listener
+from poolguard.pool.events import AcquireEnded, Listener
 
 from ..table import Row, Table
 from .frame import AIO, SYNC, AsyncPool, Stage, SyncPool

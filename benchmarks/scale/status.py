@@ -8,7 +8,7 @@ import sys
 from time import perf_counter
 
 from poolguard.errors import LabError
-from poolguard.status import published
+from poolguard.worker.publish import published
 
 from ..crew import Crew, Running, Stage
 from ..table import Row, Table

@@ -6,7 +6,7 @@ beyond that), the role's and the database's; superusers are bound by none but ma
 (PostgreSQL manual, "Connections and Authentication", "CREATE ROLE", "CREATE DATABASE").
 
 Behind a pooler that grants other clients the same server connections the answer says nothing about
-this service: see :mod:`poolguard.budget.pooler`.
+this service: see :mod:`poolguard.cli.pooler`.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from weakref import WeakSet
 
 from ..errors import ForkError, RuntimeDirError
-from ..rundir import RuntimeDir
+from ..util.rundir import RuntimeDir
 from .hostfile import MOST_SLOTS, HostFile, SlotRecord
 from .ledger import (
     ANYWHERE,

@@ -9,11 +9,11 @@ from time import monotonic, monotonic_ns, sleep
 from typing import NamedTuple
 
 from ..errors import RuntimeDirError
-from ..logs import logger
-from ..rundir import RuntimeDir
 from ..settings import MOST_SLOTS
+from ..util.logs import logger
+from ..util.rundir import RuntimeDir
 from .ledger import POOLED, Backend, Granted, Scope, Terms
-from .marks import Marks
+from .locktable import Marks
 from .sharedfile import SharedFile, set_lock
 from .sharing import Member
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from typing import NamedTuple, Protocol
 from zlib import crc32
 
-from ..logs import logger
+from ..util.logs import logger
 
 __all__ = [
     "ANYWHERE",

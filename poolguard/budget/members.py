@@ -13,8 +13,8 @@ from contextlib import suppress
 from time import monotonic
 
 from ..errors import RuntimeDirError
-from ..logs import logger
-from ..rundir import RuntimeDir
+from ..util.logs import logger
+from ..util.rundir import RuntimeDir
 from .hostfile import MOST_PROCESSES, HostFile
 from .ledger import Scope
 from .sharing import Member

@@ -24,7 +24,7 @@ from time import monotonic
 from weakref import WeakSet
 
 from ..errors import RuntimeDirError
-from ..rundir import RuntimeDir, default_path
+from ..util.rundir import RuntimeDir, default_path
 from .sharedfile import find_lock, set_lock
 
 __all__ = ["Presence"]

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from .. import __version__
 from ..errors import PoolguardError
-from ..escape import escaped
+from ..util.escape import escaped
 
 __all__ = ["main"]
 

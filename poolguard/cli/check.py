@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from ..budget.capacity import CONSUMERS
 from ..budget.plan import Plan, Workplace, make_plan
 from ..errors import PlanError
-from ..escape import as_json, escaped
 from ..settings import Settings
+from ..util.escape import as_json, escaped
 from . import deployment
 from .findings import Consumer, Facts, Finding, Keepalive, judge
 from .text import say, wrapped

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ..errors import LabError
-from ..escape import as_json
+from ..util.escape import as_json
 
 if TYPE_CHECKING:
     from rich.console import Console

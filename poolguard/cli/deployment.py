@@ -12,15 +12,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ..budget.asking import one_row
 from ..budget.capacity import QUERY, Capacity
 from ..budget.dialing import Dialing
 from ..budget.plan import Workplace
-from ..budget.pooler import Kind, detect
-from ..conninfo import parse
+from ..budget.queries import one_row
 from ..errors import PoolguardError, SettingsError
-from ..registry import web_concurrency
 from ..settings import DESCRIPTIONS, Settings
+from ..util.conninfo import parse
+from ..worker.registry import web_concurrency
+from .pooler import Kind, detect
 
 if TYPE_CHECKING:
     import psycopg

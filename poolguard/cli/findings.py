@@ -9,8 +9,8 @@ from typing import Literal, TypeAlias
 
 from ..budget.capacity import Capacity
 from ..budget.plan import Plan
-from ..budget.pooler import Kind
 from ..settings import Settings
+from .pooler import Kind
 from .text import span
 
 __all__ = ["Consumer", "Facts", "Finding", "Keepalive", "judge"]

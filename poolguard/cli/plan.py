@@ -14,11 +14,11 @@ from typing import Any
 
 from ..budget.capacity import Capacity
 from ..budget.plan import Plan, Workplace, known_budget, make_plan
-from ..budget.pooler import Kind
 from ..errors import PlanError, PoolguardError
-from ..escape import as_json
 from ..settings import VARIABLES, Settings
+from ..util.escape import as_json
 from . import deployment
+from .pooler import Kind
 from .text import columns, say, wrapped
 
 __all__ = ["add_to"]

@@ -13,7 +13,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
-from ..escape import escaped
+from ..util.escape import escaped
 from .text import encodable
 
 __all__ = ["Screen"]

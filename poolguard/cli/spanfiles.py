@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from typing import BinaryIO, cast
 
 from ..errors import PoolguardError
-from ..escape import escaped
 from ..telemetry.recorded import Span, Unreadable, spans_of
+from ..util.escape import escaped
 
 __all__ = ["STDIN", "Recorded", "read"]
 

@@ -11,11 +11,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .. import rundir
 from ..errors import RuntimeDirError
-from ..escape import as_json
 from ..settings import Settings
-from ..status import published
+from ..util import rundir
+from ..util.escape import as_json
+from ..worker.publish import published
 from .text import WIDEST, say
 from .workers import Rates, frame, is_whole, report
 

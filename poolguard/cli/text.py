@@ -8,7 +8,7 @@ import sys
 from collections.abc import Collection, Iterable, Sequence
 from textwrap import TextWrapper
 
-from ..escape import escaped
+from ..util.escape import escaped
 
 __all__ = [
     "columns",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..errors import PoolguardError
-from ..escape import as_json, escaped
+from ..util.escape import as_json, escaped
 from . import deployment
 from .report import requests, trees
 from .report.requests import Figures, Request

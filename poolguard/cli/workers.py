@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ..escape import escaped
+from ..util.escape import escaped
 from .text import columns, span, wrapped
 
 __all__ = ["Rates", "frame", "is_whole", "report"]

@@ -18,20 +18,20 @@ from psycopg_pool.abc import (
     AsyncKwargsParam,
 )
 
-from ..acquirer import CURRENT
-from ..budget.asking import async_answer
 from ..budget.ledger import Ledger
-from ..clock import LONGEST_WAIT
-from ..clock import now as clock
+from ..budget.queries import async_answer
 from ..errors import PoolguardError
-from ..listener import Listener
+from ..util.clock import LONGEST_WAIT
+from ..util.clock import now as clock
+from .acquirer import CURRENT
 from .base import INFO
 from .block import AsyncBlock
 from .entry import Entry
 from .errors import PoolTimeout
-from .events import logger
+from .events import Listener
 from .fates import Misplaced, Waiter
 from .jobs import Job
+from .news import logger
 from .report import status_of
 from .tasks import Tasks
 

@@ -16,17 +16,17 @@ from weakref import WeakSet
 
 import psycopg_pool
 
-from ..acquirer import CURRENT, Acquirer
 from ..budget.ledger import Backend
-from ..clock import now as clock
 from ..errors import ForkError
-from ..listener import Listener, Outcome, Place
+from ..util.clock import now as clock
+from .acquirer import CURRENT, Acquirer
 from .core import bounds
 from .entry import Entry, entry_of
 from .errors import PoolClosed, PoolTimeout, TooManyRequests
-from .events import logger
+from .events import Listener, Outcome, Place
 from .fates import Condition, Counts, Waiter
 from .keeper import Keeper
+from .news import logger
 from .report import state_of
 from .session import is_dead, place_by
 from .sockets import Watch

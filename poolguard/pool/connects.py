@@ -8,11 +8,16 @@ import random
 
 from psycopg.errors import ConnectionTimeout
 
-from ..listener import Connected, ConnectFailed, CreateReason, Place
 from .entry import Entry
 from .errors import describe, lacks_room
-from .events import News
+from .events import (
+    Connected,
+    ConnectFailed,
+    CreateReason,
+    Place,
+)
 from .growth import Late, late_ones
+from .news import News
 from .outage import Failure, Outage
 from .upkeep import EXPIRY, lifetime
 

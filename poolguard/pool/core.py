@@ -12,8 +12,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ..listener import CloseReason
 from .entry import Check, Entry, State
+from .events import CloseReason
 from .fates import Ask, Close, Condition, Counts, Fate, Misplaced, Reset, Waiter
 
 __all__ = ["Core", "bounds"]

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from weakref import ReferenceType, ref
 
 from ..budget.ledger import Slot
-from ..listener import CloseReason, Connected
 from ._gevent import WATCHES, Poll
+from .events import CloseReason, Connected
 
 if TYPE_CHECKING:
-    from .leaks import Checkout
+    from .acquirer import Checkout
 
 __all__ = ["Check", "Entry", "State", "Verdict", "entry_of", "finish", "is_closed_here", "silence"]
 
@@ -43,7 +43,7 @@ class Check(NamedTuple):
 
 
 class Entry:
-    """One connection's state, slot and dates. Times by :func:`poolguard.clock.now`.
+    """One connection's state, slot and dates. Times by :func:`poolguard.util.clock.now`.
 
     :param slot: the right to hold it; None where no ledger grants any.
     :param began: when its connect began.

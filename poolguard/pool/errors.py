@@ -9,7 +9,7 @@ import psycopg
 import psycopg_pool
 
 from ..errors import PoolguardError
-from ..escape import escape_errors, escaped
+from ..util.escape import escape_errors, escaped
 from .entry import Verdict
 
 __all__ = [

@@ -1,68 +1,250 @@
-"""What a pool has to tell, kept until no lock is held: events for listeners, and log records.
+"""What happens in a pool, as events, and who is told: the seam between the pool and telemetry.
 
-The records are written under the name of psycopg_pool's logger, so that those who filter or count
-its records go on doing so.
+Events are plain data with times of :func:`poolguard.util.clock.now`, in seconds: named tuples,
+which are made in a fraction of the time that frozen dataclasses take, their classes at each boot as
+well. A :class:`Listener` is told of them in the thread or task in which they happen: an acquire in
+its request's own context, a connect in an empty one.
 """
 
 from __future__ import annotations
 
-import logging
-import threading
-from collections import deque
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator
+from typing import Literal, NamedTuple, TypeVar
 
-from ..listener import Leak, Listener, Listeners
-from ..logs import logger as ours
-from .leaks import log_leak
+from ..util.logs import name_of
+from ..util.rarely import Failures
 
-__all__ = ["News", "logger"]
+__all__ = [
+    "AcquireEnded",
+    "CloseReason",
+    "Closed",
+    "ConnectFailed",
+    "Connected",
+    "CreateReason",
+    "Leak",
+    "LeakKind",
+    "Listener",
+    "Listeners",
+    "Outcome",
+    "Place",
+    "Returned",
+    "Warmed",
+    "hears_acquires",
+    "hears_returns",
+]
 
-logger = logging.getLogger("psycopg.pool")
+Outcome = Literal["acquired", "waited", "created", "timeout", "rejected", "error"]
+"""What an acquire was; :mod:`poolguard.pool.outcomes` has the rules."""
+
+CreateReason = Literal["warmup", "growth", "ahead", "refresh", "replace"]
+"""Why a connection was opened: to reach the floor at first; for a request that waits; in place of
+one that is about to expire; in place of one that was lost."""
+
+CloseReason = Literal["lost", "idle", "lifetime", "discarded", "yielded", "shutdown"]
+"""Why a connection ended: the server or the network ended it; it was idle above the floor; it was
+old; it came back unfit for use, or the pool was drained; another worker of the same budget needed
+its slot; the pool was closed."""
+
+LeakKind = Literal["overdue", "returned", "unreturned", "nested", "collected", "abandoned"]
+"""What is wrong with a lent connection: it is held longer than ``leak_after``; such a one came back
+after all; the request that took it has ended; its request acquires another one of the same pool;
+nobody refers to it any more, so that it cannot be returned; the thread, or greenlet, that used it
+last has ended, and the pool has taken it back."""
+
+E = TypeVar("E")
 
 
-class News:
-    """The news of one pool.
+class Place(NamedTuple):
+    """Where a connection leads, as libpq resolved it."""
 
-    :param listener: told of them; what it raises is logged, and cannot harm the pool.
+    host: str
+    port: int
+    database: str
+
+
+class Connected(NamedTuple):
+    """A connection was opened."""
+
+    pool: str
+    reason: CreateReason
+    began: float
+    ended: float
+    place: Place
+
+
+class ConnectFailed(NamedTuple):
+    """A connection could not be opened."""
+
+    pool: str
+    reason: CreateReason
+    began: float
+    ended: float
+    error: str
+    """Fit to be shown: it holds no part of the connection string."""
+
+
+class AcquireEnded(NamedTuple):
+    """Somebody asked for a connection and has got one, or has not."""
+
+    pool: str
+    outcome: Outcome
+    began: float
+    ended: float
+    connected: Connected | None
+    """How the delivered connection came to be; None where none was delivered."""
+    place: Place | None = None
+    """Where the connection leads, or would have led; None where that is not known yet."""
+
+
+class Returned(NamedTuple):
+    """A connection came back, whether the pool has kept it or not."""
+
+    pool: str
+    began: float
+    """When it was lent."""
+    ended: float
+
+
+class Closed(NamedTuple):
+    """A connection is gone: the server has ended its side too."""
+
+    pool: str
+    reason: CloseReason
+    age: float
+
+
+class Warmed(NamedTuple):
+    """The pool has reached its floor for the first time."""
+
+    pool: str
+    asked: int
+    opened: int
+    seconds: float
+
+
+class Leak(NamedTuple):
+    """Somebody has a connection in a way that can empty the pool."""
+
+    pool: str
+    kind: LeakKind
+    held: float
+    """Seconds for which he has had it."""
+    borrower: str | None
+    """The request, as ``GET /path``; None where it is not known."""
+    stack: tuple[str, ...]
+    """Where it was taken, innermost first; where it is acquired, for ``nested``. Empty where
+    ``leak_after`` is 0, except for ``nested``."""
+    times: int
+    """How often this kind has been noticed in this pool."""
+
+
+class Listener:
+    """Told of a pool's events. Every method does nothing by default: define those you need.
+
+    The methods are called synchronously and must not block. What they raise is logged, the 1st,
+    2nd, 4th, 8th … time, and otherwise ignored. ``acquire_ended`` and ``returned`` run in the
+    thread or task that acquires or returns, when no lock is held: they delay that one request by
+    what they take. The others run in threads beside the requests, where one that blocks costs a
+    thread each time, and closing the pool all of its time; only where a leak is told of may they
+    run in a request. In an async pool all run on its loop, and one that blocks stops the loop.
     """
 
-    def __init__(self, listener: Listener) -> None:
-        self.listener = listener if isinstance(listener, Listeners) else Listeners([listener])
-        self.telling: list[int] = []
-        """The threads that tell of them just now."""
-        self._news: deque[Callable[[], None]] = deque()
+    hears_immediate: bool = True
+    """Whether :meth:`acquire_ended` is to be called for acquires that found a connection free, too:
+    almost all do, and an event costs time. Where no listener wants to hear of them, only the
+    request that has acquired is told."""
 
-    def __bool__(self) -> bool:
-        """There is something to tell."""
-        return bool(self._news)
+    def acquire_ended(self, event: AcquireEnded, /) -> None: ...
 
-    def add(self, tell: Callable[..., None], *event: object) -> None:
-        """Have ``tell(*event)`` called when no lock is held."""
-        self._news.append(partial(tell, *event))
+    def returned(self, event: Returned, /) -> None: ...
 
-    def log(self, level: int, text: str, *args: object) -> None:
-        """Have a record written that psycopg_pool would write here, too."""
-        self.add(logger.log, level, text, *args)
+    def connected(self, event: Connected, /) -> None: ...
 
-    def say(self, level: int, text: str) -> None:
-        """Have a record of ours written."""
-        self.add(ours.log, level, "%s", text)
+    def connect_failed(self, event: ConnectFailed, /) -> None: ...
 
-    def leak(self, leak: Leak) -> None:
-        """Have a leak told of."""
-        self.add(log_leak, leak)
-        self.add(self.listener.leak, leak)
+    def closed(self, event: Closed, /) -> None: ...
 
-    def tell(self) -> None:
-        """Tell what came since the last call. Not to be called under a lock."""
-        self.telling.append(threading.get_ident())
+    def warmed(self, event: Warmed, /) -> None: ...
+
+    def leak(self, event: Leak, /) -> None: ...
+
+
+class Listeners(Listener):
+    """Several listeners as one; none of them can harm the pool or each other."""
+
+    def __init__(self, listeners: Iterable[Listener] = ()) -> None:
+        self._listeners = tuple(listeners)
+        # Those that do nothing, as the default does, are not called: acquires are many.
+        self._of_acquires = tuple(
+            each
+            for each in self._listeners
+            if not isinstance(each, Listener)
+            or _defines(each.acquire_ended, Listener.acquire_ended)
+        )
+        self._failures = Failures()
+
+    def __repr__(self) -> str:
+        return f"<Listeners {', '.join(map(name_of, self._listeners))}>"
+
+    def __iter__(self) -> Iterator[Listener]:
+        return iter(self._listeners)
+
+    def acquire_ended(self, event: AcquireEnded, /) -> None:
+        for listener in self._of_acquires:
+            try:
+                listener.acquire_ended(event)
+            except Exception:  # noqa: BLE001 - logged
+                self._failed(listener, "acquire_ended", event)
+
+    def returned(self, event: Returned, /) -> None:
+        for listener in self._listeners:
+            self._tell(listener, "returned", event)
+
+    def connected(self, event: Connected, /) -> None:
+        for listener in self._listeners:
+            self._tell(listener, "connected", event)
+
+    def connect_failed(self, event: ConnectFailed, /) -> None:
+        for listener in self._listeners:
+            self._tell(listener, "connect_failed", event)
+
+    def closed(self, event: Closed, /) -> None:
+        for listener in self._listeners:
+            self._tell(listener, "closed", event)
+
+    def warmed(self, event: Warmed, /) -> None:
+        for listener in self._listeners:
+            self._tell(listener, "warmed", event)
+
+    def leak(self, event: Leak, /) -> None:
+        for listener in self._listeners:
+            self._tell(listener, "leak", event)
+
+    def _tell(self, listener: Listener, method: str, event: object) -> None:
         try:
-            while self._news:
-                try:
-                    news = self._news.popleft()
-                except IndexError:
-                    return  # another thread tells the rest
-                news()
-        finally:
-            self.telling.pop()
+            getattr(listener, method)(event)
+        except Exception:  # noqa: BLE001 - logged
+            self._failed(listener, method, event)
+
+    def _failed(self, listener: Listener, method: str, event: object) -> None:
+        where = (id(listener), method)  # it need not be hashable
+        self._failures.log(where, "a listener failed on %r; the pool goes on", event)
+
+
+def hears_acquires(listener: Listener, *, immediate: bool = False) -> bool:
+    """Whether anybody wants to be told of acquires; of *immediate* ones."""
+    if isinstance(listener, Listeners):
+        return any(hears_acquires(each, immediate=immediate) for each in listener)
+    heard = _defines(listener.acquire_ended, Listener.acquire_ended)
+    return heard and (listener.hears_immediate or not immediate)
+
+
+def hears_returns(listener: Listener) -> bool:
+    """Whether anybody wants to be told of returns, which are as many."""
+    if isinstance(listener, Listeners):
+        return any(hears_returns(each) for each in listener)
+    return _defines(listener.returned, Listener.returned)
+
+
+def _defines(method: Callable[..., None], default: Callable[..., None]) -> bool:
+    return getattr(method, "__func__", None) is not default

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from ..budget.ledger import Orphan
-from ..listener import CloseReason
+from .events import CloseReason
 
 __all__ = ["Ask", "Close", "Condition", "Counts", "Fate", "Misplaced", "Reset", "Waiter"]
 

@@ -14,19 +14,19 @@ from typing import Any, TypeVar
 from psycopg import Error
 from psycopg.pq import TransactionStatus
 
-from ..budget.asking import rows
 from ..budget.ledger import Orphan
+from ..budget.queries import rows
 from ..budget.session import ASK_ALIVE, END, backends_of, gone_among, pids_of, to_be_ended
-from ..clock import now as clock
-from ..conninfo import connects_its_own_way, insist_clear
-from ..logs import logger as ours
+from ..util.clock import now as clock
+from ..util.conninfo import connects_its_own_way, insist_clear
+from ..util.logs import logger as ours
 from .base import Base
 from .block import is_plain
 from .entry import Entry, entry_of, silence
 from .errors import PoolClosed, PoolTimeout
-from .events import logger
 from .fates import Close, Condition, Fate, Misplaced, Reset, Waiter
 from .hosts import addresses
+from .news import logger
 from .session import (
     NO_WRITES,
     arrive,

@@ -15,15 +15,23 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from ..budget.ledger import Ledger, Orphan
-from ..listener import Closed, CloseReason, CreateReason, Listener, Place, Warmed, hears_returns
 from .connects import Connects, hangs
 from .core import Core
 from .entry import Entry, is_closed_here
-from .events import News
+from .events import (
+    Closed,
+    CloseReason,
+    CreateReason,
+    Listener,
+    Place,
+    Warmed,
+    hears_returns,
+)
 from .fates import Ask, Close, Counts
 from .growth import Demand, low_water, patience
 from .leaks import Leaks
 from .leases import Leases
+from .news import News
 from .outage import JITTER
 from .outcomes import Outcomes
 from .upkeep import (

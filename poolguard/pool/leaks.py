@@ -13,15 +13,15 @@ import sys
 import threading
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 from weakref import ref
 
-from ..acquirer import Acquirer
-from ..clock import now as clock
-from ..listener import Leak, LeakKind, Returned
-from ..logs import logger
-from ..rarely import is_said
+from ..util.clock import now as clock
+from ..util.logs import logger
+from ..util.rarely import is_said
+from .acquirer import Acquirer
 from .entry import Entry
+from .events import Leak, LeakKind, Returned
 
 __all__ = ["HERE", "Checkout", "Leaks", "Taker", "by_task_of", "log_leak"]
 
@@ -219,7 +219,7 @@ class Leaks:
 
     def has_acquirer(self, entry: Entry) -> bool:
         """Whether a request that goes on has the entry's connection."""
-        checkout = entry.checkout
+        checkout = cast("Checkout | None", entry.checkout)
         return checkout is not None and not (checkout.acquirer is None or checkout.acquirer.over)
 
     def unreturned(self, checkout: Checkout) -> None:
@@ -246,7 +246,7 @@ class Leaks:
         self._report(kind, checkout, clock(), checkout.stack)
 
     def _drop(self, entry: Entry) -> Checkout | None:
-        checkout, entry.checkout = entry.checkout, None
+        checkout, entry.checkout = cast("Checkout | None", entry.checkout), None
         if checkout is not None:
             if checkout.acquirer is not None:
                 checkout.acquirer.checkouts.pop(checkout, None)

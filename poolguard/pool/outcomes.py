@@ -10,11 +10,17 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ..listener import AcquireEnded, Listener, Outcome, Place, hears_acquires
-from ..rarely import Failures
+from ..util.rarely import Failures
+from .events import (
+    AcquireEnded,
+    Listener,
+    Outcome,
+    Place,
+    hears_acquires,
+)
 
 if TYPE_CHECKING:
-    from ..acquirer import Acquirer
+    from .acquirer import Acquirer
     from .entry import Entry
 
 __all__ = ["OUTCOMES", "Outcomes", "judge", "worst"]

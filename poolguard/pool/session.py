@@ -13,11 +13,11 @@ from psycopg.errors import ConnectionTimeout
 from psycopg.pq import ConnStatus, TransactionStatus
 
 from ..budget.ledger import Backend
-from ..clock import now as clock
-from ..conninfo import insist_clear, resolved
-from ..listener import Place
+from ..util.clock import now as clock
+from ..util.conninfo import insist_clear, resolved
 from .entry import Entry, is_closed_here
 from .errors import verdict_of
+from .events import Place
 from .fates import Condition
 from .leaks import HERE
 from .leases import Leases

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from weakref import WeakSet
 
-from ..logs import logger
+from ..util.logs import logger
 from ._gevent import WATCHES, Epoll, Socket, ready
 from .entry import Entry
 

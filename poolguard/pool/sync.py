@@ -13,20 +13,20 @@ from psycopg.pq import TransactionStatus
 from psycopg_pool import ConnectionPool
 from psycopg_pool.abc import CT, ConnectFailedCB, ConnectionCB, ConninfoParam, KwargsParam
 
-from ..acquirer import CURRENT
-from ..budget.asking import answer
 from ..budget.ledger import Ledger
-from ..clock import now as clock
-from ..clock import waitable
-from ..listener import Listener
+from ..budget.queries import answer
+from ..util.clock import now as clock
+from ..util.clock import waitable
+from .acquirer import CURRENT
 from .base import INFO
 from .block import Block
 from .entry import Entry
 from .errors import PoolTimeout
-from .events import logger
+from .events import Listener
 from .fates import Condition, Misplaced, Waiter
 from .jobs import at_once
 from .leaks import HERE
+from .news import logger
 from .report import status_of
 from .session import condition_of
 from .threads import Threads

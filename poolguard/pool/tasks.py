@@ -7,8 +7,8 @@ from contextlib import nullcontext, suppress
 from contextvars import Context
 from weakref import ref
 
-from ..clock import now as clock
-from ..logs import logger as ours
+from ..util.clock import now as clock
+from ..util.logs import logger as ours
 from .base import remember_open
 from .entry import Entry, finish
 from .jobs import Job, Jobs

@@ -9,8 +9,8 @@ from contextlib import AbstractContextManager
 from typing import Any
 from weakref import ReferenceType, ref
 
-from ..clock import now as clock
-from ..logs import logger as ours
+from ..util.clock import now as clock
+from ..util.logs import logger as ours
 from .base import remember_open
 from .entry import finish
 from .jobs import Job, Jobs, at_once

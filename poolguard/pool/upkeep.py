@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from ..budget.ledger import Orphan
-from ..listener import CreateReason
 from .entry import Check, Entry
+from .events import CreateReason
 from .growth import Demand, connects_to_begin, next_look, patience, with_headroom
 
 __all__ = [

@@ -10,7 +10,7 @@ import sys
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from ..logs import logger
+from ..util.logs import logger
 
 if TYPE_CHECKING:
     from types import ModuleType

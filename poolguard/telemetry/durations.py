@@ -14,35 +14,26 @@ from contextlib import suppress
 from contextvars import Context
 from typing import TYPE_CHECKING
 
-from ..listener import AcquireEnded, Connected, Listener, Returned
-from ..logs import logger, name_of
+from ..pool.events import (
+    AcquireEnded,
+    Connected,
+    Listener,
+    Returned,
+)
+from ..util.logs import logger, name_of
 from .figures import forget
+from .names import CREATE_TIME, POOL_NAME, USE_TIME, WAIT_TIME
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
 
     from .metrics import Made
 
-__all__ = [
-    "CREATE_TIME",
-    "POOL_NAME",
-    "USE_TIME",
-    "WAIT_TIME",
-    "MetricListener",
-    "UseListener",
-    "look",
-]
+__all__ = ["MetricListener", "UseListener", "look"]
 
 
 KEPT = 500
 """Durations kept while there is no provider."""
-
-POOL_NAME = "db.client.connection.pool.name"
-"""The attribute that all metrics have."""
-
-CREATE_TIME = "db.client.connection.create_time"
-WAIT_TIME = "db.client.connection.wait_time"
-USE_TIME = "db.client.connection.use_time"
 
 
 class _Recorder:

@@ -6,8 +6,8 @@ import threading
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, get_args
 
-from ..listener import CloseReason, CreateReason, Outcome
-from ..logs import logger
+from ..pool.events import CloseReason, CreateReason, Outcome
+from ..util.logs import logger
 
 if TYPE_CHECKING:
     from typing import Any, Protocol

@@ -11,14 +11,14 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from .. import __version__
-from .durations import CREATE_TIME, POOL_NAME, USE_TIME, WAIT_TIME
+from ..util.version import __version__
 from .figures import Figures, figures
+from .names import CREATE_TIME, POOL_NAME, USE_TIME, WAIT_TIME
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, Histogram, MeterProvider, Observation
 
-__all__ = ["BUCKETS", "INSTRUMENTS", "POOL_NAME", "Instrument", "Made"]
+__all__ = ["BUCKETS", "INSTRUMENTS", "Instrument", "Made"]
 
 BUCKETS = (0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
 """Seconds. The SDK's own suit milliseconds."""

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.trace import SpanKind
 
-from ..acquirer import CURRENT
-from .request import SERVING, Request, failures, reference
+from ..pool.acquirer import CURRENT
+from .serving import SERVING, failures, reference
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -29,8 +29,7 @@ class ServerSpans(SpanProcessor):
         try:
             if span.kind is SpanKind.SERVER:
                 SERVING.set(reference(span))
-                request = CURRENT.get()
-                if isinstance(request, Request):
+                if (request := CURRENT.get()) is not None:
                     request.began(span)
         except Exception:  # noqa: BLE001 - logged; it would be raised to whoever begins the span
             failures.log("on_start", "a span could not be seen to begin; it goes on")

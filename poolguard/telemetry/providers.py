@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 from weakref import ref
 
-from ..logs import logger, name_of
+from ..util.logs import logger, name_of
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider

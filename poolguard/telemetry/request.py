@@ -9,49 +9,37 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from contextvars import ContextVar
 from importlib import import_module
 from time import time_ns
 from typing import TYPE_CHECKING, Any, NamedTuple
-from weakref import ref
 
-from ..acquirer import CURRENT, Acquirer
-from ..escape import escaped
+from ..pool.acquirer import CURRENT, Acquirer
 from ..pool.outcomes import worst
-from ..rarely import Failures
+from ..util.escape import escaped
 from .api import api
 from .exclusions import LEFT_OUT, is_excluded, is_marked, is_silenced, leads_to, listen
 from .providers import watch
+from .serving import SERVING, failures
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
-    from ..listener import AcquireEnded, Outcome
+    from ..pool.events import AcquireEnded, Outcome
     from .api import Api
     from .http import Attributes
 
 __all__ = [
     "CURRENT",
-    "SERVING",
     "Request",
     "Wire",
     "fail",
-    "failures",
     "hear_exclusions",
     "local_span",
     "prepare",
-    "reference",
 ]
 
 DEFERRED_AT_MOST = 100
 """Spans of acquires that wait for the span of their request."""
-
-Reference = Callable[[], "Span | None"]
-
-SERVING: ContextVar[Reference | None] = ContextVar("poolguard_serving", default=None)
-"""The server span that this context has begun last, whether it still lasts or not."""
-
-failures = Failures()
 
 
 def prepare() -> None:
@@ -85,14 +73,6 @@ def local_span() -> Span | None:
     span: Span = otel.trace.get_current_span()
     known = span.get_span_context()
     return span if known.is_valid and not known.is_remote else None
-
-
-def reference(span: Span) -> Reference:
-    """What leads to *span* and does not keep it, unless it allows no weak references."""
-    try:
-        return ref(span)
-    except TypeError:
-        return lambda: span
 
 
 def _span_at_entry(otel: Api) -> Span | None:
@@ -232,7 +212,7 @@ class Request(Acquirer):
             return False
         return self.source is None or self.source is source
 
-    def began(self, span: Span) -> None:
+    def began(self, span: Any) -> None:
         """A server span has begun within the request. The first has the tags, if none has yet."""
         with self._lock:
             if self._span is None and not self.over:

@@ -6,9 +6,14 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ..acquirer import CURRENT
-from ..clock import now as clock
-from ..listener import AcquireEnded, Connected, Listener, Place
+from ..pool.acquirer import CURRENT
+from ..pool.events import (
+    AcquireEnded,
+    Connected,
+    Listener,
+    Place,
+)
+from ..util.clock import now as clock
 from .api import Api, api
 from .request import Request, fail, local_span
 

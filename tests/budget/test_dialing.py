@@ -16,8 +16,8 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from poolguard import Guard
-from poolguard.budget.asking import rows
 from poolguard.budget.dialing import Dialing, effective
+from poolguard.budget.queries import rows
 from poolguard.lab.postgres import PrivatePostgres
 from poolguard.settings import Settings
 from tests.support import until

@@ -21,7 +21,7 @@ from poolguard.budget.host import PAST, PATIENCE, HostLedger
 from poolguard.budget.hostfile import HostFile, SlotRecord
 from poolguard.budget.ledger import ANYWHERE, POOLED, Backend, Granted, Scope, Slot, Terms
 from poolguard.errors import ForkError, RuntimeDirError
-from poolguard.rundir import RuntimeDir
+from poolguard.util.rundir import RuntimeDir
 from tests.support import until
 
 Join = Callable[..., HostLedger]
@@ -537,7 +537,7 @@ import sys
 from pathlib import Path
 from poolguard.budget.host import HostLedger
 from poolguard.budget.ledger import Backend, Terms
-from poolguard.rundir import RuntimeDir
+from poolguard.util.rundir import RuntimeDir
 ledger = HostLedger(RuntimeDir(Path(sys.argv[1])), "shop", workers=3)
 ledger.agree(Terms(None, 12, 3, 2))
 slots = ledger.lease(12)
@@ -711,7 +711,7 @@ FULL = """
 import resource, sys
 from pathlib import Path
 from poolguard.budget.host import HostLedger
-from poolguard.rundir import RuntimeDir
+from poolguard.util.rundir import RuntimeDir
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 HostLedger(RuntimeDir(Path(sys.argv[1])), "shop", workers=1)
 """

@@ -17,7 +17,7 @@ from poolguard.budget import presence
 from poolguard.budget.host import HostLedger
 from poolguard.budget.ledger import Ledger, Slot, Terms
 from poolguard.budget.lone import LoneLedger
-from poolguard.rundir import RuntimeDir
+from poolguard.util.rundir import RuntimeDir
 
 ALONE, TWO = Terms(None, 12, 1, 2), Terms(None, 12, 2, 2)
 

@@ -20,8 +20,8 @@ from psycopg.rows import dict_row
 
 from poolguard import Guard
 from poolguard.budget import session
-from poolguard.budget.asking import rows
 from poolguard.budget.ledger import POOLED, Backend, Orphan
+from poolguard.budget.queries import rows
 from poolguard.budget.session import (
     ASK_ALIVE,
     END,
@@ -211,7 +211,7 @@ def test_a_platform_that_cannot_look_for_its_client(
     from then on."""
     # PostgreSQL answers the same to any value that it cannot take.
     monkeypatch.setattr(
-        "poolguard.opening.GREETING",
+        "poolguard.runtime.opening.GREETING",
         GREETING.replace(f"'{session.CHECK_INTERVAL}', false", "'-1', false"),
     )
     more, fewer = OPTIONS

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from poolguard import registry
 from poolguard.lab.postgres import PrivatePostgres
 from poolguard.settings import Settings
+from poolguard.worker import registry
 from tests.cli.conftest import Run, elsewhere
 
 EXAMPLE = ("plan", "--capacity", "100", "--workers", "4", "--threads", "8", "--instances", "3")

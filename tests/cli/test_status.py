@@ -19,7 +19,8 @@ from typing import Any
 
 import pytest
 
-from poolguard import rundir, status
+from poolguard.util import rundir
+from poolguard.worker import publish as board
 from tests.cli.conftest import Run, elsewhere
 from tests.cli.test_workers import worker
 from tests.support import HOSTILE, obeyed, until
@@ -42,20 +43,20 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def publish(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Publish]:
     """Has this process publish a worker's status, which may be changed, until the test ends."""
-    monkeypatch.setattr(status, "PUBLISHED_EVERY", 0.05)
+    monkeypatch.setattr(board, "PUBLISHED_EVERY", 0.05)
     keys: list[object] = []
 
     def publish(**changed: Any) -> dict[str, Any]:
         said = worker(os.getpid(), **changed)
         key = said["name"]
         keys.append(key)
-        status.publish(key, folder, lambda: dict(said))
-        until(lambda: any(each["name"] == key for each in status.published(folder)))
+        board.publish(key, folder, lambda: dict(said))
+        until(lambda: any(each["name"] == key for each in board.published(folder)))
         return said
 
     yield publish
     for key in keys:
-        status.withdraw(key)
+        board.withdraw(key)
 
 
 # -- once
@@ -348,9 +349,9 @@ def test_it_draws_in_place(publish: Publish, watch: Callable[..., Terminal], fol
     terminal.read_until("   77 ")
     publish(name="replica", ready=False)
     terminal.read_until("1 worker: 1 not ready")
-    status.withdraw("replica")
+    board.withdraw("replica")
     terminal.read_until("1 worker: 1 ready  ")
-    status.withdraw("default")
+    board.withdraw("default")
     terminal.read_until("no worker runs as this user")
     terminal.type(b"\x03")
     assert terminal.end() == 0

@@ -13,12 +13,12 @@ from psycopg.conninfo import make_conninfo
 
 import poolguard
 import poolguard.asgi
-from poolguard import registry
-from poolguard.acquirer import CURRENT
 from poolguard.asgi import App, PoolGuardMiddleware, Receive, Scope, Send
+from poolguard.pool.acquirer import CURRENT
 from poolguard.pool.aio import AsyncGuardedPool
 from poolguard.pool.errors import PoolClosed
-from poolguard.usage import REQUESTS
+from poolguard.runtime.guards import guards
+from poolguard.runtime.usage import REQUESTS
 
 from .conftest import Spans
 
@@ -32,7 +32,7 @@ def run(main: Callable[[], Awaitable[None]]) -> None:
         try:
             await main()
         finally:
-            for guard in registry.guards():
+            for guard in guards():
                 await guard.aclose()
 
     asyncio.run(whole())
@@ -336,7 +336,7 @@ def test_only_the_guard_that_is_given_is_opened(dsn: str, guard: poolguard.Guard
     async def main() -> None:
         app = answering(lambda: acquire(guard), lambda: acquire(other))
         await PoolGuardMiddleware(app, guard=other)(scope_of(), receive, send)
-        assert [each.opened for each in registry.guards()] == [False, True]
+        assert [each.opened for each in guards()] == [False, True]
 
     run(main)
 
@@ -472,7 +472,7 @@ def test_a_guard_that_lacks_a_database_is_said_and_costs_no_request(
                 await app(scope_of(), receive, send)
 
     run(main)
-    assert registry.guards() == []
+    assert guards() == []
     assert [line for line in caplog.messages if "poolguard" in line] == [
         "poolguard: nothing says where the database is, so no pool is opened. Set DATABASE_URL, "
         "POOLGUARD_DSN or libpq's own variables, or make a poolguard.Guard with a dsn"

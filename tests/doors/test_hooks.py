@@ -26,7 +26,7 @@ from psycopg.conninfo import make_conninfo
 import poolguard
 import poolguard.asgi
 import poolguard.gunicorn
-from poolguard import registry
+from poolguard.runtime.guards import guards
 
 from ..support import until
 from .conftest import Serve
@@ -258,9 +258,9 @@ def test_a_worker_that_changes_its_user_opens_after_the_change(
     cfg.set("user", os.geteuid() + 1)
     worker = worker_of(cfg)
     poolguard.gunicorn.post_fork(None, worker)
-    assert registry.guards() == []
+    assert guards() == []
     poolguard.gunicorn.post_worker_init(worker)
-    (guard,) = registry.guards()
+    (guard,) = guards()
     assert guard.ready
     poolguard.gunicorn.worker_exit(None, worker)
     assert not guard.opened
@@ -368,7 +368,7 @@ def test_what_says_nothing_of_a_database_opens_none_and_is_said(
     for _ in range(2):
         poolguard.gunicorn.post_fork(None, worker)
         poolguard.gunicorn.post_worker_init(worker)
-    assert registry.guards() == []
+    assert guards() == []
     said = [record.getMessage() for record in caplog.records]
     assert sum("another kind of database (mysql)" in line for line in said) == 1
     assert sum("Set DATABASE_URL, POOLGUARD_DSN" in line for line in said) == 1

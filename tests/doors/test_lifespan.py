@@ -18,8 +18,8 @@ from uvicorn.lifespan.on import LifespanOn
 
 import poolguard
 import poolguard.asgi
-from poolguard import registry
 from poolguard.asgi import App, Message, PoolGuardMiddleware, Receive, Scope, Send
+from poolguard.worker import registry
 
 from .server import ASGI
 from .test_asgi import run

@@ -17,8 +17,9 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 import poolguard
-from poolguard import asgi, overload, wsgi
+from poolguard import asgi, wsgi
 from poolguard.asgi import App, Message, Receive, Scope, Send
+from poolguard.worker import overload
 from tests.support import HOSTILE, obeyed
 
 from .conftest import Spans

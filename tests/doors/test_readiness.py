@@ -17,7 +17,7 @@ import poolguard.asgi
 import poolguard.wsgi
 from poolguard.lab.postgres import PrivatePostgres
 from poolguard.lab.proxy import SlowProxy
-from poolguard.readiness import readiness
+from poolguard.worker.readiness import readiness
 
 from ..support import until
 from .conftest import Serve

@@ -16,9 +16,9 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 import poolguard
-from poolguard import registry
-from poolguard.acquirer import CURRENT
+from poolguard.pool.acquirer import CURRENT
 from poolguard.pool.errors import PoolClosed
+from poolguard.worker import registry
 from poolguard.wsgi import PoolGuardMiddleware
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pytest
 from opentelemetry import trace
 
 import poolguard
-from poolguard.acquirer import CURRENT
+from poolguard.pool.acquirer import CURRENT
 from poolguard.wsgi import PoolGuardMiddleware
 
 from .conftest import Spans

@@ -16,9 +16,9 @@ from time import monotonic
 from types import TracebackType
 from typing import Any
 
-from poolguard import status
 from poolguard.lab.janitor import descendants, processes
 from poolguard.lab.proxy import PORTS
+from poolguard.worker import publish as board
 
 from ..doors.server import UVICORN, Door, Server
 from ..support import alive, until
@@ -173,7 +173,7 @@ class Master:
 
     def statuses(self) -> Mapping[int, dict[str, Any]]:
         """What the living workers have published of their default guard, by their pid."""
-        found = status.published(self.server.runtime_dir)
+        found = board.published(self.server.runtime_dir)
         workers = self.workers()
         return {each["pid"]: each for each in found if each["pid"] in workers}
 

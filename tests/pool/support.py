@@ -21,9 +21,11 @@ from typing import Any, Literal, ParamSpec, TypeAlias
 
 import psycopg
 
-from poolguard.acquirer import CURRENT, Acquirer
 from poolguard.budget.ledger import StaticLedger
-from poolguard.listener import (
+from poolguard.pool.acquirer import CURRENT, Acquirer
+from poolguard.pool.aio import AsyncGuardedPool
+from poolguard.pool.entry import Entry
+from poolguard.pool.events import (
     AcquireEnded,
     Closed,
     Connected,
@@ -33,8 +35,6 @@ from poolguard.listener import (
     Outcome,
     Warmed,
 )
-from poolguard.pool.aio import AsyncGuardedPool
-from poolguard.pool.entry import Entry
 from poolguard.pool.sockets import Watch
 from poolguard.pool.sync import GuardedPool
 

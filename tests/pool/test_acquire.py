@@ -16,8 +16,8 @@ import pytest
 
 from poolguard.errors import PoolguardError
 from poolguard.lab.proxy import SlowProxy
-from poolguard.listener import AcquireEnded, Connected
 from poolguard.pool.errors import describe
+from poolguard.pool.events import AcquireEnded, Connected
 from tests.pool.support import Face, Kind, eventually, in_loop, opened
 from tests.support import HOSTILE, obeyed
 

@@ -13,8 +13,8 @@ import pytest
 from poolguard.budget.ledger import StaticLedger
 from poolguard.errors import ForkError
 from poolguard.lab.proxy import SlowProxy
-from poolguard.listener import AcquireEnded
 from poolguard.pool.aio import AsyncGuardedPool
+from poolguard.pool.events import AcquireEnded
 from tests.pool.support import (
     Recorder,
     descriptors,

@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 import pytest
 
 from poolguard.budget.ledger import Backend, Orphan, Slot
-from poolguard.listener import CloseReason
 from poolguard.pool.core import Core
 from poolguard.pool.entry import Check, Entry, State, Verdict
+from poolguard.pool.events import CloseReason
 from poolguard.pool.fates import Ask, Close, Condition, Counts, Fate, Misplaced, Reset, Waiter
 
 T = TypeVar("T")

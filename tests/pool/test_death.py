@@ -25,11 +25,11 @@ import pytest
 from psycopg import errors
 
 from poolguard.budget.ledger import StaticLedger
-from poolguard.clock import now
 from poolguard.lab.postgres import PrivatePostgres
 from poolguard.lab.proxy import SlowProxy
-from poolguard.listener import Connected
 from poolguard.pool import entry, sockets
+from poolguard.pool.events import Connected
+from poolguard.util.clock import now
 from tests.pool.support import Face, Guarded, Kind, eventually, expire, in_loop, opened
 from tests.support import until as waited_until
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from poolguard import Guard, registry
+from poolguard import Guard
 from poolguard.budget.ledger import StaticLedger
 from poolguard.budget.plan import Workplace
 from poolguard.lab.proxy import SlowProxy
+from poolguard.worker import registry
 from tests.pool.support import Kind, eventually, in_loop, opened
 from tests.support import until
 

@@ -13,10 +13,10 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from poolguard.conninfo import connects_its_own_way
 from poolguard.lab.postgres import PrivatePostgres
 from poolguard.pool.aio import AsyncGuardedPool
 from poolguard.pool.hosts import addresses
+from poolguard.util.conninfo import connects_its_own_way
 
 from .support import eventually, opened
 

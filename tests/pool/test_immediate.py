@@ -9,8 +9,8 @@ import asyncio
 
 import pytest
 
-from poolguard.acquirer import Acquirer
-from poolguard.listener import Listener, Listeners
+from poolguard.pool.acquirer import Acquirer
+from poolguard.pool.events import Listener, Listeners
 from tests.pool.support import Kind, Recorder, eventually, in_loop, opened, serving
 
 

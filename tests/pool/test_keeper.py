@@ -13,10 +13,10 @@ from psycopg import errors
 from psycopg.pq import ConnStatus
 
 from poolguard.budget.ledger import Slot, StaticLedger
-from poolguard.listener import Place
 from poolguard.pool import keeper as module
 from poolguard.pool.entry import Entry, Verdict
 from poolguard.pool.errors import lacks_room, verdict_of
+from poolguard.pool.events import Place
 from poolguard.pool.fates import Close, Condition, Fate, Reset, Waiter
 from poolguard.pool.keeper import Keeper
 from poolguard.pool.report import status_of

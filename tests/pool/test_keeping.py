@@ -15,8 +15,13 @@ import pytest
 
 from poolguard.lab.postgres import PrivatePostgres
 from poolguard.lab.proxy import SlowProxy
-from poolguard.listener import AcquireEnded, Closed, Connected, Listener
 from poolguard.pool import outage
+from poolguard.pool.events import (
+    AcquireEnded,
+    Closed,
+    Connected,
+    Listener,
+)
 from tests.pool.support import Face, Kind, eventually, in_loop, opened
 
 

@@ -13,10 +13,10 @@ from typing import Any, get_args
 import psycopg_pool
 import pytest
 
-from poolguard.acquirer import Acquirer
-from poolguard.listener import Leak, LeakKind
+from poolguard.pool.acquirer import Acquirer
 from poolguard.pool.core import Core
 from poolguard.pool.entry import Entry
+from poolguard.pool.events import Leak, LeakKind
 from poolguard.pool.leaks import Leaks, log_leak
 from poolguard.pool.sync import GuardedPool
 from tests.pool.support import Face, Kind, eventually, in_loop, opened, serving

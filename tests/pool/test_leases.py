@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from poolguard.budget.ledger import Backend, Orphan, Slot, StaticLedger, Wanted
-from poolguard.listener import Listener
 from poolguard.pool.entry import Entry
+from poolguard.pool.events import Listener
 from poolguard.pool.fates import Waiter
 from poolguard.pool.keeper import Keeper
 from poolguard.pool.leases import ASK_CALMLY, ASK_EVERY, TEND_EVERY, Leases

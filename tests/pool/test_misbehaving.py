@@ -12,8 +12,8 @@ import psycopg
 import pytest
 
 from poolguard.budget.ledger import StaticLedger
-from poolguard.clock import now as clock
-from poolguard.listener import Listener
+from poolguard.pool.events import Listener
+from poolguard.util.clock import now as clock
 
 from .support import Face, Kind, at_rest, eventually, in_loop, opened
 

@@ -10,9 +10,9 @@ from typing import Any, get_args
 import psycopg_pool
 import pytest
 
-from poolguard.listener import Outcome, Place
 from poolguard.pool.entry import Entry
 from poolguard.pool.errors import PoolTimeout
+from poolguard.pool.events import Outcome, Place
 from poolguard.pool.fates import Waiter
 from poolguard.pool.outcomes import OUTCOMES, judge, worst
 from poolguard.pool.sync import GuardedPool

@@ -20,10 +20,10 @@ import psycopg_pool
 import pytest
 from psycopg.pq import TransactionStatus
 
-from poolguard.acquirer import CURRENT, Acquirer
 from poolguard.errors import PoolguardError
 from poolguard.lab.proxy import SlowProxy
 from poolguard.pool import keeper
+from poolguard.pool.acquirer import CURRENT, Acquirer
 from tests.pool.support import Face, Kind, eventually, in_loop, opened
 
 ONE: dict[str, Any] = {"min_size": 1, "max_size": 1}

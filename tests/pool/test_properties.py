@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from poolguard.budget.ledger import StaticLedger
-from poolguard.clock import now as clock
+from poolguard.util.clock import now as clock
 from tests.pool.support import Face, Kind, at_rest, eventually, expire, in_loop
 
 FLOOR, MOST, BUDGET = 1, 4, 5

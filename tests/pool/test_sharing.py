@@ -24,10 +24,10 @@ from poolguard.budget import host as module
 from poolguard.budget.host import HostLedger
 from poolguard.budget.ledger import Orphan, Slot, Terms
 from poolguard.lab.proxy import SlowProxy
-from poolguard.listener import Connected
 from poolguard.pool import upkeep
+from poolguard.pool.events import Connected
 from poolguard.pool.leases import ASK_EVERY
-from poolguard.rundir import RuntimeDir
+from poolguard.util.rundir import RuntimeDir
 from tests.pool.support import Face, Kind, descriptors, eventually, in_loop
 from tests.support import until
 
@@ -343,7 +343,7 @@ from pathlib import Path
 import psycopg
 from poolguard.budget.host import HostLedger
 from poolguard.budget.ledger import Backend, Terms
-from poolguard.rundir import RuntimeDir
+from poolguard.util.rundir import RuntimeDir
 dsn, folder, n, *terms = sys.argv[1:]
 terms = Terms(None, *map(int, terms))
 ledger = HostLedger(RuntimeDir(Path(folder)), "shop", workers=terms.workers)

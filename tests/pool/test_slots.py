@@ -15,11 +15,11 @@ import psycopg
 import pytest
 
 from poolguard.budget.ledger import Slot, StaticLedger
-from poolguard.clock import now as clock
 from poolguard.lab.postgres import PrivatePostgres
 from poolguard.lab.proxy import SlowProxy
 from poolguard.pool import entry, sockets
 from poolguard.pool.report import state_of
+from poolguard.util.clock import now as clock
 from tests.pool.support import Face, Kind, descriptors, eventually, in_loop, opened
 
 

@@ -17,9 +17,9 @@ import psycopg_pool
 import pytest
 
 from poolguard.budget.ledger import StaticLedger
-from poolguard.clock import now as clock
 from poolguard.lab.postgres import PrivatePostgres
 from poolguard.lab.proxy import SlowProxy
+from poolguard.util.clock import now as clock
 from tests.pool.support import Face, Kind, at_rest, descriptors, eventually, expire, in_loop
 
 SECONDS = float(os.environ.get("POOLGUARD_TEST_STRESS_SECONDS", "12"))

@@ -15,7 +15,7 @@ from opentelemetry.sdk.metrics.export import (
     Sum,
 )
 
-from poolguard.telemetry.metrics import POOL_NAME
+from poolguard.telemetry.names import POOL_NAME
 
 Point = NumberDataPoint | HistogramDataPoint
 

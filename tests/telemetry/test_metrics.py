@@ -12,14 +12,16 @@ from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider, UpDownC
 from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader
 from opentelemetry.semconv._incubating.metrics import db_metrics
 
-from poolguard import Guard, __version__, clock
+from poolguard import Guard, __version__
 from poolguard.pool import sync
 from poolguard.pool.errors import PoolTimeout, TooManyRequests
 from poolguard.pool.keeper import Keeper
 from poolguard.pool.report import status_of
 from poolguard.telemetry import figures as figures_module
 from poolguard.telemetry.durations import _recorder, look
-from poolguard.telemetry.metrics import BUCKETS, INSTRUMENTS, POOL_NAME
+from poolguard.telemetry.metrics import BUCKETS, INSTRUMENTS
+from poolguard.telemetry.names import POOL_NAME
+from poolguard.util import clock
 
 from ..support import until
 from .collected import Read, kind_of

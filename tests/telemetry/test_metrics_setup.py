@@ -124,7 +124,7 @@ assert said(reader) == of(3)
 def test_what_is_kept_for_a_provider_is_bounded(run: Run) -> None:
     run("""
 from poolguard.telemetry import durations as module
-from poolguard.listener import Connected, Place
+from poolguard.pool.events import Connected, Place
 
 reader = InMemoryMetricReader()
 listener = module.MetricListener()

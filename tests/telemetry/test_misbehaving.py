@@ -25,12 +25,12 @@ from opentelemetry.sdk.trace.id_generator import IdGenerator, RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Sampler
 
 from poolguard import Guard, asgi, wsgi
-from poolguard.listener import AcquireEnded
-from poolguard.rarely import Failures
+from poolguard.pool.events import AcquireEnded
 from poolguard.telemetry import api as module
 from poolguard.telemetry import request as request_module
 from poolguard.telemetry.api import api
 from poolguard.telemetry.request import Request
+from poolguard.util.rarely import Failures
 
 from ..support import until
 from .support import opened, server_span, tags, use

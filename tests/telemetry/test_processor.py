@@ -15,7 +15,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import ConcurrentMultiSpanProcessor, Span, TracerProvider
 from opentelemetry.trace import SpanKind
 
-from poolguard.acquirer import CURRENT
+from poolguard.pool.acquirer import CURRENT
 from poolguard.telemetry.api import api
 from poolguard.telemetry.processor import ServerSpans
 from poolguard.telemetry.request import Request
@@ -298,7 +298,7 @@ SCRIPT = """
 import os
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
-from poolguard.acquirer import CURRENT
+from poolguard.pool.acquirer import CURRENT
 from poolguard.telemetry import api
 from poolguard.telemetry.request import Request
 from tests.telemetry.test_processor import ours, tagged

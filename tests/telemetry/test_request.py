@@ -15,12 +15,17 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags
 from opentelemetry.util.types import AttributeValue
 
-from poolguard import clock
-from poolguard.acquirer import CURRENT
-from poolguard.listener import AcquireEnded, Connected, Outcome, Place
-from poolguard.rarely import Failures
+from poolguard.pool.acquirer import CURRENT
+from poolguard.pool.events import (
+    AcquireEnded,
+    Connected,
+    Outcome,
+    Place,
+)
 from poolguard.telemetry import request as request_module
 from poolguard.telemetry.request import Request, Wire
+from poolguard.util import clock
+from poolguard.util.rarely import Failures
 
 from .support import server_span, tags, tracer
 

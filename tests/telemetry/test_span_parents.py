@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from poolguard import Guard
-from poolguard.acquirer import CURRENT
+from poolguard.pool.acquirer import CURRENT
 from poolguard.telemetry.request import Request
 from poolguard.telemetry.spans import SpanListener
 

@@ -12,11 +12,12 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 from psycopg.conninfo import conninfo_to_dict
 
-from poolguard import Guard, clock
+from poolguard import Guard
 from poolguard.lab.postgres import PrivatePostgres
 from poolguard.pool.errors import PoolClosed, PoolTimeout, TooManyRequests
 from poolguard.telemetry import spans as spans_module
 from poolguard.telemetry.spans import SpanListener
+from poolguard.util import clock
 
 from ..support import until
 from .support import (

@@ -21,7 +21,7 @@ sys.meta_path.insert(0, NoSdk())
 if sys.argv[2] == "api":
     import opentelemetry.trace
 from poolguard import Guard
-from poolguard.acquirer import CURRENT
+from poolguard.pool.acquirer import CURRENT
 from poolguard.telemetry.request import Request
 
 with Guard(sys.argv[1], budget=2, floor=1, spans="all") as guard:

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ...escape import escaped
 from ...lab.result import Comparison
+from ...util.escape import escaped
 from ..text import encodable
 from . import picture, trees
 from .summary import caveats, rows, verdict

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from textwrap import TextWrapper
 
-from ...escape import escaped
 from ...lab.result import Run, Span
 from ...telemetry.recorded import SERVICE, STATUS, Value
+from ...util.escape import escaped
 from .summary import clock
 
 __all__ = [

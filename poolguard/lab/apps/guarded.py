@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import poolguard
-from poolguard.acquirer import CURRENT
+from poolguard.pool.acquirer import CURRENT
 from poolguard.telemetry.request import Request
 from poolguard.wsgi import PoolGuardMiddleware
 

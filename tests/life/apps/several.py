@@ -34,7 +34,7 @@ async def aask(guard: poolguard.Guard) -> str:
 
 
 def statuses() -> dict[str, Any]:
-    return {each.name: each.status() for each in poolguard.registry.guards()}
+    return {each.name: each.status() for each in poolguard.worker.registry.guards()}
 
 
 def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

@@ -1,0 +1,139 @@
+"""What a guard hands to its pool beside the settings, with psycopg_pool's meaning: callbacks,
+connect arguments, and the class of its connections.
+
+They are objects of the application's, and may hold a password: nothing here shows more of them than
+their names.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from inspect import iscoroutinefunction
+from typing import Any, get_origin
+
+from ..errors import SettingsError
+
+__all__ = ["PoolArguments"]
+
+Callback = Callable[[Any], Any]
+_CALLBACKS = ("configure", "reset", "check")
+_CLASSES = {"sync": "Connection", "async": "AsyncConnection"}
+"""What psycopg calls the connections of each kind of guard."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class PoolArguments:
+    """``configure``, ``reset``, ``check``, ``kwargs`` and ``connection_class``, where one is given.
+
+    Raises :exc:`~poolguard.errors.SettingsError`, with a line for each that is of no use. psycopg
+    is not imported: guards are made before gevent has patched the process.
+    """
+
+    configure: Callback | None = None
+    reset: Callback | None = None
+    check: Callback | None = None
+    kwargs: Mapping[str, Any] | Callable[[], Any] | None = None
+    connection_class: type[Any] | None = None
+
+    def __post_init__(self) -> None:
+        # Generic[…] of a class is how psycopg's documentation types a pool; it is the class.
+        given = self.connection_class
+        object.__setattr__(self, "connection_class", get_origin(given) or given)
+        problems = [
+            f"keyword {name}=<{type(value).__name__}>: it takes a callable that is given a "
+            f"connection; correct it, or drop it"
+            for name in _CALLBACKS
+            if (value := getattr(self, name)) is not None and not callable(value)
+        ]
+        if isinstance(self.kwargs, Mapping) and all(isinstance(name, str) for name in self.kwargs):
+            # A copy: what becomes of the application's own changes no guard that was made with it.
+            object.__setattr__(self, "kwargs", dict(self.kwargs) or None)
+        elif self.kwargs is not None and not callable(self.kwargs):
+            problems.append(
+                f"keyword kwargs=<{type(self.kwargs).__name__}>: it takes a dict of keyword "
+                f"arguments for psycopg's connect(), or a callable that returns one; correct it, "
+                f"or drop it"
+            )
+        if self.connection_class is not None and not any(map(self._is_of, _CLASSES)):
+            problems.append(self._of_no_use("Connection or psycopg.AsyncConnection"))
+        if problems:
+            raise SettingsError("\n".join(problems))
+
+    def __repr__(self) -> str:
+        return f"<PoolArguments {', '.join(self._unlike(PoolArguments()))}>"
+
+    @property
+    def names_place(self) -> bool:
+        """They say where the database is."""
+        given = self.kwargs if isinstance(self.kwargs, Mapping) else {}
+        return any(given.get(name) for name in ("host", "hostaddr", "service", "dbname"))
+
+    def suit(self, kind: str) -> None:
+        """Insist that they are of use to a guard that is ``sync`` or ``async``.
+
+        Raises :exc:`~poolguard.errors.SettingsError`.
+        """
+        problems = []
+        if self.connection_class is not None and not self._is_of(kind):
+            problems.append(self._of_no_use(f"{_CLASSES[kind]}, since the guard is {kind}"))
+        if kind == "sync":
+            problems += [
+                f"keyword {name}: it is a coroutine function, which the guard cannot await, since "
+                f"it is sync; give it a plain function, or set mode='async'"
+                for name in (*_CALLBACKS, "kwargs")
+                if _is_async(getattr(self, name))
+            ]
+        if problems:
+            raise SettingsError("\n".join(problems))
+
+    def _is_of(self, kind: str) -> bool:
+        psycopg = sys.modules.get("psycopg")  # where nobody has imported it there is no subclass
+        base = getattr(psycopg, _CLASSES[kind], None)
+        given = self.connection_class
+        return isinstance(given, type) and base is not None and issubclass(given, base)
+
+    def _of_no_use(self, base: str) -> str:
+        name = getattr(self.connection_class, "__qualname__", type(self.connection_class).__name__)
+        return (
+            f"keyword connection_class=<{name}>: it takes a subclass of psycopg.{base}; correct "
+            f"it, or drop it"
+        )
+
+    def unlike(self, other: PoolArguments) -> list[str]:
+        """The names of those that are not what *other* has.
+
+        A file that is run again makes new functions and classes of the same names: those are alike.
+        """
+        return [
+            name
+            for name in self._unlike(other)
+            if not _alike(getattr(self, name), getattr(other, name))
+        ]
+
+    def _unlike(self, other: PoolArguments) -> list[str]:
+        names = [each.name for each in fields(self)]
+        return [name for name in names if getattr(self, name) != getattr(other, name)]
+
+
+def _is_async(value: object) -> bool:
+    return iscoroutinefunction(value) or (
+        callable(value) and iscoroutinefunction(type(value).__call__)  # an object's own
+    )
+
+
+def _alike(one: object, other: object) -> bool:
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(_alike(one[key], other[key]) for key in one)
+    if callable(one) and callable(other):
+        return _name_of(one) == _name_of(other)
+    return bool(one == other)
+
+
+def _name_of(value: object) -> tuple[object, object]:
+    kind = type(value)
+    return (
+        getattr(value, "__module__", kind.__module__),
+        getattr(value, "__qualname__", kind.__qualname__),
+    )

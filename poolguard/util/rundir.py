@@ -1,0 +1,215 @@
+"""The private folder in which the processes of one user on one host find each other.
+
+Temporary directories are shared, and what lies there may have been put there by somebody else. So
+the folder must be a real directory of our own that nobody else can enter, and every file in it is
+opened relative to the folder's descriptor, without following links.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from ..errors import RuntimeDirError
+
+__all__ = ["RuntimeDir", "default_path"]
+
+_OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN_FILE = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_READ_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_REMEDY = (
+    "set runtime_dir (POOLGUARD_RUNTIME_DIR) to a path where nothing is yet (the folder is made), "
+    "or to a folder that is open to this user alone"
+)
+
+
+def default_path() -> Path:
+    """Where the folder is unless a setting says otherwise: its name depends on the user alone.
+
+    Raises :exc:`~poolguard.errors.RuntimeDirError` where there is no temporary directory.
+    """
+    return _temporary() / f"poolguard-{os.geteuid()}"
+
+
+def _temporary() -> Path:
+    """The directory for temporary files, whether or not anybody may write there now.
+
+    ``tempfile.gettempdir()`` goes elsewhere without a word while the disk is full, and those who
+    come at that moment would begin a second ledger there.
+    """
+    if os.name != "posix":
+        return Path(tempfile.gettempdir())
+    for path in (*(os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP")), "/tmp"):
+        if path and os.path.isdir(path):
+            return Path(path).absolute()
+    raise RuntimeDirError(
+        "there is no directory for temporary files, and so no runtime folder: set runtime_dir "
+        "(POOLGUARD_RUNTIME_DIR) to a folder of your own"
+    )
+
+
+class RuntimeDir:
+    """The folder, made where it is missing (0700), and held open.
+
+    :param path: absolute; :func:`default_path` by default.
+
+    Raises :exc:`~poolguard.errors.RuntimeDirError` where it cannot be made, or cannot be trusted.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = default_path() if path is None else path
+        self._fd = self._open()
+        # What ages unused in a temporary directory is deleted by systemd-tmpfiles, but not below
+        # a directory that somebody has locked (tmpfiles.d(5), "Age"). Workers that found no
+        # ledger any more would begin a second one beside that of their elders.
+        with suppress(OSError):
+            fcntl.flock(self._fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+    @classmethod
+    def found(cls, path: Path | None = None) -> RuntimeDir | None:
+        """The folder if it is there, for one who only reads; None where there is none.
+
+        Raises :exc:`~poolguard.errors.RuntimeDirError` where it cannot be trusted.
+        """
+        try:
+            (default_path() if path is None else path).lstat()
+        except FileNotFoundError:
+            return None
+        except OSError:
+            pass  # making it anyway says what is in the way
+        return cls(path)
+
+    def __repr__(self) -> str:
+        return f"RuntimeDir({str(self.path)!r})"
+
+    def trouble(self) -> str | None:
+        """What has become of the folder since it was opened, if others would not find it as it was
+        then; None mostly."""
+        try:
+            now, ours = os.stat(self.path, follow_symlinks=False), os.fstat(self._fd)
+        except OSError as error:
+            return f"the runtime folder {self.path} is not there any more ({error.strerror})"
+        if (now.st_dev, now.st_ino) != (ours.st_dev, ours.st_ino):
+            return f"another thing is in the place of the runtime folder {self.path}"
+        wrong = _distrusted(ours)
+        return wrong and f"the runtime folder {self.path} cannot be trusted any more: {wrong}"
+
+    def leads_to(self, name: str, fd: int) -> bool:
+        """Whether the file *name* is the one that *fd* has open."""
+        try:
+            there, ours = os.stat(name, dir_fd=self._fd, follow_symlinks=False), os.fstat(fd)
+        except OSError:
+            return False
+        return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
+
+    def _open(self) -> int:
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            fd = os.open(self.path, _OPEN_FOLDER)
+        except OSError as error:
+            raise RuntimeDirError(
+                f"the runtime folder {self.path} cannot be used ({error.strerror}): {_REMEDY}"
+            ) from None
+        trouble = _distrusted(os.fstat(fd))
+        if trouble is not None:
+            os.close(fd)
+            raise RuntimeDirError(
+                f"the runtime folder {self.path} cannot be trusted: {trouble}; {_REMEDY}"
+            )
+        return fd
+
+    def file(self, name: str) -> int:
+        """A descriptor of the file *name*, made where it is missing (0600), for this process alone.
+
+        Raises :exc:`~poolguard.errors.RuntimeDirError` where it is no plain file of ours.
+        """
+        try:
+            fd = os.open(name, _OPEN_FILE | os.O_CREAT, 0o600, dir_fd=self._fd)
+        except OSError as error:
+            raise self.refused(name, error.strerror) from None
+        self._insist(fd, name, stat.S_ISREG)
+        return fd
+
+    def reading(self, name: str) -> int:
+        """A descriptor that reads the file *name*. Raises as :meth:`file`, also where it is not."""
+        try:
+            fd = os.open(name, _READ_FILE, dir_fd=self._fd)
+        except OSError as error:
+            raise self.refused(name, error.strerror) from None
+        self._insist(fd, name, stat.S_ISREG)
+        return fd
+
+    def names(self) -> list[str]:
+        """What is in the folder."""
+        return os.listdir(self._fd)
+
+    def rename(self, name: str, to: str) -> None:
+        """Give the file *name* another one."""
+        os.rename(name, to, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+
+    def make_fifo(self, name: str) -> int:
+        """Make the FIFO *name* anew; returns a descriptor that reads it and never sees its end."""
+        try:
+            with suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=self._fd)
+            os.mkfifo(name, 0o600, dir_fd=self._fd)
+            # For writing too: without a writer, a reader is told of end-of-file again and again.
+            fd = os.open(name, _OPEN_FILE, dir_fd=self._fd)
+        except OSError as error:
+            raise self.refused(name, error.strerror) from None
+        self._insist(fd, name, stat.S_ISFIFO)
+        return fd
+
+    def ring(self, name: str) -> bool:
+        """Write a byte to the FIFO *name*; False where nobody reads it."""
+        try:
+            fd = os.open(
+                name,
+                os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC,
+                dir_fd=self._fd,
+            )
+        except OSError:  # ENXIO, ENOENT: its reader is gone
+            return False
+        try:
+            os.write(fd, b"!")
+        except BlockingIOError:
+            pass  # it is full of rings already
+        except OSError:
+            return False
+        finally:
+            os.close(fd)
+        return True
+
+    def remove(self, name: str) -> None:
+        """Delete the file *name*, if it is there."""
+        with suppress(OSError):
+            os.unlink(name, dir_fd=self._fd)
+
+    def close(self) -> None:
+        """Let go of the folder; what is in it stays."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _insist(self, fd: int, name: str, kind: object) -> None:
+        found = os.fstat(fd)
+        assert callable(kind)
+        if not kind(found.st_mode) or found.st_uid != os.geteuid() or found.st_nlink != 1:
+            os.close(fd)
+            raise self.refused(name, "it is not a plain file of this user's own")
+
+    def refused(self, name: str, why: str | None) -> RuntimeDirError:
+        return RuntimeDirError(f"{self.path / name} cannot be used ({why}): {_REMEDY}")
+
+
+def _distrusted(found: os.stat_result) -> str | None:
+    """Why a folder is not trusted; None where it is."""
+    if found.st_uid != os.geteuid():
+        return f"it belongs to uid {found.st_uid}, and this process is {os.geteuid()}"
+    if found.st_mode & 0o077:
+        return f"others may enter it (its mode is {stat.S_IMODE(found.st_mode):04o})"
+    return None

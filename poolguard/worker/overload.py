@@ -1,0 +1,61 @@
+"""What a door answers where the pool had no connection for a request: 503, and when to try again.
+
+An acquire that timed out, or was rejected, says that there is more to do than can be done. That is
+an answer, and no stack trace for each of the requests that come too many.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from ..util.clock import now as clock
+from ..util.escape import escaped
+from ..util.logs import logger
+
+__all__ = ["BODY", "REASON", "caused", "note"]
+
+REASON = "503 Service Unavailable"
+BODY = b"The service is busy. Try again later.\n"
+DEEPEST = 16
+"""Errors looked at, in what an error was raised from."""
+SAID_EVERY = 1.0
+"""Seconds between two lines in the log."""
+
+
+def caused(error: BaseException) -> BaseException | None:
+    """The pool's own error that *error* is, or was raised from; None where there is none."""
+    from psycopg_pool import PoolTimeout, TooManyRequests
+
+    found: list[BaseException] = [error]
+    for each in found:
+        if isinstance(each, PoolTimeout | TooManyRequests):
+            return each
+        if len(found) < DEEPEST:
+            within = getattr(each, "exceptions", ())  # a group of them, from Python 3.11 on
+            found += [e for e in (each.__cause__, each.__context__, *within) if e is not None]
+    return None
+
+
+class _Log:
+    """Says that requests are answered so, and how many, in few lines."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._said_at = -SAID_EVERY
+        self._unsaid = 0
+
+    def note(self, label: str, error: BaseException) -> None:
+        now = clock()
+        with self._lock:
+            if now - self._said_at < SAID_EVERY:
+                self._unsaid += 1
+                return
+            self._said_at = now
+            unsaid, self._unsaid = self._unsaid, 0
+        others = f", and {unsaid} requests before it" if unsaid else ""
+        said = escaped(str(error))  # it may be of another pool, or of the application's own
+        logger.warning("poolguard: %s was answered with 503%s: %s", label, others, said)
+
+
+note = _Log().note
+"""Say that the request called *label* was answered with 503 because of *error*."""
