@@ -12,6 +12,8 @@ import dataclasses
 import math
 import os
 import re
+import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,12 +36,14 @@ __all__ = [
     "DESCRIPTIONS",
     "MOST_SLOTS",
     "NAMES_OF_OTHERS",
+    "RENAMED",
     "VARIABLES",
     "Percent",
     "Settings",
     "checked_name",
     "other_database",
     "plain_url",
+    "warn_of_rename",
 ]
 
 Auto: TypeAlias = Literal["auto"]
@@ -108,6 +112,10 @@ _NOT_NEEDED = {  # psycopg_pool's that a guard has no setting for, and why
 }
 
 
+RENAMED: Final = {"refresh_interval": "check_interval"}
+"""Names of 0.1, which go on working for one release, each with today's."""
+
+
 class _Order(NamedTuple):
     """Two settings, of which one must not be above the other."""
 
@@ -123,7 +131,7 @@ class _Order(NamedTuple):
 
 _ORDERS = (
     _Order("floor", "max_size", 1, "a worker cannot keep more connections warm than it may hold"),
-    _Order("refresh_interval", "max_lifetime", 0.5, "connections would be replaced unverified"),
+    _Order("check_interval", "max_lifetime", 0.5, "connections would be replaced unverified"),
     _Order("check_timeout", "acquire_timeout", 1, "a check could outlast the acquire it is for"),
 )
 
@@ -194,6 +202,36 @@ def _unknown(kind: str, names: Iterable[str], known: Mapping[str, str]) -> Itera
             elif meant:
                 remedy = f"drop it: {meant}"
             yield f"{kind} {name} is no setting; {remedy}"
+
+
+def warn_of_rename(former: str, current: str) -> None:
+    """A setting is given by its *former* name: warn of it where our caller's code stands."""
+    frame, level = sys._getframe(), 1
+    while frame.f_back is not None and frame.f_globals["__name__"].startswith("poolguard."):
+        frame, level = frame.f_back, level + 1
+    text = f"{former} is called {current} now; the former name goes with the next release"
+    warnings.warn(text, DeprecationWarning, stacklevel=level)
+
+
+def _by_current_names(given: Mapping[str, Any], spelled: Callable[[str], str]) -> dict[str, Any]:
+    """*given* by today's names, where one is *spelled* in a way of its own. Raises
+    :exc:`SettingsError` where a setting is given by both of its names."""
+    current = dict(given)
+    for former, name in RENAMED.items():
+        if (value := current.pop(spelled(former), None)) is None:
+            continue
+        if current.get(spelled(name)) is not None:
+            raise SettingsError(
+                f"{spelled(former)} and {spelled(name)} are the same setting; drop the first, its "
+                f"former name"
+            )
+        warn_of_rename(spelled(former), spelled(name))
+        current[spelled(name)] = value
+    return current
+
+
+def _variable(name: str) -> str:
+    return _PREFIX + name.upper()
 
 
 def _meant_by(name: str) -> str | None:
@@ -397,7 +435,7 @@ class Settings:
         "how long a worker waits to be warm before it serves anyway"] = 10.0
     on_warmup_failure: Annotated[OnWarmupFailure, _one_of(OnWarmupFailure),
         "what a worker does that is not warm by then (exit: first generation only)"] = "serve"
-    refresh_interval: Annotated[float, _seconds(),
+    check_interval: Annotated[float, _seconds(),
         "an idle connection is verified at least this often"] = 25.0
     check_after_idle: Annotated[float, _seconds(zero=True),
         "idle longer than this, a connection is verified before it is handed out"] = 30.0
@@ -451,6 +489,7 @@ class Settings:
         """
         environ = os.environ if environ is None else environ
         texts = {variable: text.strip() for variable, text in environ.items() if text.strip()}
+        texts, keywords = _by_current_names(texts, _variable), _by_current_names(keywords, str)
         given: dict[str, Any] = {}
         sources: dict[str, str] = {}
         for name, variable in VARIABLES.items():
@@ -502,6 +541,7 @@ class Settings:
 
         Raises :exc:`SettingsError`, also for an unknown name.
         """
+        changes = _by_current_names(changes, str)
         _raise_any(_unknown("keyword", changes, _NAMES))
         given = {name: getattr(self, name) for name in _KINDS if self.source(name) != "default"}
         sources = {name: self.source(name) for name in given if name not in changes}
@@ -596,7 +636,7 @@ _KINDS: Final[dict[str, _Kind]] = {name: kind for name, (_, kind, _) in _DECLARE
 _NAMES: Final = {name: name for name in _KINDS}
 _DEFAULTS: Final = {f.name: f.default for f in dataclasses.fields(Settings) if f.name in _KINDS}
 
-VARIABLES: Final = MappingProxyType({name: _PREFIX + name.upper() for name in _KINDS})
+VARIABLES: Final = MappingProxyType({name: _variable(name) for name in _KINDS})
 """The environment variable of each setting, in the order of their declaration."""
 DESCRIPTIONS: Final = MappingProxyType({name: doc for name, (_, _, doc) in _DECLARED.items()})
 """What each setting means, in one line."""

@@ -33,7 +33,7 @@ DEFAULTS: dict[str, Any] = {
     "max_connecting": 32,
     "warmup_timeout": 10.0,
     "on_warmup_failure": "serve",
-    "refresh_interval": 25.0,
+    "check_interval": 25.0,
     "check_after_idle": 30.0,
     "check_timeout": 1.0,
     "idle_timeout": 1800.0,
@@ -471,14 +471,14 @@ def test_what_is_no_name_of_a_guard(name: Any) -> None:
         ({"acquire_timeout": 0.5}, {"check_timeout": 0.5}),
         ({"acquire_timeout": 0.001}, {"check_timeout": 0.001}),
         ({"check_timeout": 20}, {"acquire_timeout": 20.0}),
-        ({"max_lifetime": 20}, {"refresh_interval": 10.0}),
-        ({"max_lifetime": 25}, {"refresh_interval": 12.5}),
-        ({"max_lifetime": 0.001}, {"refresh_interval": 0.0005}),
-        ({"refresh_interval": 7200}, {"max_lifetime": 14400.0}),
-        ({"refresh_interval": 1e9}, {"max_lifetime": 2e9}),
+        ({"max_lifetime": 20}, {"check_interval": 10.0}),
+        ({"max_lifetime": 25}, {"check_interval": 12.5}),
+        ({"max_lifetime": 0.001}, {"check_interval": 0.0005}),
+        ({"check_interval": 7200}, {"max_lifetime": 14400.0}),
+        ({"check_interval": 1e9}, {"max_lifetime": 2e9}),
         (
             {"acquire_timeout": 0.5, "max_lifetime": 20},
-            {"check_timeout": 0.5, "refresh_interval": 10.0},
+            {"check_timeout": 0.5, "check_interval": 10.0},
         ),
         ({"acquire_timeout": 1, "max_lifetime": 26}, {}),
         ({"max_size": 2}, {}),
@@ -556,11 +556,11 @@ def test_a_ledger_for_many_hosts_is_refused_until_it_is_there() -> None:
             ["default instances=1 gives", "at least 1 worker × keyword floor=11 needs 11"],
         ),
         (
-            {"POOLGUARD_REFRESH_INTERVAL": "25"},
+            {"POOLGUARD_CHECK_INTERVAL": "25"},
             {"max_lifetime": 20},
-            ["variable POOLGUARD_REFRESH_INTERVAL=25 must be below keyword max_lifetime=20:"],
+            ["variable POOLGUARD_CHECK_INTERVAL=25 must be below keyword max_lifetime=20:"],
         ),
-        ({}, {"refresh_interval": 60, "max_lifetime": 60}, ["must be below"]),
+        ({}, {"check_interval": 60, "max_lifetime": 60}, ["must be below"]),
         (
             {},
             {"acquire_timeout": 0.5, "check_timeout": 2},
@@ -583,7 +583,7 @@ def test_contradictions(
 
 
 def test_several_contradictions_are_told_at_once() -> None:
-    problems = {"floor": 3, "max_size": 2, "refresh_interval": 20, "max_lifetime": 20}
+    problems = {"floor": 3, "max_size": 2, "check_interval": 20, "max_lifetime": 20}
     assert refusal(**problems, acquire_timeout=0.5, check_timeout=2).count("\n") == 2
 
 
@@ -597,7 +597,7 @@ def test_several_contradictions_are_told_at_once() -> None:
         {"budget": 12, "instances": 2, "workers": 2, "floor": 3},
         {"budget": 10, "max_size": 50},
         {"budget": "1%", "instances": 50, "workers": 50, "floor": 50},
-        {"refresh_interval": 59.9, "max_lifetime": 60},
+        {"check_interval": 59.9, "max_lifetime": 60},
         {"check_timeout": 2, "acquire_timeout": 2},
         {"connect_timeout": 60},
         {"idle_timeout": 7200},
@@ -805,3 +805,35 @@ def test_a_callable_is_shown_by_its_type_and_asked_nothing() -> None:
     made = Settings.build(environ={}, dsn=Rotating())
     assert repr(made) == "Settings(dsn=<Rotating>)"
     assert made.cite("dsn") == "keyword dsn=<Rotating>"
+
+
+# -- former names --------------------------------------------------------------------------------
+
+
+def test_a_former_name_goes_on_working_and_warns_where_it_is_given() -> None:
+    with pytest.warns(DeprecationWarning, match="called check_interval now") as caught:
+        settings = Settings.build(environ={}, refresh_interval=7)
+    assert settings.check_interval == 7
+    assert settings == Settings.build(environ={}, check_interval=7)
+    assert [warned.filename for warned in caught] == [__file__]
+
+
+def test_a_former_variable_goes_on_working_and_warns() -> None:
+    with pytest.warns(DeprecationWarning, match="called POOLGUARD_CHECK_INTERVAL now"):
+        settings = Settings.build(environ={"POOLGUARD_REFRESH_INTERVAL": "7"})
+    assert settings.cite("check_interval") == "variable POOLGUARD_CHECK_INTERVAL=7"
+
+
+def test_a_copy_may_be_made_by_a_former_name() -> None:
+    with pytest.warns(DeprecationWarning, match="called check_interval now"):
+        assert Settings().replace(refresh_interval=7).check_interval == 7
+
+
+def test_a_setting_given_by_both_of_its_names_is_refused() -> None:
+    with pytest.raises(SettingsError, match="refresh_interval and check_interval are the same"):
+        Settings.build(environ={}, refresh_interval=7, check_interval=8)
+
+
+def test_an_unknown_former_name_is_as_unknown_as_any() -> None:
+    with pytest.raises(SettingsError, match="refresh_intervall is no setting"):
+        Settings.build(environ={}, refresh_intervall=7)

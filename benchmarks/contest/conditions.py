@@ -16,7 +16,7 @@ __all__ = ["Conditions"]
 
 CLASSES = {"sync": "gthread", "async": "uvicorn_worker.UvicornWorker"}
 REFRESH_EVERY = 25 * 60.0
-"""poolguard's ``refresh_interval`` in fast motion, as in the demo: that of the project's origin.
+"""poolguard's ``check_interval`` in fast motion, as in the demo: that of the project's origin.
 The default of 25 s would be 7 ms where an hour takes a second."""
 
 
@@ -63,7 +63,7 @@ class Conditions:
         }
         if self.hour != HOUR:
             environ["POOLGUARD_IDLE_TIMEOUT"] = str(fast(30 * 60, self.hour))
-            environ["POOLGUARD_REFRESH_INTERVAL"] = str(fast(REFRESH_EVERY, self.hour))
+            environ["POOLGUARD_CHECK_INTERVAL"] = str(fast(REFRESH_EVERY, self.hour))
         if contender.setting == "tuned":
             # The other half is for the workers that a reload adds, and for what a dead network
             # still counts: a floor of all leaves them nothing.

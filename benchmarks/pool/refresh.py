@@ -25,9 +25,9 @@ SECONDS = 0.5
 QUICK_SECONDS = 0.15
 PAUSE = 0.001
 """Seconds between two acquires."""
-CONSTANTLY = {"refresh_interval": PAUSE}
+CONSTANTLY = {"check_interval": PAUSE}
 """A connection is due again as soon as it has been verified, or used."""
-NEVER = {"refresh_interval": 3600.0}
+NEVER = {"check_interval": 3600.0}
 GOAL = {"p99 ratio": 1.5, "max, ms": 1000 * ROUND_TRIP / 2}
 """Where no acquire waits for a verification, what is left is what threads do to each other."""
 

@@ -14,7 +14,7 @@ __all__ = ["run"]
 
 ROUNDS = 2
 SECONDS = 75.0
-"""Of a round: three times poolguard's ``refresh_interval``."""
+"""Of a round: three times poolguard's ``check_interval``."""
 QUICK = 0.5
 CLASSES = ("sync", "gthread", "asgi")
 SIZES = (1, 10, 60)

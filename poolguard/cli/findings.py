@@ -304,7 +304,7 @@ def _client_keepalive(facts: Facts) -> Iterator[Finding]:
             topic,
             f"a request whose server vanished notices after {span(keepalive.seconds)} "
             f"(keepalives_idle is {keepalive.idle} s); idle connections are verified every "
-            f"{facts.settings.refresh_interval:g} s",
+            f"{facts.settings.check_interval:g} s",
             remedy,
         )
     else:

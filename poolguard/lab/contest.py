@@ -46,7 +46,7 @@ IDLE_TIMEOUT = 30 / 60 * HOUR
 """poolguard's default of 30 minutes."""
 THREADS = 80
 QUERY_SECONDS = 0.25
-REFRESH_INTERVAL = 25 / 60 * HOUR
+CHECK_INTERVAL = 25 / 60 * HOUR
 """25 minutes, as in the project's origin; the default is shorter."""
 SAMPLE_EVERY = 0.05
 
@@ -179,7 +179,7 @@ class _Stage:
             environ["DEMO_MAX_IDLE"] = f"{MAX_IDLE:.3f}"
         else:
             environ["POOLGUARD_IDLE_TIMEOUT"] = f"{IDLE_TIMEOUT:.3f}"
-            environ["POOLGUARD_REFRESH_INTERVAL"] = f"{REFRESH_INTERVAL:.3f}"
+            environ["POOLGUARD_CHECK_INTERVAL"] = f"{CHECK_INTERVAL:.3f}"
             environ["POOLGUARD_RUNTIME_DIR"] = str(self._folder / "run")
             environ["DEMO_SPANS"] = str(spans)
             if self._otlp:

@@ -95,11 +95,12 @@ class AsyncGuardedPool(Tasks, AsyncConnectionPool[ACT], Generic[ACT]):
         ledger: Ledger | None = None,
         listener: Listener | None = None,
         max_connecting: int = 32,
-        refresh_interval: float = 25.0,
+        check_interval: float = 25.0,
         check_timeout: float = 1.0,
         check_after_idle: float = 30.0,
         leak_after: float = 0.0,
         at_once: float = 0,
+        refresh_interval: float | None = None,  # the former name of check_interval
     ) -> None:
         self._set_up(locals())
         self._begin_tasks()

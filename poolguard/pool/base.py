@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from itertools import count
 from typing import Any, NoReturn
 from weakref import WeakSet
@@ -18,6 +18,7 @@ import psycopg_pool
 
 from ..budget.ledger import Backend
 from ..errors import ForkError
+from ..settings import RENAMED, warn_of_rename
 from ..util.clock import now as clock
 from .acquirer import CURRENT, Acquirer
 from .core import bounds
@@ -38,7 +39,7 @@ INFO = logging.INFO
 # What psycopg_pool's classes show, what the upkeep's pace is made of, and what a keeper takes.
 _KEPT = {"conninfo", "connection_class", "close_returns", "timeout", "max_waiting"}
 _KEPT |= {"max_lifetime", "max_idle", "reconnect_timeout", "num_workers"}
-_PACE = ("refresh_interval", "check_timeout", "max_idle", "check_after_idle")
+_PACE = ("check_interval", "check_timeout", "max_idle", "check_after_idle")
 _KEEPERS = {"max_waiting", "ledger", "max_connecting", "max_lifetime", "reconnect_timeout"}
 _KEEPERS |= {"leak_after", "at_once"}
 
@@ -73,8 +74,12 @@ class Base:
     _when_refused: Callable[[], None] | None = None
     _when_voiceless: Callable[[], None] | None = None
 
-    def _set_up(self, given: Mapping[str, Any]) -> None:
+    def _set_up(self, given: dict[str, Any]) -> None:
         """Keep what the constructor was *given*."""
+        for former, name in RENAMED.items():
+            if given[former] is not None:
+                warn_of_rename(former, name)
+                given[name] = given[former]
         min_size, max_size = bounds(given["min_size"], given["max_size"])
         if given["num_workers"] < 1:
             raise ValueError(f"num_workers is {given['num_workers']}, and must be at least 1")

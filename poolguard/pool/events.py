@@ -36,7 +36,7 @@ __all__ = [
 Outcome = Literal["acquired", "waited", "created", "timeout", "rejected", "error"]
 """What an acquire was; :mod:`poolguard.pool.outcomes` has the rules."""
 
-CreateReason = Literal["warmup", "growth", "ahead", "refresh", "replace"]
+CreateReason = Literal["warmup", "growth", "headroom", "lifetime", "replace"]
 """Why a connection was opened: to reach the floor at first; for a request that waits; in place of
 one that is about to expire; in place of one that was lost."""
 

@@ -98,8 +98,8 @@ class Keeper:
         self.connects = Connects(news, max_lifetime, reconnect_timeout)
         self.outage = self.connects.outage
         # Workers that were started together are not to ask the server together.
-        every = pace.refresh_interval * random.uniform(1 - JITTER, 1)
-        self.pace = pace._replace(refresh_interval=every)
+        every = pace.check_interval * random.uniform(1 - JITTER, 1)
+        self.pace = pace._replace(check_interval=every)
         self.max_connecting = max_connecting
         self.at_once = at_once
         self.max_lifetime = max_lifetime
@@ -262,12 +262,12 @@ class Keeper:
         for entry in entries:
             self.core.begin(entry)
             todo.openings.append(Opening(entry, action.reason))
-        if action.reason != "ahead":  # what was begun for nobody slows nobody down
+        if action.reason != "headroom":  # what was begun for nobody slows nobody down
             self._begun += len(entries)
-        if action.reason in ("growth", "ahead"):
+        if action.reason in ("growth", "headroom"):
             size = counts.size + len(todo.openings)
             self.news.log(logging.INFO, "growing pool %r to %s", self.name, size)
-        if action.reason == "ahead" and len(entries) < action.n:
+        if action.reason == "headroom" and len(entries) < action.n:
             self._headroom_from = now + HEADROOM_AGAIN
             return self._headroom_from
         return None

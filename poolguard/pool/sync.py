@@ -73,7 +73,7 @@ class GuardedPool(Threads, ConnectionPool[CT], Generic[CT]):
     :param ledger: who grants the slots that connections need; by default nobody is asked.
     :param listener: told of every acquire, connect and close.
     :param max_connecting: connects under way at once.
-    :param refresh_interval: an idle connection is verified at least this often, in seconds.
+    :param check_interval: an idle connection is verified at least this often, in seconds.
     :param check_timeout: bound of one verification, in seconds.
     :param check_after_idle: one idle for longer, in seconds, is verified before it is lent.
     :param leak_after: seconds after which a connection that is still lent is reported, with the
@@ -114,11 +114,12 @@ class GuardedPool(Threads, ConnectionPool[CT], Generic[CT]):
         ledger: Ledger | None = None,
         listener: Listener | None = None,
         max_connecting: int = 32,
-        refresh_interval: float = 25.0,
+        check_interval: float = 25.0,
         check_timeout: float = 1.0,
         check_after_idle: float = 30.0,
         leak_after: float = 0.0,
         at_once: float = 0,
+        refresh_interval: float | None = None,  # the former name of check_interval
     ) -> None:
         self._set_up(locals())
         self._begin_threads()

@@ -50,7 +50,7 @@ EXPIRY = 0.95
 class Pace(NamedTuple):
     """How often what is done. Seconds."""
 
-    refresh_interval: float
+    check_interval: float
     check_timeout: float
     idle_timeout: float
     check_after_idle: float = math.inf
@@ -166,7 +166,7 @@ def decide(now: float, s: Snapshot, pace: Pace) -> tuple[list[Action], float | N
         if for_queue:
             actions.append(Open(for_queue, "growth"))
         if n > for_floor + for_queue:
-            actions.append(Open(n - for_floor - for_queue, "ahead"))
+            actions.append(Open(n - for_floor - for_queue, "headroom"))
         d = d._replace(opening=d.opening + n, size=d.size + n, begun=d.begun + n)
     wakes += _some(next_look(now, d))
 
@@ -181,7 +181,7 @@ def decide(now: float, s: Snapshot, pace: Pace) -> tuple[list[Action], float | N
         wakes.append(wake)
     elif d.lent:
         # What is lent comes back without a word, and may then be left alone.
-        wakes.append(now + pace.refresh_interval)
+        wakes.append(now + pace.check_interval)
 
     fewer, later = _fewer(now, s, d, pace, actions)
     actions += fewer
@@ -255,7 +255,7 @@ def _care(now: float, s: Snapshot, d: Demand, pace: Pace) -> tuple[list[Action],
     full = d.size >= d.max_size and not d.opening and d.retry_at is None
     spare = full or d.size - d.opening > d.floor
     replace_at = max(retiring.retire_at, s.retire_from) - (0.0 if spare else d.connect_time)
-    check_at = oldest.proved_at + pace.refresh_interval
+    check_at = oldest.proved_at + pace.check_interval
     if replace_at > now and check_at > now:
         return [], min(replace_at, check_at)
     # With the others lent out, a request is about to ask for the last idle one: let it.
@@ -266,7 +266,7 @@ def _care(now: float, s: Snapshot, d: Demand, pace: Pace) -> tuple[list[Action],
             if not needed:
                 return [Retire(retiring)], later
         elif not d.opening and d.room and (d.retry_at is None or d.retry_at <= now):
-            return [Open(1, "refresh")], later
+            return [Open(1, "lifetime")], later
     if check_at <= now and not needed:
         return [Verify(oldest)], later
     return [], later

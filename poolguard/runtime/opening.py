@@ -254,7 +254,7 @@ class _Opening:
             "ledger": self.ledger,
             "listener": self._listener(),
             "max_connecting": s.max_connecting,
-            "refresh_interval": s.refresh_interval,
+            "check_interval": s.check_interval,
             "check_timeout": s.check_timeout,
             "check_after_idle": s.check_after_idle,
             "leak_after": s.leak_after,

@@ -173,7 +173,7 @@ def test_what_a_pool_does_of_itself_is_not_traced(
     def sessions() -> dict[int, tuple[Any, str]]:
         return {row["pid"]: (row["at"], row["query"]) for row in rows(admin, times)}
 
-    settings: dict[str, Any] = {"budget": "50%", "floor": 2, "refresh_interval": 0.05}
+    settings: dict[str, Any] = {"budget": "50%", "floor": 2, "check_interval": 0.05}
 
     def watch() -> None:
         before = sessions()

@@ -29,7 +29,7 @@ def test_sockets_are_watched_though_the_patch_hides_epoll(
 ) -> None:
     """The next verification would be in 100 s."""
     server = serve(
-        GEVENT, dsn, POOLGUARD_BUDGET="8", POOLGUARD_FLOOR="2", POOLGUARD_REFRESH_INTERVAL="100"
+        GEVENT, dsn, POOLGUARD_BUDGET="8", POOLGUARD_FLOOR="2", POOLGUARD_CHECK_INTERVAL="100"
     )
     until(lambda: server.status()["ready"])
     admin.execute("SELECT pg_terminate_backend(%s)", [server.get("/query").body])

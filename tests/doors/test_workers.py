@@ -214,7 +214,7 @@ def test_idle_connections_are_kept_fresh(
         make_conninfo(dsn, application_name=name),
         POOLGUARD_BUDGET="4",
         POOLGUARD_FLOOR="2",
-        POOLGUARD_REFRESH_INTERVAL="0.2",
+        POOLGUARD_CHECK_INTERVAL="0.2",
     )
     until(lambda: server.status()["ready"])
     first = backends(name)

@@ -34,7 +34,7 @@ def first_requests(stage: Stage) -> str:
             assert [answer.status for answer in answers] == [200] * at_once
         status = server.status()
     assert status["acquires"] == {"acquired": 30}
-    assert status["created"].keys() <= {"warmup", "ahead"}, "none for a request"
+    assert status["created"].keys() <= {"warmup", "headroom"}, "none for a request"
     return "30 acquired"
 
 

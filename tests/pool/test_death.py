@@ -34,7 +34,7 @@ from tests.pool.support import Face, Guarded, Kind, eventually, expire, in_loop,
 from tests.support import until as waited_until
 
 NEVER = 1e6
-"""A refresh_interval that leaves it to the acquires to find out who is dead."""
+"""A check_interval that leaves it to the acquires to find out who is dead."""
 CONNECT = 0.3
 """What a connect waits at the proxies, besides its round trips."""
 
@@ -259,7 +259,7 @@ async def test_one_that_dies_in_a_block_casts_doubt_on_those_that_lie_idle(
 ) -> None:
     """They are asked all at once, and none is closed."""
     # On a busy machine the slow answers may take longer than the second they have by default.
-    patient: dict[str, Any] = {"refresh_interval": NEVER, "check_timeout": 20.0}
+    patient: dict[str, Any] = {"check_interval": NEVER, "check_timeout": 20.0}
     async with opened(kind, gate_dsn, min_size=5, max_size=5, **patient) as pool:
         at_once = spy_on_verifications(pool, monkeypatch)
         gate.set(latency=0.1)
@@ -287,7 +287,7 @@ async def test_after_a_silent_loss_the_next_acquire_has_a_new_one_soon(
         route,
         min_size=8,
         max_size=20,
-        refresh_interval=NEVER,
+        check_interval=NEVER,
         check_timeout=0.8,
         ledger=ledger,
     ) as pool:
@@ -312,7 +312,7 @@ async def test_after_a_silent_loss_a_full_pool_has_a_new_one_after_one_verificat
     kind: Kind, route: Route
 ) -> None:
     async with opened(
-        kind, route, min_size=6, max_size=6, refresh_interval=NEVER, check_timeout=0.5
+        kind, route, min_size=6, max_size=6, check_interval=NEVER, check_timeout=0.5
     ) as pool:
         route.lose()
         age(pool)
@@ -332,7 +332,7 @@ async def test_after_a_silent_loss_many_acquires_are_served_at_once(
     kind: Kind, route: Route
 ) -> None:
     async with opened(
-        kind, route, min_size=4, max_size=8, refresh_interval=NEVER, check_timeout=0.5
+        kind, route, min_size=4, max_size=8, check_interval=NEVER, check_timeout=0.5
     ) as pool:
         route.lose()
         age(pool)
@@ -366,7 +366,7 @@ async def test_a_long_idle_one_that_lives_costs_a_round_trip_and_no_connect(
     kind: Kind, route: Route
 ) -> None:
     route.first.set(latency=0.03)
-    async with opened(kind, route, min_size=3, max_size=9, refresh_interval=NEVER) as pool:
+    async with opened(kind, route, min_size=3, max_size=9, check_interval=NEVER) as pool:
         accepted = route.first.stats()["accepted"]
         age(pool)
         began = monotonic()
@@ -388,7 +388,7 @@ async def test_one_that_was_verified_for_a_waiter_may_be_waited_for_later(
     kind: Kind, dsn: str
 ) -> None:
     """What makes an acquire of it one that has just acquired is not for the next one."""
-    async with opened(kind, dsn, min_size=1, max_size=1, refresh_interval=NEVER) as pool:
+    async with opened(kind, dsn, min_size=1, max_size=1, check_interval=NEVER) as pool:
         age(pool)
         conn = await pool.get()
         waiting = asyncio.create_task(pool.get())
@@ -404,7 +404,7 @@ async def test_one_that_is_not_idle_for_long_is_handed_out_without_a_word_to_the
     kind: Kind, gate: SlowProxy, gate_dsn: str
 ) -> None:
     """Also before those that have been idle for longer."""
-    async with opened(kind, gate_dsn, min_size=4, refresh_interval=NEVER) as pool:
+    async with opened(kind, gate_dsn, min_size=4, check_interval=NEVER) as pool:
         age(pool, all_but=2)
         fresh = [one.conn for one in idle_ones(pool)[2:]]
         gate.blackhole()
@@ -420,7 +420,7 @@ async def test_one_that_is_not_idle_for_long_is_handed_out_without_a_word_to_the
 async def test_as_many_as_ask_are_verified_at_once(
     kind: Kind, gate: SlowProxy, gate_dsn: str
 ) -> None:
-    async with opened(kind, gate_dsn, min_size=6, max_size=6, refresh_interval=NEVER) as pool:
+    async with opened(kind, gate_dsn, min_size=6, max_size=6, check_interval=NEVER) as pool:
         gate.set(latency=0.1)
         age(pool)
         began = monotonic()
@@ -437,7 +437,7 @@ async def test_one_that_was_given_up_is_not_lent_though_its_answer_has_come(
 ) -> None:
     """As when the process, or its loop, has stood still: the answer is there, and so is the end of
     the time for it. Upkeep cuts the connection before, or after, the answer is read."""
-    async with opened(kind, dsn, min_size=1, max_size=1, refresh_interval=NEVER) as pool:
+    async with opened(kind, dsn, min_size=1, max_size=1, check_interval=NEVER) as pool:
         check = pool.pool.check_connection
 
         def late(conn: Any) -> None:
@@ -463,7 +463,7 @@ async def test_the_time_of_an_acquire_is_kept_though_a_verification_takes_longer
     kind: Kind, gate: SlowProxy, gate_dsn: str
 ) -> None:
     async with opened(
-        kind, gate_dsn, min_size=2, max_size=2, refresh_interval=NEVER, check_timeout=60.0
+        kind, gate_dsn, min_size=2, max_size=2, check_interval=NEVER, check_timeout=60.0
     ) as pool:
         age(pool)
         gate.blackhole()
@@ -484,7 +484,7 @@ async def test_an_acquire_cancelled_in_a_verification_loses_nothing(
     gate: SlowProxy, gate_dsn: str
 ) -> None:
     async with opened(
-        "async", gate_dsn, min_size=2, max_size=2, refresh_interval=NEVER, check_timeout=60.0
+        "async", gate_dsn, min_size=2, max_size=2, check_interval=NEVER, check_timeout=60.0
     ) as pool:
         age(pool)
         gate.blackhole()
@@ -505,7 +505,7 @@ async def test_a_pool_closed_in_a_verification_ends_it(
     kind: Kind, gate: SlowProxy, gate_dsn: str
 ) -> None:
     async with opened(
-        kind, gate_dsn, min_size=2, max_size=2, refresh_interval=NEVER, check_timeout=0.5
+        kind, gate_dsn, min_size=2, max_size=2, check_interval=NEVER, check_timeout=0.5
     ) as pool:
         age(pool)
         gate.blackhole()
@@ -529,7 +529,7 @@ async def test_who_waits_for_a_verification_may_find_the_queue_full(
         min_size=1,
         max_size=1,
         max_waiting=1,
-        refresh_interval=NEVER,
+        check_interval=NEVER,
         check_timeout=60.0,
     ) as pool:
         age(pool)
@@ -551,7 +551,7 @@ async def test_who_waits_for_a_verification_only_is_not_rejected(
 ) -> None:
     """max_waiting bounds those for whom there is no connection, as before: here is one for each."""
     async with opened(
-        kind, gate_dsn, min_size=4, max_size=4, max_waiting=1, refresh_interval=NEVER
+        kind, gate_dsn, min_size=4, max_size=4, max_waiting=1, check_interval=NEVER
     ) as pool:
         gate.set(latency=0.05)
         age(pool)
@@ -615,7 +615,7 @@ async def test_a_check_that_finds_dead_ones_makes_no_pause(
 ) -> None:
     cls: Any = psycopg_pool.ConnectionPool if kind == "sync" else psycopg_pool.AsyncConnectionPool
     async with opened(
-        kind, dsn, min_size=4, max_size=8, refresh_interval=NEVER, check=cls.check_connection
+        kind, dsn, min_size=4, max_size=8, check_interval=NEVER, check=cls.check_connection
     ) as pool:
         pool.kill(admin)
         await eventually(lambda: not pool.backends(admin))
@@ -902,7 +902,7 @@ async def test_who_tries_again_while_he_handles_the_error_loses_one_connection_n
     kind: Kind, route: Route
 ) -> None:
     """The error of the first block is being handled when the second one ends."""
-    async with opened(kind, route, min_size=2, max_size=2, refresh_interval=NEVER) as pool:
+    async with opened(kind, route, min_size=2, max_size=2, check_interval=NEVER) as pool:
         _, kept = idle_ones(pool)
         try:
             await leaving_the_block(pool, says("57P01"))
@@ -919,7 +919,7 @@ async def test_who_tries_again_while_he_handles_the_error_loses_one_connection_n
 
 @in_loop
 async def test_nobody_waits_for_the_successor_of_an_evicted_one(kind: Kind, route: Route) -> None:
-    async with opened(kind, route, min_size=2, max_size=2, refresh_interval=NEVER) as pool:
+    async with opened(kind, route, min_size=2, max_size=2, check_interval=NEVER) as pool:
         began = monotonic()
         with pytest.raises(errors.AdminShutdown):
             await leaving_the_block(pool, says("57P01"))
@@ -966,7 +966,7 @@ async def test_no_request_is_given_a_connection_that_is_too_old_and_none_waits_f
         assert set(pool.recorder.outcomes) == {"acquired"}
         assert set(pool.recorder.closes) == {"lifetime"}
         assert len(pool.recorder.closes) >= 6
-        assert set(pool.recorder.created[3:]) == {"refresh"}
+        assert set(pool.recorder.created[3:]) == {"lifetime"}
 
 
 @in_loop
@@ -1060,7 +1060,7 @@ import psycopg_pool
 kind, which, conninfo, name = sys.argv[1:]
 arguments = dict(min_size=8, max_size=8, kwargs={"application_name": name}, open=False)
 if which == "guarded":
-    arguments |= dict(check_after_idle=0.3, refresh_interval=1e6, check_timeout=1.0)
+    arguments |= dict(check_after_idle=0.3, check_interval=1e6, check_timeout=1.0)
 
 def threads():
     cls = GuardedPool if which == "guarded" else psycopg_pool.ConnectionPool
@@ -1149,7 +1149,7 @@ async def test_nobody_waits_for_a_refresh(
     kind: Kind, gate: SlowProxy, gate_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With 50 ms to the server and back, and one verification after the other."""
-    async with opened(kind, gate_dsn, min_size=4, refresh_interval=0.01) as pool:
+    async with opened(kind, gate_dsn, min_size=4, check_interval=0.01) as pool:
         gate.set(latency=0.025)
         verifications = spy_on_verifications(pool, monkeypatch)
         until = monotonic() + 1.0

@@ -24,7 +24,7 @@ OURS = [
     "ledger",
     "listener",
     "max_connecting",
-    "refresh_interval",
+    "check_interval",
     "check_timeout",
     "check_after_idle",
     "leak_after",

@@ -91,6 +91,16 @@ def test_sizes_that_make_no_pool(cls: type[Any], sizes: tuple[int, int | None]) 
         cls("", min_size=sizes[0], max_size=sizes[1], open=False)
 
 
+@pytest.mark.parametrize("cls", [GuardedPool, AsyncGuardedPool])
+def test_a_former_name_of_a_parameter_goes_on_working(cls: type[Any]) -> None:
+    with pytest.warns(
+        DeprecationWarning, match="refresh_interval is called check_interval"
+    ) as said:
+        pool = cls("", open=False, refresh_interval=7)
+    assert 7 * 0.5 < pool._keeper.pace.check_interval <= 7
+    assert [each.filename for each in said] == [__file__]
+
+
 @in_loop
 async def test_resizing_to_such_sizes_changes_nothing(kind: Kind, dsn: str) -> None:
     async with opened(kind, dsn, min_size=1, max_size=2) as pool:
@@ -461,7 +471,7 @@ async def test_the_queue_is_not_full_of_those_whom_idle_connections_will_serve(
         max_size=3,
         max_waiting=1,
         check_after_idle=0.0,
-        refresh_interval=3600.0,
+        check_interval=3600.0,
         check_timeout=60.0,
     ) as pool:
         gate.blackhole()
@@ -607,7 +617,7 @@ async def test_a_class_whose_close_returns_is_closed_all_the_same(
     kind: Kind, dsn: str, admin: psycopg.Connection
 ) -> None:
     cls = Returning if kind == "sync" else AsyncReturning
-    async with opened(kind, dsn, connection_class=cls, min_size=2, refresh_interval=0.02) as pool:
+    async with opened(kind, dsn, connection_class=cls, min_size=2, check_interval=0.02) as pool:
         conn = await pool.get()
         await asyncio.to_thread(conn.close) if kind == "sync" else await conn.close()
         await eventually(lambda: pool.status()["idle"] == 2)
@@ -629,7 +639,7 @@ async def test_draining_renews_also_what_is_being_verified(
     kind: Kind, gate: SlowProxy, gate_dsn: str, admin: psycopg.Connection
 ) -> None:
     async with opened(
-        kind, gate_dsn, min_size=2, max_size=2, refresh_interval=0.05, check_timeout=60.0
+        kind, gate_dsn, min_size=2, max_size=2, check_interval=0.05, check_timeout=60.0
     ) as pool:
         before = pool.backends(admin)
         gate.blackhole()

@@ -27,7 +27,7 @@ async def test_a_load_that_grows_slowly_finds_each_time_a_connection_free(
             spare = math.isqrt(n)
             await eventually(lambda: pool.status()["idle"] == spare)  # noqa: B023 - awaited here
         assert pool.recorder.outcomes == ["acquired"] * 11
-        assert pool.status()["created"] == {"warmup": 2, "ahead": 12}
+        assert pool.status()["created"] == {"warmup": 2, "headroom": 12}
         assert pool.status()["waiting"] == pool.status()["opening"] == 0
         await pool.put(*lent)
 
@@ -43,7 +43,7 @@ async def test_no_more_are_opened_than_can_be_lent_at_once(kind: Kind, dsn: str)
         # One that is asked for at the same time comes after any that would be opened ahead.
         lent.append(await pool.get())
         assert pool.recorder.outcomes == ["acquired"] * 5 + ["created"]
-        assert pool.status()["created"] == {"warmup": 2, "ahead": 3, "growth": 1}
+        assert pool.status()["created"] == {"warmup": 2, "headroom": 3, "growth": 1}
         await pool.put(*lent)
 
 
@@ -79,7 +79,7 @@ async def test_where_the_budget_is_used_up_nobody_is_pressed_for_it(kind: Kind, 
         await eventually(lambda: pool.status()["idle"] == 1)
         lent.append(await pool.get())
         await pool.put(lent.pop())
-        assert pool.status()["created"] == {"warmup": 2, "ahead": 1}
+        assert pool.status()["created"] == {"warmup": 2, "headroom": 1}
         assert ledger.in_use == 3
         await pool.put(*lent)
 
@@ -104,4 +104,4 @@ def test_a_guard_opens_ahead_what_its_worker_class_can_use(
         assert pool._keeper.at_once == at_once
         with guard.connection(), guard.connection():
             if at_once > 2:
-                until(lambda: guard.status()["created"] == {"warmup": 2, "ahead": 1})
+                until(lambda: guard.status()["created"] == {"warmup": 2, "headroom": 1})

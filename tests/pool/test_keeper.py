@@ -399,7 +399,7 @@ def test_without_a_server_for_its_successor_one_that_is_too_old_stays() -> None:
 
 def test_pools_of_one_instant_do_not_verify_in_step() -> None:
     """Each at least as often as it was asked to."""
-    intervals = {keeper().pace.refresh_interval for _ in range(20)}
+    intervals = {keeper().pace.check_interval for _ in range(20)}
     assert len(intervals) == 20
     assert all(20.0 <= interval <= 25.0 for interval in intervals)
 
@@ -449,7 +449,7 @@ def test_slots_that_are_not_there_are_tried_again_and_nobody_is_asked_for_them()
     made = keeper(ledger=ledger, at_once=math.inf)
     _kept = holding(made, size=9, idle=0)
     todo = made.look(NOW)
-    assert [opening.reason for opening in todo.openings] == ["ahead"]
+    assert [opening.reason for opening in todo.openings] == ["headroom"]
     assert not made.leases.starved
     assert made.core.low_water == 0
     assert todo.wake == NOW + module.HEADROOM_AGAIN
@@ -471,7 +471,7 @@ class Neighbourly(StaticLedger):
 @pytest.mark.parametrize(("at_once", "ahead"), [(math.inf, 5), (4, 2), (0, 0)])
 def test_a_worker_that_takes_the_place_of_another_opens_as_many(at_once: float, ahead: int) -> None:
     made = keeper(min_size=2, ledger=Neighbourly(), at_once=at_once)
-    assert openings(made) == ["warmup"] * 2 + ["ahead"] * ahead
+    assert openings(made) == ["warmup"] * 2 + ["headroom"] * ahead
 
 
 def test_what_was_expected_is_of_no_interest_once_the_pool_is_warm() -> None:
@@ -484,7 +484,7 @@ def test_what_was_expected_is_of_no_interest_once_the_pool_is_warm() -> None:
 def test_what_was_opened_ahead_does_not_slow_down_the_start_for_a_queue() -> None:
     made = keeper(at_once=math.inf)
     _kept = holding(made, size=9, idle=0)
-    assert openings(made) == ["ahead"] * 3
+    assert openings(made) == ["headroom"] * 3
     for _ in range(5):
         assert made.core.acquire(NOW, Waiter(NOW, NOW + 1)) == "queued"
     assert openings(made) == []

@@ -122,7 +122,7 @@ async def test_idle_connections_are_verified_one_after_the_other(
     kind: Kind, dsn: str, admin: psycopg.Connection
 ) -> None:
     """Seen from the server: each session gets something to do, with no request about."""
-    async with opened(kind, dsn, min_size=3, refresh_interval=0.05) as pool:
+    async with opened(kind, dsn, min_size=3, check_interval=0.05) as pool:
         query = "SELECT pid, state_change FROM pg_stat_activity WHERE application_name = %s"
 
         def seen() -> dict[int, Any]:
@@ -141,7 +141,7 @@ async def test_a_silent_connection_fails_its_verification_in_bounded_time(
     kind: Kind, gate: SlowProxy, gate_dsn: str
 ) -> None:
     """No packet comes back, as behind a firewall that has forgotten the connection."""
-    async with opened(kind, gate_dsn, min_size=1, refresh_interval=0.3, check_timeout=0.2) as pool:
+    async with opened(kind, gate_dsn, min_size=1, check_interval=0.3, check_timeout=0.2) as pool:
         gate.blackhole()
         await eventually(lambda: pool.recorder.closes == ["lost"])
         assert pool.status()["idle"] == 0
@@ -168,7 +168,7 @@ async def test_a_connection_is_replaced_before_it_gets_too_old(kind: Kind, dsn: 
         events = [type(e) for e in pool.recorder.events if isinstance(e, (Connected, Closed))]
         # Each successor was there first, and the two were replaced one after the other.
         assert events == [Connected, Connected, Connected, Closed, Connected, Closed]
-        assert pool.recorder.created[2:] == ["refresh", "refresh"]
+        assert pool.recorder.created[2:] == ["lifetime", "lifetime"]
 
 
 @in_loop
@@ -193,9 +193,7 @@ async def test_those_above_the_floor_are_closed_when_nobody_needs_them(
 @in_loop
 async def test_a_pool_without_a_floor_becomes_empty(kind: Kind, dsn: str) -> None:
     """Also while its idle connections are verified all the time: that is no use."""
-    async with opened(
-        kind, dsn, min_size=0, max_size=3, max_idle=0.3, refresh_interval=0.02
-    ) as pool:
+    async with opened(kind, dsn, min_size=0, max_size=3, max_idle=0.3, check_interval=0.02) as pool:
         await pool.put(*await pool.get_all(3))
         await eventually(lambda: len(pool.recorder.closes) == 3)
         assert pool.recorder.closes == ["idle"] * 3

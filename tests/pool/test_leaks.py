@@ -196,7 +196,7 @@ async def test_a_request_that_acquires_twice_is_told_of_before_it_waits(
 async def test_one_nested_acquire_is_counted_once_though_its_connection_is_verified_first(
     kind: Kind, dsn: str
 ) -> None:
-    async with opened(kind, dsn, min_size=2, max_size=2, refresh_interval=3600.0) as pool:
+    async with opened(kind, dsn, min_size=2, max_size=2, check_interval=3600.0) as pool:
         with serving(Request()):
             conn = await take(pool)
             [idle] = pool.pool._core.idle

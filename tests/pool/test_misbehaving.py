@@ -150,7 +150,7 @@ async def test_one_that_blocks_does_not_stop_the_pool(
     """
     with blocking(event) as listener:
         async with opened(
-            "sync", dsn, min_size=1, max_size=3, refresh_interval=0.05, listener=listener
+            "sync", dsn, min_size=1, max_size=3, check_interval=0.05, listener=listener
         ) as face:
             await live(face, admin)
             assert listener.blocks.wait(10)

@@ -188,7 +188,7 @@ def test_no_story_loses_a_connection(
     @in_loop
     async def tell() -> None:
         ledger = StaticLedger(BUDGET)
-        pool = Face(kind, dsn, min_size=FLOOR, max_size=MOST, ledger=ledger, refresh_interval=0.05)
+        pool = Face(kind, dsn, min_size=FLOOR, max_size=MOST, ledger=ledger, check_interval=0.05)
         await pool.open()
         try:
             happening = Story(pool, ledger, admin)

@@ -480,7 +480,7 @@ async def test_the_slot_of_a_verification_without_answer_is_asked_about(
 ) -> None:
     """Its backend is there as before: the slot is not free until somebody has seen it end."""
     async with shared(kind, dsn, tmp_path, limit=2) as host:
-        silent, ledger = await host.join(dsn=gate_dsn, refresh_interval=0.2, check_timeout=0.2)
+        silent, ledger = await host.join(dsn=gate_dsn, check_interval=0.2, check_timeout=0.2)
         asking, asked = await host.join()
         gate.blackhole()
         await eventually(lambda: silent.recorder.closes == ["lost"])

@@ -200,7 +200,7 @@ async def test_through_all_of_it_nothing_is_lost_and_nothing_lent_twice(
             min_size=FLOOR,
             max_size=MOST,
             ledger=ledger,
-            refresh_interval=0.2,
+            check_interval=0.2,
             check_timeout=0.3,
             check_after_idle=0.5,
             max_lifetime=5.0,

@@ -166,7 +166,7 @@ def test_the_core_is_changed_under_the_lock_only(dsn: str, admin: psycopg.Connec
     """In all that can happen to a pool."""
     unlocked: list[str] = []
 
-    with GuardedPool(dsn, min_size=3, max_size=5, max_idle=0.1, refresh_interval=0.01) as pool:
+    with GuardedPool(dsn, min_size=3, max_size=5, max_idle=0.1, check_interval=0.01) as pool:
         core = pool._core
 
         def strictly(name: str) -> None:
@@ -232,7 +232,7 @@ def test_where_no_thread_can_be_started_nothing_is_lost(
 
     monkeypatch.setattr(threading.Thread, "start", start_or_not)
     ledger = StaticLedger(2)
-    arguments: dict[str, Any] = {"ledger": ledger, "listener": recorder, "refresh_interval": 0.05}
+    arguments: dict[str, Any] = {"ledger": ledger, "listener": recorder, "check_interval": 0.05}
     with GuardedPool(dsn, min_size=2, **arguments) as pool:
         until(lambda: len(refused) == 3)
         until(lambda: pool.status()["idle"] == ledger.in_use == 2)
@@ -244,7 +244,7 @@ def test_the_upkeep_survives_the_pools_last_reference(dsn: str) -> None:
     """It may be the upkeep thread itself that lets the pool go."""
     ledger = StaticLedger()
     for _ in range(10):
-        pool = GuardedPool(dsn, min_size=1, ledger=ledger, refresh_interval=0.001, open=True)
+        pool = GuardedPool(dsn, min_size=1, ledger=ledger, check_interval=0.001, open=True)
         assert pool.wait_warm(10)
         name = pool.name
         del pool

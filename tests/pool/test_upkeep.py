@@ -28,7 +28,7 @@ from poolguard.pool.upkeep import (
 )
 
 NOW = 1000.0
-PACE = Pace(refresh_interval=25.0, check_timeout=1.0, idle_timeout=600.0)
+PACE = Pace(check_interval=25.0, check_timeout=1.0, idle_timeout=600.0)
 
 
 def entry(*, proved: float = 0.0, retire: float = 3000.0) -> Entry:
@@ -96,8 +96,8 @@ def test_connects_for_the_floor_and_for_the_queue_are_told_apart() -> None:
     assert now(pool(floor=3)._replace(reason="warmup")) == [Open(3, "warmup")]
     # What a waiter will be given is not ahead of anybody, though the queue alone would go slowly.
     busy = pool(lent=9, floor=9, waiting=1, max_size=20, at_once=20)
-    assert now(busy) == [Open(1, "growth"), Open(2, "ahead")]
-    assert now(pool(lent=9, floor=9, max_size=20, at_once=20)) == [Open(3, "ahead")]
+    assert now(busy) == [Open(1, "growth"), Open(2, "headroom")]
+    assert now(pool(lent=9, floor=9, max_size=20, at_once=20)) == [Open(3, "headroom")]
 
 
 def test_an_empty_pool_without_floor_sleeps_until_an_event() -> None:
@@ -106,7 +106,7 @@ def test_an_empty_pool_without_floor_sleeps_until_an_event() -> None:
 
 def test_while_all_are_lent_it_looks_as_often_as_it_verifies() -> None:
     """One that comes back tells nobody, and may be left alone then."""
-    assert decide(NOW, pool(lent=2), PACE) == ([], NOW + PACE.refresh_interval)
+    assert decide(NOW, pool(lent=2), PACE) == ([], NOW + PACE.check_interval)
 
 
 def test_while_connecting_fails_it_wakes_for_the_next_probe() -> None:
@@ -168,7 +168,7 @@ def test_a_connect_whose_first_answer_is_late_is_given_up() -> None:
 
 def test_replaced_first_then_retired() -> None:
     old = entry(retire=0)
-    assert now(pool(old, entry())) == [Open(1, "refresh")]
+    assert now(pool(old, entry())) == [Open(1, "lifetime")]
     assert now(pool(old, entry(), opening=1, floor=2)) == []
     assert now(pool(old, entry(), entry(), floor=2))[0] == Retire(old)
 
@@ -177,7 +177,7 @@ def test_the_successor_is_begun_so_early_that_it_is_there_in_time() -> None:
     almost = pool(entry(retire=0.15), entry())
     assert now(almost) == []
     assert wake(almost) == pytest.approx(0.15 - almost.demand.connect_time)
-    assert now(pool(entry(retire=0.09), entry())) == [Open(1, "refresh")]
+    assert now(pool(entry(retire=0.09), entry())) == [Open(1, "lifetime")]
     arrived = pool(entry(retire=0.01), entry(), entry(), floor=2)
     assert now(arrived) == []
     assert wake(arrived) == pytest.approx(0.01)
@@ -186,7 +186,7 @@ def test_the_successor_is_begun_so_early_that_it_is_there_in_time() -> None:
 def test_it_is_begun_in_the_pause_after_another_retirement() -> None:
     old = entry(retire=-1)
     until = NOW + 0.05
-    assert now(pool(old, entry(), retire_from=until)) == [Open(1, "refresh")]
+    assert now(pool(old, entry(), retire_from=until)) == [Open(1, "lifetime")]
     assert now(pool(old, entry(), entry(), floor=2, retire_from=until)) == []
 
 
@@ -216,12 +216,12 @@ def test_without_a_slot_for_the_replacement_the_old_one_stays() -> None:
 def test_without_a_server_for_the_replacement_the_old_one_stays() -> None:
     old = entry(retire=0)
     assert now(pool(old, entry(), retry_at=NOW + 1)) == []
-    assert now(pool(old, entry(), retry_at=NOW)) == [Open(1, "refresh")]
+    assert now(pool(old, entry(), retry_at=NOW)) == [Open(1, "lifetime")]
 
 
 def test_the_last_idle_one_is_replaced_but_not_taken_from_requests() -> None:
     old = entry(retire=0)
-    assert now(pool(old, lent=1)) == [Open(1, "refresh")]
+    assert now(pool(old, lent=1)) == [Open(1, "lifetime")]
     assert Retire(old) not in now(pool(old, lent=2, floor=2))
     assert Retire(old) not in now(pool(old, lent=1, max_size=2))
 
@@ -486,7 +486,7 @@ def test_none_is_retired_or_replaced_just_after_another() -> None:
         assert now(state) == []
         assert wake(state) == pytest.approx(5 - earlier)
     assert now(pool(old, other, max_size=2, retire_from=NOW)) == [Retire(old)]
-    assert now(pool(old, other, max_size=10, retire_from=NOW)) == [Open(1, "refresh")]
+    assert now(pool(old, other, max_size=10, retire_from=NOW)) == [Open(1, "lifetime")]
 
 
 def test_the_distance_is_half_of_what_lies_between_them_anyway() -> None:

@@ -93,8 +93,8 @@ def test_open_waits_until_the_floor_is_there(dsn: str, admin: psycopg.Connection
 
 @pytest.mark.parametrize("most", [2_592_000, 1e9])
 def test_times_beyond_what_a_timer_can_count_let_the_pool_grow(dsn: str, most: float) -> None:
-    times = ("refresh_interval", "check_after_idle", "idle_timeout", "max_lifetime", "leak_after")
-    settings: dict[str, Any] = dict.fromkeys(times, most) | {"refresh_interval": most / 2}
+    times = ("check_interval", "check_after_idle", "idle_timeout", "max_lifetime", "leak_after")
+    settings: dict[str, Any] = dict.fromkeys(times, most) | {"check_interval": most / 2}
     guard = Guard(dsn, **settings, **SMALL)
     assert guard.open(wait=10)
     with ExitStack() as lent:

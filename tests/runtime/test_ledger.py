@@ -564,7 +564,7 @@ def test_what_the_network_forgets_comes_back(
     monkeypatch.setattr(host, "OVERDUE", 0.5)
     with SlowProxy(("127.0.0.1", postgres.port)) as proxy:
         dsn = named(postgres.conninfo(host=proxy.host, port=proxy.port), f"forgotten-{kind}")
-        guard = Guard(dsn, mode=kind, budget=3, floor=3, refresh_interval=1, check_timeout=0.2)
+        guard = Guard(dsn, mode=kind, budget=3, floor=3, check_interval=1, check_timeout=0.2)
 
         def is_back() -> bool:
             status = guard.status()

@@ -272,7 +272,7 @@ def test_one_that_blocks_in_a_request_holds_up_that_one_alone(
         with server_span():  # else poolguard's spans would begin when the request has ended
             answers.append(ask_wsgi(guard))
 
-    guard = opened(dsn, mode="sync", budget=3, floor=2, spans="all", refresh_interval=0.1)
+    guard = opened(dsn, mode="sync", budget=3, floor=2, spans="all", check_interval=0.1)
     answers: list[bytes] = []
     request = threading.Thread(target=serve)
     with traced(with_processor(processor), monkeypatch):
