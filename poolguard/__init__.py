@@ -29,20 +29,17 @@ if TYPE_CHECKING:
     from .errors import ForkError, ModeError, PlanError, PoolguardError, SettingsError
     from .pool.aio import AsyncGuardedPool
     from .pool.sync import GuardedPool
-    from .runtime.guards import (
-        Guard,
-        aconnection,
-        connection,
-        guard,
-    )
+    from .runtime.guards import Guard
+    from .runtime.lookup import aconnection, connection, guard
 
 _HOMES = {
     "AsyncGuardedPool": "pool.aio",
+    "Guard": "runtime.guards",
     "GuardedPool": "pool.sync",
     **dict.fromkeys(
         ("ForkError", "ModeError", "PlanError", "PoolguardError", "SettingsError"), "errors"
     ),
-    **dict.fromkeys(("Guard", "aconnection", "connection", "guard"), "runtime.guards"),
+    **dict.fromkeys(("aconnection", "connection", "guard"), "runtime.lookup"),
 }
 
 

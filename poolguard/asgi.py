@@ -7,10 +7,6 @@ and receive, and nothing of a request is kept on ``self``.
 from __future__ import annotations
 
 import asyncio
-import math
-import signal
-import sys
-import threading
 import traceback
 from collections.abc import (
     AsyncIterator,
@@ -21,27 +17,20 @@ from collections.abc import (
     Mapping,
     MutableMapping,
 )
-from contextlib import asynccontextmanager, contextmanager
-from threading import Thread
-from time import monotonic
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import PoolguardError
 from .pool.acquirer import CURRENT
 from .runtime import usage
-from .runtime.guards import Guard, guards_to_open
-from .runtime.prewarm import rehearse
-from .runtime.usage import announce
+from .runtime.guards import Guard
+from .runtime.lifespan import Held
 from .telemetry.request import Request, Wire, hear_exclusions
 from .util.logs import logger, name_of
-from .worker import overload, registry
-from .worker.drain import at_once as _at_once
-from .worker.drain import leave_when_told
+from .worker import context, overload, registry
 from .worker.readiness import Readiness, readiness
-from .worker.uvicorn import tell_when_read
 
 if TYPE_CHECKING:
-    from .runtime.opening import AsyncOpening, SyncOpening
     from .telemetry.http import Attributes
 
 __all__ = ["PoolGuardMiddleware", "lifespan"]
@@ -51,35 +40,6 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[Any]]
-
-TURNS = 10
-"""Turns of the event loop after which the first connects of a pool that opens are under way."""
-POLL = 0.05
-"""Seconds between two looks at whether the server was told to stop while it warms up."""
-SYNC_POLL = 0.005
-"""Seconds between two looks at a sync pool that warms up."""
-
-
-longest_wait = math.inf
-"""Seconds that a lifespan waits at most, whatever ``warmup_timeout`` says: the gunicorn hooks know
-where a server gives up."""
-may_exit = True
-"""Whether ``on_warmup_failure="exit"`` applies: the gunicorn hooks say no after the first
-generation of workers, since one that exits for it takes the whole service down."""
-stop_server: Callable[[Exception], Awaitable[None]] | None = None
-"""Ends a server that would go on serving after ``lifespan.startup.failed``: the gunicorn hooks know
-whether theirs does."""
-
-
-def _nobody_asks() -> None: ...
-
-
-serves: Callable[[], None] = _nobody_asks
-"""Called when the server accepts requests, or will in a moment: set by the gunicorn hooks."""
-
-told_to_stop: Callable[[], bool] | None = None
-"""Whether the server has been told to stop, maybe before the lifespan began: set by the gunicorn
-hooks, which know."""
 
 
 class PoolGuardMiddleware:
@@ -103,65 +63,80 @@ class PoolGuardMiddleware:
     def __repr__(self) -> str:
         return f"<PoolGuardMiddleware guard={self._guard!r} app={name_of(self.app)}>"
 
-    def _look(self) -> None:
-        """See which guards there are, which opens none."""
-        usage.look(self._guard)
-        self._known = registry.version
-        serves()  # where there was no lifespan to tell
-
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
         kind = scope["type"]
         if kind == "lifespan":
-            return await _Lifespan(self.app, self._guard).run(scope, receive, send)
+            return await _Lifespan(self.app, self._guard, receive, send).run(scope)
         if kind not in ("http", "websocket"):
             return await self.app(scope, receive, send)
         if self._known != registry.version:
             self._look()
-        # The handshake of a websocket is a GET.
-        method, path = scope.get("method", "GET"), scope.get("path", "")
-        if registry.ready_paths and kind == "http":
-            answer = readiness(method, path, scope.get("root_path", ""), "async")
-            if answer is not None:
-                return await _tell(answer, scope, send)
+        if registry.ready_paths and (answer := _readiness(scope)) is not None:
+            return await _tell(answer, scope, send)
         if usage.counts:
             usage.note()
         outer = CURRENT.get()
         if outer is not None and outer.lasts(None):
             return await self.app(scope, receive, send)
-        request = Request(method, path, scope, _WIRE)
-        status: int | None = None
-
-        def send_and_see(message: Message) -> Awaitable[None]:
-            nonlocal status
-            said = message["type"]
-            if said == "http.response.start":
-                if request.retry_after and message.get("status") == 500:
-                    message = _unavailable(message, request.retry_after)
-                status = message.get("status")
-                request.glance()
-            elif said == "http.response.body":
-                request.answered = not message.get("more_body")
-            elif kind == "websocket":
-                status = _of_handshake(message, status)
-            return send(message)
-
-        token = CURRENT.set(request)
+        # The handshake of a websocket is a GET.
+        visit = _Visit(scope.get("method", "GET"), scope.get("path", ""), scope, _WIRE)
+        visit.server, visit.kind, visit.status = send, kind, None
+        token = CURRENT.set(visit)
         try:
-            returned = await self.app(scope, receive, send_and_see)
+            returned = await self.app(scope, receive, visit.send)
         except BaseException as error:
-            overloaded = request.retry_after > 0 and isinstance(error, Exception)
-            if overloaded and status is None and scope["type"] == "http":
-                await _refuse(send_and_see)
-            request.end(status, error)
-            cause = overload.caused(error) if overloaded and status == 503 else None
-            if cause is None:
+            if not await visit.answered_for(error):
                 raise
-            overload.note(request.label, cause)
             return None
         finally:
             CURRENT.reset(token)
-        request.end(status)
+        visit.end(visit.status)
         return returned
+
+    def _look(self) -> None:
+        """See which guards there are, which opens none."""
+        usage.look(self._guard)
+        self._known = registry.version
+        context.current().serves()  # where there was no lifespan to tell
+
+
+class _Visit(Request):
+    """A request, from its entry to its end, with what it sends."""
+
+    __slots__ = ("kind", "server", "status")
+
+    server: Send
+    """The server's own."""
+    kind: str
+    """``http`` or ``websocket``."""
+    status: int | None
+    """The response's, once it is sent."""
+
+    def send(self, message: Message) -> Awaitable[None]:
+        """The server's, with the status noted, and a 500 told as what an overload is."""
+        said = message["type"]
+        if said == "http.response.start":
+            if self.retry_after and message.get("status") == 500:
+                message = _unavailable(message, self.retry_after)
+            self.status = message.get("status")
+            self.glance()
+        elif said == "http.response.body":
+            self.answered = not message.get("more_body")
+        elif self.kind == "websocket":
+            self.status = _of_handshake(message, self.status)
+        return self.server(message)
+
+    async def answered_for(self, error: BaseException) -> bool:
+        """End with the *error* that the application has raised. True where it says that there was
+        no connection to be had, and the request has its answer: nothing is to be raised then."""
+        overloaded = self.retry_after > 0 and isinstance(error, Exception)
+        if overloaded and self.status is None and self.kind == "http":
+            await _refuse(self.send)
+        self.end(self.status, error)
+        cause = overload.caused(error) if overloaded and self.status == 503 else None
+        if cause is not None:
+            overload.note(self.label, cause)
+        return cause is not None
 
 
 def _of_handshake(message: Message, status: int | None) -> int | None:
@@ -173,6 +148,13 @@ def _of_handshake(message: Message, status: int | None) -> int | None:
     if status is None and message["type"] == "websocket.close":
         return 403
     return status
+
+
+def _readiness(scope: Scope) -> Readiness | None:
+    if scope["type"] != "http":
+        return None
+    root = scope.get("root_path", "")
+    return readiness(scope.get("method", "GET"), scope.get("path", ""), root, "async")
 
 
 async def _tell(answer: Readiness, scope: Scope, send: Send) -> None:
@@ -241,144 +223,12 @@ async def lifespan(app: object = None, /, *, guard: Guard | None = None) -> Asyn
     :param guard: the guard to open, also as the first argument; by default every guard that is
         registered, and the default one where the environment names a database.
     """
-    opened = await _Opened.open(app if isinstance(app, Guard) else guard)
-    serves()
+    held = await Held.open(app if isinstance(app, Guard) else guard)
+    context.current().serves()
     try:
         yield
     finally:
-        await opened.close()
-
-
-class _Opened:
-    """The guards that one lifespan has opened, or shares with another, and lets go of."""
-
-    def __init__(self) -> None:
-        self._held: list[tuple[Guard, SyncOpening | AsyncOpening]] = []
-        self._stop_listening: Callable[[], None] = lambda: None
-
-    @classmethod
-    async def open(cls, given: Guard | None) -> _Opened:
-        """Open the guards that are not open yet, and wait for them to be warm."""
-        self = cls()
-        to_warm: list[Guard] = []
-        try:
-            with _listening() as told:
-                announce(given)
-                for each in guards_to_open(given):
-                    kind = "sync" if each.mode == "sync" else "async"
-                    if not each.opened:
-                        to_warm.append(each)
-                    if kind == "async" and not _on_asyncio():
-                        to_warm.remove(each)
-                        _say_that_asyncio_is_needed(each)
-                    elif (opening := each.hold(kind)) is not None:
-                        self._held.append((each, opening))
-                began = monotonic()
-                for _ in range(TURNS):
-                    await _pause(0)
-                rehearse()
-                for each in to_warm:
-                    await _warm(each, began, told)
-        except BaseException as error:
-            await self.close()
-            if stop_server is not None and isinstance(error, Exception):
-                await stop_server(error)
-            raise
-        read = tell_when_read(asyncio.get_running_loop()) if _on_asyncio() else _at_once
-        self._stop_listening = leave_when_told(read)
-        return self
-
-    async def close(self) -> None:
-        held, self._held = self._held, []
-        self._stop_listening()
-        last = [guard for guard, opening in held if guard.let_go(opening)]
-        # In threads: what closes a sync pool may wait for a server that does not answer.
-        closing = [Thread(target=each.shut) for each in last if each.mode == "sync"]
-        for thread in closing:
-            thread.start()
-        for each in last:
-            if each.mode != "sync":
-                await each.ashut()
-        while any(thread.is_alive() for thread in closing):
-            await _pause(0.002)
-
-
-def _on_asyncio() -> bool:
-    """Whether asyncio runs what calls this; ASGI servers may run it on trio."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
-async def _pause(seconds: float) -> None:
-    if _on_asyncio():
-        await asyncio.sleep(seconds)
-    else:
-        await sys.modules["trio"].sleep(seconds)
-
-
-def _say_that_asyncio_is_needed(guard: Guard) -> None:
-    logger.warning(
-        "poolguard %r is not opened: an async pool needs asyncio, and this server runs on another "
-        "event loop. Run it on asyncio, or use a guard with mode='sync' in threads",
-        guard.name,
-    )
-
-
-async def _warm(guard: Guard, began: float, told: Callable[[], bool]) -> None:
-    """Wait for one guard to be warm, within its time, and as long as nobody stops the server."""
-    wait = min(guard.settings.warmup_timeout, longest_wait)
-    until = began + wait
-    while not await _is_warm(guard, min(POLL, until - monotonic())):
-        if told():
-            return
-        if monotonic() >= until:
-            break
-    else:
-        return
-    said = guard.not_warm(wait)
-    if guard.settings.on_warmup_failure == "exit" and may_exit:
-        raise PoolguardError(said)
-    logger.warning("%s. It serves anyway, and keeps trying", said)
-
-
-async def _is_warm(guard: Guard, wait: float) -> bool:
-    if guard.mode != "sync":
-        return await guard.wait_warm_async(wait)
-    if not guard.wait_warm(0):  # a thread opens it, and the loop has to go on meanwhile
-        await _pause(min(SYNC_POLL, max(0.0, wait)))
-    return guard.wait_warm(0)
-
-
-@contextmanager
-def _listening() -> Iterator[Callable[[], bool]]:
-    """Whether a signal to end has come since: while the lifespan starts up, servers only note it.
-
-    Not SIGTERM alone: Ctrl-C reaches the workers too, and gunicorn's master passes on SIGQUIT.
-    """
-    told = False
-    before: dict[int, Any] = {}
-
-    def note(number: int, frame: Any) -> None:
-        nonlocal told
-        told = True
-        before[number](number, frame)
-
-    # The event loop's own handlers hang on a file descriptor and go on working.
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-            handler = signal.getsignal(number)
-            if callable(handler):  # the default ends the process at once
-                before[number] = handler
-                signal.signal(number, note)
-    try:
-        yield lambda: told or (told_to_stop is not None and told_to_stop())
-    finally:
-        for noted, handler in before.items():
-            if signal.getsignal(noted) is note:
-                signal.signal(noted, handler)
+        await held.close()
 
 
 class _Lifespan:
@@ -388,10 +238,14 @@ class _Lifespan:
     shutdown. An application without lifespan support gets its answers from here.
     """
 
-    def __init__(self, app: App, guard: Guard | None) -> None:
+    def __init__(self, app: App, guard: Guard | None, receive: Receive, send: Send) -> None:
         self._app = app
         self._guard = guard
-        self._opened = _Opened()
+        self._receive = receive
+        self._send = send
+        self._held = Held()
+        self._startup: list[Message] = []
+        """The server's first message, until the application asks for it."""
         self._asked = False
         """The application has asked for a message: it has a lifespan of its own."""
         self._started = False
@@ -401,70 +255,80 @@ class _Lifespan:
         self._ended = False
         """The server has been told that the startup failed, or that the shutdown is over."""
 
-    async def run(self, scope: Scope, receive: Receive, send: Send) -> Any:
-        startup = [await receive()]
+    async def run(self, scope: Scope) -> Any:
+        """Run it to its end; returns what the application does."""
+        self._startup = [await self._receive()]
         try:
-            self._opened = await _Opened.open(self._guard)
+            self._held = await Held.open(self._guard)
         except Exception as error:
             # Only an explicit failure stops a server: an exception makes some of them serve
             # without lifespan, and so without pools. The server logs the message.
             if not isinstance(error, PoolguardError):
                 logger.exception("the pools could not be opened")
             said = f"poolguard {str(error).removeprefix('poolguard ')}"
-            await send({"type": "lifespan.startup.failed", "message": said})
+            await self._send({"type": "lifespan.startup.failed", "message": said})
             return None
-
-        async def receive_and_see() -> Message:
-            self._asked = True
-            message = startup.pop() if startup else await receive()
-            self._stopping |= message["type"] == "lifespan.shutdown"
-            return message
-
-        async def send_when_closed(message: Message) -> None:
-            if message["type"].startswith("lifespan.startup."):
-                self._started = True
-            if message["type"] != "lifespan.startup.complete":
-                self._ended = True
-                await self._close()
-            await send(message)
-            if message["type"] == "lifespan.startup.complete":
-                serves()
-
         returned = None
         try:
-            returned = await self._app(scope, receive_and_see, send_when_closed)
-        except asyncio.CancelledError:
-            if not self._started:
+            returned = await self._app(scope, self.receive, self.send)
+        except (GeneratorExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            if not await self._outlives(error):
+                raise
+        await self._complete()
+        return returned
+
+    async def receive(self) -> Message:
+        """The server's, as the application sees it."""
+        self._asked = True
+        message = self._startup.pop() if self._startup else await self._receive()
+        self._stopping |= message["type"] == "lifespan.shutdown"
+        return message
+
+    async def send(self, message: Message) -> None:
+        """The server's, told once the pools are as it says."""
+        said = message["type"]
+        if said.startswith("lifespan.startup."):
+            self._started = True
+        if said != "lifespan.startup.complete":
+            self._ended = True
+            await self._held.close()
+        await self._send(message)
+        if said == "lifespan.startup.complete":
+            context.current().serves()
+
+    async def _outlives(self, error: BaseException) -> bool:
+        """Whether the lifespan goes on though the application has raised *error*. The pools are
+        closed where the server will not serve."""
+        if isinstance(error, asyncio.CancelledError):
+            if self._started:
+                await self._held.close()  # the server ends without a shutdown, as on SIGQUIT
+            else:
                 logger.warning(
                     "the server has waited no longer for the application's startup, and may serve "
                     "without: the pools stay open"
                 )
-            else:
-                await self._close()  # the server ends without a shutdown, as gunicorn on SIGQUIT
-            raise
-        except (GeneratorExit, KeyboardInterrupt):
-            raise
-        except BaseException as error:
-            if not self._goes_on(error, _insisting(receive)):
-                # The server may go on serving after a lifespan that failed midway: leave the pools.
-                if self._stopping or not self._started:
-                    await self._close()
-                raise
-        await self._complete(receive, send)
-        return returned
+            return False
+        if self._goes_on(error, _insisting(self._receive)):
+            return True
+        # The server may go on serving after a lifespan that failed midway: leave the pools.
+        if self._stopping or not self._started:
+            await self._held.close()
+        return False
 
-    async def _complete(self, receive: Receive, send: Send) -> None:
+    async def _complete(self) -> None:
         """Give the server the answers that the application has not given."""
         if not self._started:
-            await send({"type": "lifespan.startup.complete"})
-            serves()
+            await self._send({"type": "lifespan.startup.complete"})
+            context.current().serves()
         if not self._ended:
             try:
                 if not self._stopping:
-                    await receive()  # lifespan.shutdown, which the application has not waited for
+                    await self._receive()  # the shutdown that the application has not waited for
             finally:
-                await self._close()
-            await send({"type": "lifespan.shutdown.complete"})
+                await self._held.close()
+            await self._send({"type": "lifespan.shutdown.complete"})
 
     def _goes_on(self, error: BaseException, insisting: str | None) -> bool:
         """Whether the server gets its answers from here after the application has raised *error*.
@@ -480,9 +344,6 @@ class _Lifespan:
         if insisting != "uvicorn":  # which logs it
             logger.exception("the application has failed at its startup")
         return not self._asked and isinstance(error, Exception) and insisting is None
-
-    async def _close(self) -> None:
-        await self._opened.close()
 
 
 def _insisting(receive: Receive) -> Literal["uvicorn", "gunicorn"] | None:

@@ -21,11 +21,11 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import math
 import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager, suppress
 from functools import partial, wraps
@@ -33,18 +33,19 @@ from importlib import import_module
 from time import monotonic
 from typing import Any, NoReturn, TypeVar, cast
 
-from . import asgi
 from .budget.plan import Workplace, known_budget, make_plan
 from .errors import PoolguardError
-from .runtime.guards import Guard, guards, guards_to_open, registered
-from .runtime.prewarm import is_due, rehearse
+from .runtime.lookup import guards, guards_to_open, of_environment, spelled_out
+from .runtime.prewarm import prewarm
 from .runtime.usage import announce
+from .runtime.warmup import wait_warm
 from .settings import Settings, other_database
 from .util.escape import escaped
 from .util.logs import logger
-from .worker import drain, registry
+from .worker import context, drain, registry
 from .worker import gevent as green
-from .worker.generations import Succession
+from .worker.context import WorkerContext
+from .worker.generations import Generations
 from .worker.reload import survive_reloads
 
 HOOKS = {
@@ -69,8 +70,6 @@ BOOT_ERROR = 3
 LONGEST_LIFESPAN = 25.0
 """Seconds. gunicorn's own asgi worker gives the lifespan 30 (asgi/lifespan.py), the application's
 startup included, and then serves without, and so without its pools."""
-POLL = 0.002
-"""Seconds between two looks at whether the pool is warm, or the worker is to stop, at first."""
 BOOT_INTERVAL = 0.0002
 """Seconds after which, during the boot, a thread gives the interpreter's lock to one that waits."""
 INTERRUPTS = (signal.SIGINT, signal.SIGQUIT)
@@ -79,7 +78,7 @@ INTERRUPTS = (signal.SIGINT, signal.SIGQUIT)
 
 _first_workers: int | None = None
 """How many workers gunicorn started with: those are the first generation."""
-_succession: Succession | None = None
+_generations: Generations | None = None
 """Which workers still boot; None before the first is forked."""
 _usual_interval: float | None = None
 """The switch interval before the boot; None where it was left as it is."""
@@ -128,8 +127,8 @@ def _check(server: Any, cfg: Any) -> None:
     """Refuse what cannot work, and warn of what hardly does. What a reload has found is not in the
     environment yet: gunicorn puts its ``raw_env`` there afterwards."""
     found = _workplace(cfg)
-    registry.set_workplace(found._replace(mode=None))
-    for guard in _spelled_out():
+    registry.become(WorkerContext(told=found._replace(mode=None)))
+    for guard in spelled_out():
         if kind := found.mode if guard.settings.mode == "auto" else guard.settings.mode:
             guard.arguments.suit(kind)
     for each in _settings_to_check({**os.environ, **cfg.env}):
@@ -145,16 +144,12 @@ def _check(server: Any, cfg: Any) -> None:
 
 
 def _settings_to_check(environ: dict[str, str]) -> list[Settings]:
-    spelled_out = [each.settings for each in _spelled_out()]
-    if spelled_out and not Settings.has_dsn(environ, beside=True):
-        return spelled_out
+    known = [each.settings for each in spelled_out()]
+    if known and not Settings.has_dsn(environ, beside=True):
+        return known
     if other_database(environ) is not None:
         environ.pop("DATABASE_URL", None)  # the application may make the guard that these are for
-    return [*spelled_out, Settings.build(environ=environ)]
-
-
-def _spelled_out() -> list[Guard]:
-    return [each for each in guards() if not (each.from_environment or each.retired)]
+    return [*known, Settings.build(environ=environ)]
 
 
 def pre_fork(server: Any, worker: Any) -> None:
@@ -164,10 +159,10 @@ def pre_fork(server: Any, worker: Any) -> None:
     Their connections would serve no request, and their threads are a danger to the child: it has
     for ever what one of them holds at the fork, a module half imported or a lock of libpq's.
     """
-    global _succession  # noqa: PLW0603 - the workers inherit it
-    _succession = _succession or Succession()
-    survive_reloads(server, partial(_check_anew, server, _succession))
-    _succession.expect(worker.age)
+    global _generations  # noqa: PLW0603 - the workers inherit it
+    _generations = _generations or Generations()
+    survive_reloads(server, partial(_check_anew, server, _generations))
+    _generations.expect(worker.age)
     for each in guards():
         if not each.opened:
             continue
@@ -183,8 +178,8 @@ def pre_fork(server: Any, worker: Any) -> None:
             )
 
 
-def _check_anew(server: Any, succession: Succession) -> None:
-    succession.begin_anew()
+def _check_anew(server: Any, generations: Generations) -> None:
+    generations.begin_anew()
     _check(server, server.app.cfg)
 
 
@@ -194,13 +189,7 @@ def post_fork(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's si
     global _named_before  # noqa: PLW0603
     _borrow_log(worker)
     _named_before = frozenset(logging.root.manager.loggerDict)
-    _succeed(worker)
-    registry.set_workplace(_workplace(worker.cfg), worker.cfg.worker_class_str)
-    asgi.may_exit = _is_first_generation(worker)
-    registry.runs = not asgi.may_exit
-    asgi.stop_server = partial(_stop, worker.log) if _ignores_failure(worker.cfg) else None
-    if _limits_lifespan(worker.cfg):
-        asgi.longest_wait = LONGEST_LIFESPAN
+    registry.become(_context(worker))
     try:
         if _is_green(worker.cfg):
             green.insist_that_psycopg_comes_later()
@@ -221,21 +210,20 @@ def post_worker_init(worker: Any) -> None:
     """
     if _is_green(worker.cfg):
         registry.renew_locks()  # those of before the patch tell no greenlet from another
-    asgi.told_to_stop = lambda: not worker.alive
     _hear_psycopg()
     try:
         _follow_environment(worker)
         _open_sync_guards()
-        if registry.workplace().mode == "sync":
+        if context.current().workplace.mode == "sync":
             announce()  # in the others the lifespan does
         _warn_of_twins(worker.log)
         began = monotonic()
-        for each in _sync_guards():
-            _warm(worker, each, began)
+        for each in guards_to_open(kind="sync"):
+            wait_warm(each, began, lambda: not worker.alive, _heard(worker.log))
     except PoolguardError as error:
         _refuse(worker, error)
     if not _has_async_guard():
-        rehearse()  # unless it did while it waited; in the others the lifespan does
+        prewarm()  # unless it did while it waited; in the others the lifespan does
     _hurry_no_more()
     _leave_when_told(worker)
 
@@ -316,6 +304,27 @@ def _chain(first: Callable[..., Any], then: Callable[..., Any], arity: int) -> C
     return two
 
 
+def _context(worker: Any) -> WorkerContext:
+    """What this process is, once it is that worker."""
+    cfg = worker.cfg
+    found = WorkerContext(
+        told=_workplace(cfg),
+        worker_class=cfg.worker_class_str,
+        first_generation=_is_first_generation(worker),
+        told_to_stop=lambda: not worker.alive,
+        stop_server=partial(_stop, worker.log) if _ignores_failure(cfg) else None,
+        longest_wait=LONGEST_LIFESPAN if _limits_lifespan(cfg) else math.inf,
+        longest_stay=cfg.graceful_timeout / 2,  # the other half is for its requests
+    )
+    if _generations is not None:
+        # Those that this worker may replace learn that it boots.
+        _generations.boot(worker.age)
+        found.first_to_say = _generations.first_to_say
+        found.serves = partial(_generations.serve, worker.age)
+        found.successors_boot = partial(_generations.boots_after, worker.age)
+    return found
+
+
 def _workplace(cfg: Any) -> Workplace:
     """What gunicorn's configuration says of its workers."""
     ancestry = {base.__name__ for base in cfg.worker_class.__mro__}
@@ -357,30 +366,22 @@ def _is_first_generation(worker: Any) -> bool:
 
 def _has_async_guard() -> bool:
     """A middleware or lifespan has something to open."""
-    return any(each.mode == "async" for each in _guards_to_open())
-
-
-def _guards_to_open() -> list[Guard]:
     try:
-        return guards_to_open()
+        return bool(guards_to_open(kind="async"))
     except PoolguardError:
-        return []  # what is wrong with the environment is said where they are opened
-
-
-def _sync_guards() -> list[Guard]:
-    return [each for each in guards_to_open() if each.mode == "sync"]
+        return False  # what is wrong with the environment is said where they are opened
 
 
 def _open_sync_guards() -> None:
-    for each in _sync_guards():
+    for each in guards_to_open(kind="sync"):
         if not each.opened:
             each.open()
 
 
 def _follow_environment(worker: Any) -> None:
     """The application may set variables as it is imported, after the default guard was opened."""
-    default = registered("default")
-    if default is None or not default.from_environment or not default.opened:
+    default = of_environment()
+    if default is None or not default.opened:
         return
     if default.settings != Settings.build():
         _heard(worker.log).warning(
@@ -392,8 +393,8 @@ def _follow_environment(worker: Any) -> None:
 
 def _warn_of_twins(log: Any) -> None:
     """The default guard was opened for the database that the application then named differently."""
-    default = registered("default")
-    if default is None or not default.from_environment or not default.opened:
+    default = of_environment()
+    if default is None or not default.opened:
         return
     if default not in guards_to_open():
         _heard(log).warning(
@@ -420,47 +421,6 @@ def _hurry_no_more() -> None:
         sys.setswitchinterval(_usual_interval)  # unless the application has chosen one
 
 
-def _warm(worker: Any, each: Guard, began: float) -> None:
-    """Wait for one guard to be warm, within its time, and as long as nobody stops the worker."""
-    until = began + each.settings.warmup_timeout
-    # Asked again and again instead of waited for: Ctrl-C has two signals raise SystemExit here, and
-    # the second would come while the first leaves a lock.
-    while not each.wait_warm(0):
-        if not worker.alive:
-            return
-        if monotonic() >= until:
-            break
-        if is_due() and each.status()["opening"]:
-            rehearse()  # all that could be done is: the network's answer takes its time
-        # Many workers that wait for long would take the processors from each other, so it becomes
-        # rarer: never more than a fiftieth too late. gevent has put its own sleep there by now.
-        time.sleep(max(POLL, (monotonic() - began) / 50))
-    else:
-        status = each.status()
-        _heard(worker.log).info(
-            "poolguard %r is warm: %s connections, waited for %.0f ms",
-            each.name,
-            status["idle"],
-            (monotonic() - began) * 1e3,
-        )
-        return
-    if each.settings.on_warmup_failure == "exit" and _is_first_generation(worker):
-        raise PoolguardError(each.not_warm(each.settings.warmup_timeout))
-    said = each.not_warm(each.settings.warmup_timeout)
-    _heard(worker.log).warning("%s. It serves anyway, and keeps trying", said)
-
-
-def _succeed(worker: Any) -> None:
-    """Tell those that this worker may replace that it boots, and learn who may replace this one."""
-    if _succession is None:
-        return
-    _succession.boot(worker.age)
-    registry.first_to_say = _succession.first_to_say
-    asgi.serves = partial(_succession.serve, worker.age)
-    drain.successors_boot = partial(_succession.boots_after, worker.age)
-    drain.longest_stay = worker.cfg.graceful_timeout / 2  # the other half is for its requests
-
-
 def _leave_when_told(worker: Any) -> None:
     """Have SIGTERM heard, and say that the worker serves where its lifespan will not."""
     if _limits_lifespan(worker.cfg) and hasattr(worker, "handle_exit_signal"):
@@ -470,7 +430,7 @@ def _leave_when_told(worker: Any) -> None:
         signal.signal(signal.SIGTERM, lambda *_: worker.handle_exit_signal())
     drain.leave_when_told()
     if not _has_async_guard():
-        asgi.serves()  # in the others the lifespan says it, or the first request
+        context.current().serves()  # in the others the lifespan says it, or the first request
 
 
 def _close(worker: Any) -> None:

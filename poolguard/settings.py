@@ -38,6 +38,7 @@ __all__ = [
     "NAMES_OF_OTHERS",
     "RENAMED",
     "VARIABLES",
+    "Kind",
     "Percent",
     "Settings",
     "checked_name",
@@ -50,6 +51,7 @@ Auto: TypeAlias = Literal["auto"]
 Dsn: TypeAlias = str | Callable[[], str]
 Ledger: TypeAlias = Literal["static", "host"]
 Metrics: TypeAlias = Literal["on", "all", "off"]
+Kind: TypeAlias = Literal["sync", "async"]
 Mode: TypeAlias = Literal["auto", "sync", "async"]
 OnWarmupFailure: TypeAlias = Literal["serve", "exit"]
 Pooler: TypeAlias = Literal["auto", "none", "session", "transaction"]

@@ -10,7 +10,7 @@ import pytest
 
 from poolguard.lab.postgres import PrivatePostgres
 from poolguard.lab.proxy import SlowProxy
-from poolguard.runtime.guards import guards
+from poolguard.runtime.lookup import guards
 from poolguard.telemetry import api
 from poolguard.util import rundir
 from poolguard.worker import registry

@@ -19,7 +19,7 @@ from ..budget.queries import one_row
 from ..errors import PoolguardError, SettingsError
 from ..settings import DESCRIPTIONS, Settings
 from ..util.conninfo import parse
-from ..worker.registry import web_concurrency
+from ..worker.context import web_concurrency
 from .pooler import Kind, detect
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import gc
 
 from ..telemetry.request import prepare
 
-__all__ = ["is_due", "rehearse"]
+__all__ = ["is_due", "prewarm"]
 
 _done = False
 
@@ -16,7 +16,7 @@ def is_due() -> bool:
     return not _done
 
 
-def rehearse() -> None:
+def prewarm() -> None:
     """Import what a request's span needs, and go through the garbage: once in a process.
 
     The first full collection visits all that was imported, 20 to 30 ms in a small application. It

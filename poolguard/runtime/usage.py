@@ -9,8 +9,9 @@ from __future__ import annotations
 from ..errors import PoolguardError
 from ..settings import VARIABLES, Settings, other_database
 from ..util.logs import logger
-from ..worker import registry
-from .guards import Guard, guards, guards_to_open
+from ..worker import context, registry
+from .guards import Guard
+from .lookup import guards, guards_to_open
 
 __all__ = ["announce", "counts", "look", "note"]
 
@@ -40,12 +41,13 @@ def look(given: Guard | None) -> None:
 
 def announce(given: Guard | None = None) -> None:
     """Register the guards that a door is for, and say where there is none."""
+    first_to_say = context.current().first_to_say
     other = other_database()
-    if other is not None and not Settings.has_dsn() and registry.first_to_say("other database"):
+    if other is not None and not Settings.has_dsn() and first_to_say("other database"):
         logger.info(
             "poolguard: DATABASE_URL names another kind of database (%s): it is left alone", other
         )
-    if not guards_to_open(given) and registry.first_to_say("no database"):
+    if not guards_to_open(given) and first_to_say("no database"):
         logger.warning(
             "poolguard: nothing says where the database is, so no pool is opened. Set "
             "DATABASE_URL, %s or libpq's own variables, or make a poolguard.Guard with a dsn",
@@ -60,9 +62,9 @@ def note() -> None:
     if _left > 0 or not counts:
         return
     counts = False
-    used = [each for each in guards() if not each.retired]
+    used = guards(retired=False)
     acquires = sum(sum(each.status()["acquires"].values()) for each in used)
-    if used and not acquires and registry.first_to_say("unused"):
+    if used and not acquires and context.current().first_to_say("unused"):
         logger.warning(
             "poolguard: %s requests were served, and none of them has acquired a connection of %s: "
             "does the application still connect by itself? poolguard.connection() (or "

@@ -19,8 +19,12 @@ if TYPE_CHECKING:
         """One opening of a guard."""
 
         name: str
-        plan: Plan | None
-        ledger: Ledger
+
+        @property
+        def plan(self) -> Plan | None: ...
+
+        @property
+        def ledger(self) -> Ledger: ...
 
         @property
         def alive(self) -> bool:

@@ -18,7 +18,7 @@ from time import monotonic
 from typing import Any, Literal
 
 from ..util.logs import logger
-from . import registry
+from . import context, registry
 
 __all__ = ["at_once", "leave_when_told"]
 
@@ -26,16 +26,6 @@ POLL = 0.01
 """Seconds between two looks at whether the successors serve."""
 STARVES = 0.1
 """Seconds for which siblings may lack what this process holds, before it stays no longer."""
-
-
-def _nobody() -> bool:
-    return False
-
-
-successors_boot: Callable[[], bool] = _nobody
-"""Whether workers that are to replace this one do not serve yet: the gunicorn hooks know."""
-longest_stay = 15.0
-"""Seconds that a worker stays for them at most: set by the gunicorn hooks."""
 
 
 def at_once(end: Callable[[], Any], handler: Any) -> None:  # noqa: ARG001 - as others do it
@@ -91,7 +81,7 @@ class _Leave:
             self._leave()
         if self._state == "ends":
             self._state = "tells"
-            registry.stays = False
+            context.current().stays = False
             self._tell(partial(self._pass_on, number, frame), self._before)
         elif self._state == "told":
             self._before(number, frame)
@@ -103,12 +93,13 @@ class _Leave:
     def _leave(self) -> None:
         self._state = "ends"
         try:
-            stays, guards = successors_boot(), registry.guards()
+            worker, guards = context.current(), registry.guards()
+            stays = worker.successors_boot()
             for guard in guards:
                 guard.leave(accepts=stays)
             if stays:
                 self._state = "stays"
-                registry.stays = True
+                worker.stays = True
                 # Not threading's: what this has interrupted may hold its locks.
                 _thread.start_new_thread(self._wait, (guards,))
         except Exception:  # whatever happens, the server has to be told
@@ -117,9 +108,9 @@ class _Leave:
 
     def _wait(self, guards: list[registry.Registered]) -> None:
         try:
-            now = monotonic()
-            until, fed = now + longest_stay, now
-            while successors_boot() and now < until and now - fed < STARVES:
+            now, worker = monotonic(), context.current()
+            until, fed = now + worker.longest_stay, now
+            while worker.successors_boot() and now < until and now - fed < STARVES:
                 time.sleep(POLL)
                 now = monotonic()
                 if not any(guard.owes for guard in registry.guards()):

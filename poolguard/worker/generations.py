@@ -11,7 +11,7 @@ import mmap
 import os
 from zlib import crc32
 
-__all__ = ["Succession"]
+__all__ = ["Generations"]
 
 PLACES = 1000
 """So many workers back are known. A gunicorn that has forked more since has others to worry about.
@@ -21,7 +21,7 @@ TOPICS = 64
 """Different things that may be said once."""
 
 
-class Succession:
+class Generations:
     """The workers of one gunicorn, by their age: it counts them as it forks them.
 
     Made in the master, before it forks.
@@ -32,7 +32,7 @@ class Succession:
         self._page = memoryview(mmap.mmap(-1, 4 * (1 + PLACES + TOPICS))).cast("i")
 
     def __repr__(self) -> str:
-        return f"<Succession newest={self._page[0]}>"
+        return f"<Generations newest={self._page[0]}>"
 
     def expect(self, age: int) -> None:
         """The master forks that worker next."""

@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from ..errors import PoolguardError
+from ..settings import Kind
 from ..util.escape import as_json
 from . import registry
 
@@ -35,7 +36,7 @@ class Readiness(NamedTuple):
         ]
 
 
-def readiness(method: str, path: str, root: str, kind: str) -> Readiness | None:
+def readiness(method: str, path: str, root: str, kind: Kind) -> Readiness | None:
     """The answer to a request for *path*; None where that is no guard's ``ready_path``.
 
     It is for all guards of this process that have the same, whichever middleware is asked, but for
@@ -48,8 +49,8 @@ def readiness(method: str, path: str, root: str, kind: str) -> Readiness | None:
     met = [each for each in registry.ready_paths if _meets(each, path, root)]
     if not met or method not in ("GET", "HEAD"):
         return None
-    guards = [guard for guard in registry.guards() if not guard.retired]
-    asked = [guard for guard in guards if guard.settings.ready_path in met]
+    known = registry.guards(retired=False)
+    asked = [guard for guard in known if guard.settings.ready_path in met]
     if not asked:
         return None
     for guard in asked:

@@ -1,22 +1,23 @@
-"""The guards of this process by name, and what the process is: one worker of how many."""
+"""The guards of this process by name, and whoever has to be told when they change."""
 
 from __future__ import annotations
 
 import os
-import re
 import threading
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast
 
-from ..budget.plan import Workplace
 from ..errors import SettingsError
 from ..pool.arguments import PoolArguments
-from ..settings import Settings
+from ..settings import Kind, Settings
+from . import context
+from .context import WorkerContext
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
     "Registered",
+    "become",
     "begin_file",
     "changed",
     "claim",
@@ -27,10 +28,6 @@ __all__ = [
     "renew_locks",
     "restore",
     "serve",
-    "set_workplace",
-    "web_concurrency",
-    "worker_class",
-    "workplace",
 ]
 
 
@@ -48,12 +45,12 @@ class Registered(Protocol):
     def opened(self) -> bool: ...
 
     @property
-    def mode(self) -> Literal["sync", "async"] | None: ...
+    def mode(self) -> Kind | None: ...
 
     @property
     def owes(self) -> bool: ...
 
-    def open_for_request(self, kind: str) -> None: ...
+    def open_for_request(self, kind: Kind) -> None: ...
 
     def status(self) -> dict[str, Any]: ...
 
@@ -73,31 +70,8 @@ version = 0
 holds as long as it stays the same."""
 ready_paths: frozenset[str] = frozenset()
 """The ``ready_path`` of each guard: each request's path is looked for here, and this alone."""
-stays = False
-"""This process was told to end, and accepts requests until the workers that come next do."""
-runs = False
-"""The service that this process belongs to ran before it was started."""
 served: frozenset[Registered | None] = frozenset()
 """The guards for which a door of this process has begun to serve requests; None stands for all."""
-_workplace: Workplace | None = None
-"""What the server has said; None where there is none that would."""
-_worker_class: str | None = None
-
-
-def _first_here() -> Callable[[str], bool]:
-    said: set[str] = set()
-
-    def first_to_say(what: str) -> bool:
-        is_first = what not in said
-        said.add(what)
-        return is_first
-
-    return first_to_say
-
-
-first_to_say: Callable[[str], bool] = _first_here()
-"""Whether nobody has said that yet: in this process, or, where the gunicorn hooks know of the
-others, in any worker."""
 
 
 def register(
@@ -162,35 +136,17 @@ def registered(name: str) -> Registered | None:
     return _guards.get(name)  # without the lock, which each acquire would take
 
 
-def guards() -> list[Registered]:
-    """All guards of this process, in the order in which they were made."""
+def guards(*, retired: bool = True) -> list[Registered]:
+    """The guards of this process, in the order in which they were made: all of them, or without
+    those that were closed by their name."""
     with _lock:
-        return list(_guards.values())
+        return [guard for guard in _guards.values() if retired or not guard.retired]
 
 
-def workplace() -> Workplace:
-    """What this process is: where no server says how many workers there are, one of as many as
-    ``WEB_CONCURRENCY`` says."""
-    return _workplace or Workplace(web_concurrency() or 1)
-
-
-def web_concurrency() -> int | None:
-    """The number of workers in ``WEB_CONCURRENCY``, which servers take as their default; None where
-    it holds none."""
-    text = os.environ.get("WEB_CONCURRENCY", "").strip()
-    return int(text) if re.fullmatch("0*[1-9][0-9]{0,4}", text, re.ASCII) else None
-
-
-def worker_class() -> str | None:
-    """gunicorn's name for the kind of worker that this process is; None outside gunicorn."""
-    return _worker_class
-
-
-def set_workplace(found: Workplace | None, worker_class: str | None = None) -> None:
-    """Told by the gunicorn hooks, once, in each worker. None: nothing is known."""
-    global _workplace, _worker_class
+def become(found: WorkerContext) -> None:
+    """This process is that worker. Told by a server's door, once, as the worker begins."""
     with _lock:
-        _workplace, _worker_class = found, worker_class
+        context.become(found)
         changed()
 
 
@@ -225,14 +181,11 @@ def restore(before: dict[str, Registered]) -> None:
 
 def forget_all() -> None:
     """Start anew, for tests; open guards are not closed."""
-    global runs, served, first_to_say  # noqa: PLW0603
+    global served  # noqa: PLW0603
     with _lock:
         _guards.clear()
-        runs = False
         served = frozenset()
-        first_to_say = _first_here()
-        changed()
-    set_workplace(None)
+        become(WorkerContext())
 
 
 def serve(guard: Registered | None) -> None:

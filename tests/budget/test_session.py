@@ -45,12 +45,13 @@ OURS = ("1000", "30", "10", "3")
 
 VICTIM = """
 import sys
-from poolguard import Guard, opening
+from poolguard import Guard
+from poolguard.runtime import greeting
 from poolguard.budget import dialing
 
 if sys.argv[2] == "plainly":
     dialing.OPTIONS = ()
-    opening.GREETING = "SELECT pg_backend_pid() AS pid, 0::float8 AS started"
+    greeting.GREETING = "SELECT pg_backend_pid() AS pid, 0::float8 AS started"
 guard = Guard(sys.argv[1], budget=4, floor=1)
 guard.open(wait=20)
 with guard.connection() as conn:
@@ -211,7 +212,7 @@ def test_a_platform_that_cannot_look_for_its_client(
     from then on."""
     # PostgreSQL answers the same to any value that it cannot take.
     monkeypatch.setattr(
-        "poolguard.runtime.opening.GREETING",
+        "poolguard.runtime.greeting.GREETING",
         GREETING.replace(f"'{session.CHECK_INTERVAL}', false", "'-1', false"),
     )
     more, fewer = OPTIONS

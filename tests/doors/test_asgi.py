@@ -17,7 +17,7 @@ from poolguard.asgi import App, PoolGuardMiddleware, Receive, Scope, Send
 from poolguard.pool.acquirer import CURRENT
 from poolguard.pool.aio import AsyncGuardedPool
 from poolguard.pool.errors import PoolClosed
-from poolguard.runtime.guards import guards
+from poolguard.runtime.lookup import guards
 from poolguard.runtime.usage import REQUESTS
 
 from .conftest import Spans

@@ -26,7 +26,8 @@ from psycopg.conninfo import make_conninfo
 import poolguard
 import poolguard.asgi
 import poolguard.gunicorn
-from poolguard.runtime.guards import guards
+from poolguard.runtime.lookup import guards
+from poolguard.worker import context
 
 from ..support import until
 from .conftest import Serve
@@ -115,7 +116,6 @@ def test_hooks_that_are_installed_twice_act_once(
     monkeypatch.setenv("DATABASE_URL", dsn)
     monkeypatch.setenv("POOLGUARD_BUDGET", "2")
     monkeypatch.setenv("POOLGUARD_WARMUP_TIMEOUT", "40")
-    monkeypatch.setattr(poolguard.asgi, "longest_wait", math.inf)
     cfg = Config()
     cfg.set("worker_class", "asgi")  # which allows no such warm-up, and so is warned of
     server, worker = SimpleNamespace(cfg=cfg, log=Logger(cfg)), worker_of(Config())
@@ -278,7 +278,6 @@ def test_a_gunicorn_that_ignores_a_failed_startup_is_ended_before_it_hears_of_it
 
     for name in ("DATABASE_URL", "PGHOST"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(poolguard.asgi, "stop_server", None)
     monkeypatch.delattr(lifespan, "LifespanStartupFailed", raising=False)
     cfg = Config()
     cfg.set("worker_class", "asgi")
@@ -466,8 +465,6 @@ def test_gunicorns_own_asgi_worker_gives_a_lifespan_30_seconds(
     door: Door, waits: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So a longer wait would be cut short there, and the application served without its pools."""
-    monkeypatch.setattr(poolguard.asgi, "longest_wait", math.inf)
-    monkeypatch.setattr(poolguard.asgi, "may_exit", True)
     monkeypatch.setenv("POOLGUARD_WARMUP_TIMEOUT", "40")
     said: list[str] = []
     log = SimpleNamespace(warning=lambda line, *values: said.append(line % values))
@@ -476,7 +473,7 @@ def test_gunicorns_own_asgi_worker_gives_a_lifespan_30_seconds(
     poolguard.gunicorn.on_starting(SimpleNamespace(cfg=cfg, log=log))
     assert len([line for line in said if "POOLGUARD_WARMUP_TIMEOUT=40" in line]) == (door is ASGI)
     poolguard.gunicorn.post_fork(None, worker_of(cfg))
-    assert poolguard.asgi.longest_wait == waits
+    assert context.current().longest_wait == waits
 
 
 @pytest.mark.parametrize("chosen", [None, 0.003], ids=["usual", "the application's own"])

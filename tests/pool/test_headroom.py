@@ -12,6 +12,7 @@ from poolguard.budget.ledger import StaticLedger
 from poolguard.budget.plan import Workplace
 from poolguard.lab.proxy import SlowProxy
 from poolguard.worker import registry
+from poolguard.worker.context import WorkerContext
 from tests.pool.support import Kind, eventually, in_loop, opened
 from tests.support import until
 
@@ -98,7 +99,7 @@ def test_a_guard_opens_ahead_what_its_worker_class_can_use(
     workplace: Workplace, at_once: float, dsn: str
 ) -> None:
     """Who handles no more than so many requests needs no more connections."""
-    registry.set_workplace(workplace)
+    registry.become(WorkerContext(told=workplace))
     with Guard(dsn, mode="sync", budget=20, floor=2) as guard:
         pool: Any = guard.pool
         assert pool._keeper.at_once == at_once

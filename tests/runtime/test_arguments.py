@@ -70,7 +70,7 @@ def answer(
 
 def scope_of(guard: Guard) -> Scope:
     """Whose limits bind its connections, as its ledger has it."""
-    ledger = guard._opening and guard._opening.ledger
+    ledger = guard._runtime and guard._runtime.ledger
     assert isinstance(ledger, HostLedger)
     return ledger._scope
 
@@ -320,9 +320,9 @@ def test_a_default_guard_stands_beside_one_whose_keywords_lead_elsewhere(
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", "host=one")
     Guard(name="main", kwargs={"application_name": "main"})
-    assert [each.name for each in poolguard.runtime.guards.guards_to_open()] == ["main"]
+    assert [each.name for each in poolguard.runtime.lookup.guards_to_open()] == ["main"]
     Guard(name="main", kwargs={"host": "two"})
-    assert [each.name for each in poolguard.runtime.guards.guards_to_open()] == ["default", "main"]
+    assert [each.name for each in poolguard.runtime.lookup.guards_to_open()] == ["default", "main"]
 
 
 def test_through_a_pooler_of_transactions_no_statement_is_prepared(dsn: str) -> None:

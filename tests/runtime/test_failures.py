@@ -18,7 +18,7 @@ from poolguard.budget.plan import Plan
 from poolguard.lab.postgres import PrivatePostgres
 from poolguard.lab.proxy import SlowProxy
 from poolguard.pool.errors import PoolClosed, PoolTimeout
-from poolguard.runtime import opening
+from poolguard.runtime import sizing
 from poolguard.telemetry.spans import SpanListener
 
 from ..support import until
@@ -88,7 +88,7 @@ def test_an_unforeseen_failure_is_logged_with_its_traceback(
     def fail(*_: object, **named: object) -> Plan:
         raise RuntimeError("out of paper")
 
-    monkeypatch.setattr(opening, "make_plan", fail)
+    monkeypatch.setattr(sizing, "make_plan", fail)
     guard = Guard(dsn, **SMALL)
     with pytest.raises(PoolguardError, match="cannot open: RuntimeError"):
         guard.open(wait=10)

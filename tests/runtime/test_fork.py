@@ -18,7 +18,7 @@ import os, signal, sys, threading, time
 import psycopg_pool  # a fork in the middle of an import is Python's problem, not ours
 import poolguard.pool.sync, poolguard.telemetry.durations, poolguard.telemetry.figures
 from poolguard import ForkError, Guard, guard
-from poolguard.runtime import opening
+from poolguard.runtime import sizing
 from poolguard.worker import registry
 
 dsn = sys.argv[1]
@@ -147,7 +147,7 @@ def test_the_child_does_not_wait_for_the_parents_opening_thread(dsn: str, run: R
     run(
         """
 reached, release = threading.Event(), threading.Event()
-plan = opening.make_plan
+plan = sizing.make_plan
 
 def held(*arguments, **named):
     reached.set()
@@ -159,11 +159,11 @@ def job():
         made.connection()
     except ForkError:
         pass
-    opening.make_plan = plan
+    sizing.make_plan = plan
     assert made.open(wait=9)
     made.close()
 
-opening.make_plan = held
+sizing.make_plan = held
 made = Guard(dsn, budget=4, floor=2)
 made.open()
 reached.wait()

@@ -22,7 +22,8 @@ from poolguard.budget.plan import Plan, make_plan
 from poolguard.lab.postgres import PrivatePostgres
 from poolguard.lab.proxy import SlowProxy
 from poolguard.pool.errors import PoolClosed
-from poolguard.runtime import opening
+from poolguard.runtime import sizing
+from poolguard.runtime.runtime import SyncRuntime
 
 from ..support import until
 
@@ -41,7 +42,7 @@ def proxy(postgres: PrivatePostgres) -> Iterator[SlowProxy]:
 def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
     """The first opening thread stops on its way, as if importing psycopg took long."""
     held = Held()
-    monkeypatch.setattr(opening, "make_plan", held)
+    monkeypatch.setattr(sizing, "make_plan", held)
     yield held
     held.release.set()
 
@@ -297,11 +298,11 @@ def test_a_late_opening_thread_stays_out_of_the_next_opening(
     guard = Guard(named(dsn, "late"), **SMALL)
     guard.open()
     assert held.reached.wait(10)
-    first = guard._opening
+    first = guard._runtime
     guard.close()
     assert guard.open(wait=10)
     held.release.set()
-    assert isinstance(first, opening.SyncOpening)
+    assert isinstance(first, SyncRuntime)
     assert first.built(10) is None
     assert guard.status()["created"] == {"warmup": 2}
     assert backends(admin, "late") == 2
@@ -316,8 +317,8 @@ def test_a_signal_handler_may_close_what_the_same_thread_opens(dsn: str) -> None
     def as_a_handler() -> None:
         with guard._lock:
             guard.open()
-            assert isinstance(guard._opening, opening.SyncOpening)
-            with guard._opening._lock:
+            assert isinstance(guard._runtime, SyncRuntime)
+            with guard._runtime._lock:
                 guard.close()
 
     thread = in_thread(as_a_handler)

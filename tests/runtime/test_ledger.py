@@ -440,7 +440,7 @@ def test_the_second_learns_from_the_first_while_it_still_asks(
         late = Guard(way, name="late", mode=kind, workers=2, floor=1)
         quick = Guard(role, name="quick", mode=kind, workers=2, floor=1)
         # They are of one place, though the test has two ways to it.
-        monkeypatch.setattr("poolguard.runtime.opening.ledger_name", lambda *_: "place")
+        monkeypatch.setattr("poolguard.runtime.ledgers.ledger_name", lambda *_: "place")
 
         async def run() -> None:
             async with opened(late):
@@ -461,7 +461,7 @@ def test_a_second_process_opens_with_what_the_first_has_published(
     """Its plan stands before it has any connection."""
     hold(role, workers=2, floor=1)
     name = ledger_name(role, "default")
-    monkeypatch.setattr("poolguard.runtime.opening.ledger_name", lambda *_: name)
+    monkeypatch.setattr("poolguard.runtime.ledgers.ledger_name", lambda *_: name)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         guard = Guard(make_conninfo(role, port=silent.getsockname()[1]), workers=2, floor=3)
         guard.open()

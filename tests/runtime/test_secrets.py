@@ -112,7 +112,7 @@ class Witness:
 
     def _look(self, guard: Guard) -> None:
         self._seen += [repr(guard), repr(guard.settings), str(guard.status()), guard.not_warm(1)]
-        self._seen.append(repr(guard._opening))
+        self._seen.append(repr(guard._runtime))
 
     def all(self) -> str:
         records = self._caplog.records

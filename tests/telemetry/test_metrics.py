@@ -390,7 +390,7 @@ def test_one_pool_that_cannot_be_read_hides_no_other(
     def fail() -> None:
         raise RuntimeError("no figures")
 
-    monkeypatch.setattr(broken._opening, "pool_status", fail)
+    monkeypatch.setattr(broken._runtime, "pool_status", fail)
     for _ in range(2):
         assert read(name).number(f"{DB}count", "idle") == 1
     assert [record.levelname for record in caplog.records] == ["ERROR"]

@@ -257,10 +257,11 @@ def test_a_provider_that_cannot_be_loaded_is_said_once(run: Run) -> None:
     """OpenTelemetry loads the one that the environment names when it is asked for."""
     said = run(
         """
+from poolguard.telemetry.durations import look
 with Guard(dsn, budget=2, floor=1) as guard:
     with lent(guard):
         use(guard)
-    guard._look_for_metrics()
+    look()
 """,
         OTEL_PYTHON_METER_PROVIDER="there_is_none_of_that_name",
     )
@@ -277,10 +278,11 @@ import importlib, sys, threading
 importlib.import_module(sys.argv[2])
 before = "opentelemetry.metrics" in sys.modules
 from poolguard import Guard
+from poolguard.telemetry.durations import look
 with Guard(sys.argv[1], budget=2, floor=1, metrics="all") as guard:
     with guard.connection(), guard.connection():
         pass
-    guard._look_for_metrics(1.0)
+    look(1.0)
 assert ("opentelemetry.metrics" in sys.modules) == before
 assert "poolguard.telemetry.metrics" not in sys.modules
 from poolguard.telemetry.durations import _recorder

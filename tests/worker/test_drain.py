@@ -16,7 +16,7 @@ from psycopg.conninfo import make_conninfo
 
 from poolguard import Guard
 from poolguard.lab.janitor import Janitor
-from poolguard.worker import drain, registry
+from poolguard.worker import context
 from poolguard.worker.drain import STARVES, leave_when_told
 
 from ..doors.server import (
@@ -149,7 +149,7 @@ def booting(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """While it is set, successors boot."""
     booting = threading.Event()
     booting.set()
-    monkeypatch.setattr(drain, "successors_boot", booting.is_set)
+    monkeypatch.setattr(context.current(), "successors_boot", booting.is_set)
     return booting
 
 
@@ -176,12 +176,12 @@ def test_while_its_successors_boot_it_serves_and_is_ready(
 def test_it_does_not_wait_for_ever(
     dsn: str, handled: list[int], booting: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drain, "longest_stay", 0.2)
+    monkeypatch.setattr(context.current(), "longest_stay", 0.2)
     leave_when_told()
     signal.raise_signal(signal.SIGTERM)
-    assert registry.stays
+    assert context.current().stays
     until(lambda: handled == [signal.SIGTERM])
-    assert not registry.stays
+    assert not context.current().stays
 
 
 def test_siblings_that_lack_what_it_holds_do_not_wait_for_its_successors(
@@ -233,7 +233,7 @@ def test_where_it_cannot_be_told_who_boots_it_ends(
     asked: str,
 ) -> None:
     answers = [True] if asked == "later" else []
-    monkeypatch.setattr(drain, "successors_boot", answers.pop)
+    monkeypatch.setattr(context.current(), "successors_boot", answers.pop)
     leave_when_told()
     signal.raise_signal(signal.SIGTERM)
     until(lambda: handled == [signal.SIGTERM])

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from poolguard.worker.generations import PLACES, Succession
+from poolguard.worker.generations import PLACES, Generations
 
 
 @contextmanager
@@ -42,13 +42,13 @@ def forked(then: Callable[[], object]) -> Iterator[Callable[[], None]]:
 
 
 def test_nobody_boots_in_the_beginning() -> None:
-    page = Succession()
+    page = Generations()
     assert not page.boots_after(0)
-    assert repr(page) == "<Succession newest=0>"
+    assert repr(page) == "<Generations newest=0>"
 
 
 def test_a_worker_boots_from_before_its_fork_until_it_serves() -> None:
-    page = Succession()
+    page = Generations()
     page.expect(1)
     assert page.boots_after(0)
     page.boot(1)
@@ -58,7 +58,7 @@ def test_a_worker_boots_from_before_its_fork_until_it_serves() -> None:
 
 
 def test_only_younger_ones_count() -> None:
-    page = Succession()
+    page = Generations()
     page.expect(1)
     page.expect(2)
     page.serve(2)
@@ -68,14 +68,14 @@ def test_only_younger_ones_count() -> None:
 
 
 def test_what_a_child_says_its_siblings_hear() -> None:
-    page = Succession()
+    page = Generations()
     page.expect(1)
     with forked(lambda: page.serve(1)):
         assert not page.boots_after(0)
 
 
 def test_one_that_died_boots_no_more() -> None:
-    page = Succession()
+    page = Generations()
     page.expect(1)
     with forked(lambda: page.boot(1)) as kill:
         assert page.boots_after(0)
@@ -89,7 +89,7 @@ def test_one_of_another_user_is_alive(monkeypatch: pytest.MonkeyPatch) -> None:
     def kill(*_: int) -> None:
         raise PermissionError
 
-    page = Succession()
+    page = Generations()
     page.expect(1)
     page.boot(1)
     monkeypatch.setattr(os, "kill", kill)
@@ -97,7 +97,7 @@ def test_one_of_another_user_is_alive(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_of_very_many_the_latest_are_known() -> None:
-    page = Succession()
+    page = Generations()
     for age in range(1, 3 * PLACES):
         page.expect(age)
         page.serve(age)
@@ -110,7 +110,7 @@ def test_of_very_many_the_latest_are_known() -> None:
 
 def test_what_is_said_once_is_said_by_one_process() -> None:
     """Until the configuration is another one."""
-    page = Succession()
+    page = Generations()
     with forked(lambda: page.first_to_say("that")):
         assert not page.first_to_say("that")
         assert page.first_to_say("something else")

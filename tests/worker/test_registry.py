@@ -10,9 +10,10 @@ import pytest
 import poolguard
 from poolguard import Guard, SettingsError
 from poolguard.budget.plan import Workplace
-from poolguard.runtime.guards import guards_to_open
+from poolguard.runtime.lookup import guards_to_open
 from poolguard.settings import Settings
-from poolguard.worker import registry
+from poolguard.worker import context, registry
+from poolguard.worker.context import WorkerContext
 
 from ..runtime.test_guard import backends, named
 
@@ -247,11 +248,11 @@ def test_one_that_was_closed_by_name_is_opened_by_name(dsn: str, environment: No
 
 
 def test_the_workplace_is_one_process_alone_unless_told() -> None:
-    assert registry.workplace() == Workplace(workers=1, at_once=10, mode=None)
-    registry.set_workplace(Workplace(workers=4, at_once=1, mode="async"))
+    assert context.current().workplace == Workplace(workers=1, at_once=10, mode=None)
+    registry.become(WorkerContext(told=Workplace(workers=4, at_once=1, mode="async")))
     assert Guard(ONE).mode == "async"
     registry.forget_all()
-    assert registry.workplace() == Workplace()
+    assert context.current().workplace == Workplace()
 
 
 @pytest.mark.parametrize(("said", "workers"), [(" 4 ", 4), ("0", 1), ("-2", 1), ("four", 1)])
@@ -259,6 +260,6 @@ def test_where_no_server_says_how_many_workers_there_are_the_environment_does(
     monkeypatch: pytest.MonkeyPatch, said: str, workers: int
 ) -> None:
     monkeypatch.setenv("WEB_CONCURRENCY", said)
-    assert registry.workplace() == Workplace(workers=workers)
-    registry.set_workplace(Workplace(workers=2))
-    assert registry.workplace().workers == 2
+    assert context.current().workplace == Workplace(workers=workers)
+    registry.become(WorkerContext(told=Workplace(workers=2)))
+    assert context.current().workplace.workers == 2

@@ -1,0 +1,151 @@
+"""What a guard asks over its pool's connections: who is there, and what the server grants.
+
+One coroutine each serves both kinds of pool. That of a sync one awaits nothing, and is run to its
+end at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..budget.capacity import OTHERS, QUERY
+from ..budget.ledger import POOLED, Backend
+from ..budget.session import GREETING, PLAIN_GREETING, RESTORE, UNSUPPORTED, backend_of
+from ..errors import PoolguardError
+from ..pool.arguments import PoolArguments
+from .connecting import Connecting
+from .sizing import Sizing
+
+if TYPE_CHECKING:
+    from ..pool.aio import AsyncGuardedPool
+    from ..pool.sync import GuardedPool
+
+__all__ = ["Greeting"]
+
+
+class Greeting:
+    """The questions of one pool.
+
+    A new connection is asked for its backend, whose pid goes into the ledger. Where that pid is not
+    the login's, a pooler stands in between. The first connection is asked for the capacity too, and
+    so is an idle one now and then. Only then is a connection the application's.
+
+    :param rows: asks the server one thing (:func:`poolguard.budget.queries.rows`, or its async
+        counterpart).
+    """
+
+    def __init__(
+        self,
+        sizing: Sizing,
+        connecting: Connecting,
+        given: PoolArguments,
+        rows: Callable[..., Any],
+    ) -> None:
+        self._sizing = sizing
+        self._connecting = connecting
+        self._configure = given.configure
+        self._rows = rows
+        self._pooler = sizing.settings.pooler
+        self._plainly = False
+        """The server's platform cannot look for its clients, so it is not told to."""
+
+    def __repr__(self) -> str:
+        return f"<Greeting pooler={self._pooler}{' plainly' if self._plainly else ''}>"
+
+    async def welcome(self, pool: GuardedPool[Any] | AsyncGuardedPool[Any], conn: Any) -> None:
+        """Greet a new connection of *pool*; have the first one ask for the capacity, and size the
+        pool. Then it is the application's.
+
+        Raises :exc:`psycopg.Error` where the server refuses, and
+        :exc:`~poolguard.errors.PoolguardError` where no plan can be made.
+        """
+        from ..pool.jobs import done
+
+        if _is_amid(conn):  # by the application's class, as it connected
+            await done(conn.commit())
+        pool.greeted(conn, self._judged(conn, await self._greet(conn)))
+        if self._sizing.must_ask(recovering=pool.recovering):
+            await self.inquire(pool, conn)
+        if self._configure is not None:
+            await done(self._configure(conn))
+            _insist_on_its_end(conn)
+
+    async def inquire(self, pool: GuardedPool[Any] | AsyncGuardedPool[Any], conn: Any) -> None:
+        """Ask what the server grants now, and give *pool* the size that follows."""
+        from psycopg import Error
+
+        from ..pool.jobs import done
+
+        sizing = self._sizing
+        try:
+            if sizing.behind_pooler:
+                bounds = sizing.try_for_room()
+            else:
+                [row] = await done(self._rows(conn, QUERY))
+                bounds = sizing.adopt(row)
+                if sizing.room.limit is not None:
+                    sizing.note_others(await done(self._rows(conn, OTHERS)))
+        except Error as error:
+            if conn.broken or not sizing.goes_on_unasked(error):
+                raise
+            sizing.was_asked(pool, told=False)
+        else:
+            sizing.was_asked(pool, told=True)
+            await done(pool.resize(*bounds))
+
+    async def _greet(self, conn: Any) -> Mapping[str, Any]:
+        from psycopg import Error
+
+        from ..pool.jobs import done
+
+        if not (self._plainly or self._sizing.behind_pooler):
+            restore = RESTORE if self._connecting.sends_options else ""
+            values = {"login_pid": conn.info.backend_pid}
+            try:
+                [row] = await done(self._rows(conn, restore + GREETING, values))
+                return row  # type: ignore[no-any-return]
+            except Error as error:
+                if error.sqlstate != UNSUPPORTED:
+                    raise
+            self._plainly = True
+        [row] = await done(self._rows(conn, PLAIN_GREETING))
+        return row  # type: ignore[no-any-return]
+
+    def _judged(self, conn: Any, row: Mapping[str, Any]) -> Backend:
+        """Whom the session is with, by the answer to the greeting."""
+        if self._pooler == "none":
+            self._connecting.succeeded(pooled=False)
+            return Backend(row["pid"], row["started"])
+        backend = backend_of(row, conn.info.backend_pid)
+        if self._pooler != "auto":
+            backend = POOLED  # some poolers tell their clients the server's pid
+        self._connecting.succeeded(pooled=backend == POOLED)
+        if backend == POOLED:
+            self._sizing.adopt_pooler()
+            if self._pooler != "session":
+                conn.prepare_threshold = None  # the next statement may be another server's
+        return backend
+
+
+def _is_amid(conn: Any) -> bool:
+    """A transaction is open there, and has not failed."""
+    from psycopg.pq import TransactionStatus
+
+    return bool(conn.pgconn.transaction_status == TransactionStatus.INTRANS)
+
+
+def _insist_on_its_end(conn: Any) -> None:
+    """Refuse a connection on which ``configure`` has left a transaction open, as psycopg_pool
+    does: what it has set would go with that.
+
+    Raises :exc:`~poolguard.errors.PoolguardError`. The pool's own refusal is tried again; this one
+    is the application's mistake, and fails the warmup at once.
+    """
+    from psycopg.pq import TransactionStatus
+
+    if (status := TransactionStatus(conn.pgconn.transaction_status)) != TransactionStatus.IDLE:
+        raise PoolguardError(
+            f"the guard's configure has left its connection in the status {status.name}: have "
+            f"it end with commit(), or work in autocommit mode"
+        )

@@ -1,0 +1,62 @@
+"""Which ledger a guard takes part in, and under which name.
+
+The name follows from the server, so that all guards of it on this host meet in one file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..budget.host import HostLedger
+from ..budget.ledger import Ledger, Scope, StaticLedger
+from ..budget.lone import LoneLedger
+from ..errors import RuntimeDirError
+from ..settings import Settings
+from ..util.conninfo import database_name, ledger_name, located, session_of
+from ..util.logs import logger
+from ..util.rundir import RuntimeDir
+from ..worker import context
+
+__all__ = ["open_ledger"]
+
+
+def open_ledger(
+    name: str, settings: Settings, kwargs: Mapping[str, Any] | Callable[[], Any] | None
+) -> tuple[Ledger, dict[str, str]]:
+    """The ledger for the guard called *name*, and what status says of it: its kind, and the name
+    that all who use the same database have in common.
+
+    A process that cannot use the runtime folder shares nothing, and a warning says so.
+    """
+    dsn = located(settings.dsn, kwargs)
+    named = {"kind": settings.ledger, "name": database_name(dsn, name)}
+    if settings.ledger == "static":
+        return StaticLedger(1), named
+    workers = settings.workers
+    if workers == "auto":
+        workers = context.current().workplace.workers
+    of_server = ledger_name(dsn, name)
+    try:
+        return _of_host(settings, of_server, workers, dsn, callable(kwargs)), named
+    except RuntimeDirError as error:
+        logger.warning(
+            "poolguard %r: %s. Until this process is started again it shares nothing, and "
+            "holds no more than an equal part of the budget",
+            name,
+            error,
+        )
+    return LoneLedger(settings.runtime_dir, of_server, workers=workers), {**named, "kind": "static"}
+
+
+def _of_host(
+    settings: Settings, name: str, workers: int, dsn: Any, role_may_change: bool
+) -> HostLedger:
+    folder = RuntimeDir(settings.runtime_dir)
+    try:
+        database, role = session_of(dsn)
+        scope = Scope.of(database, "" if role_may_change else role)
+        return HostLedger(folder, name, workers=workers, scope=scope)
+    except BaseException:
+        folder.close()
+        raise

@@ -1,0 +1,42 @@
+"""What ``guard.status()`` tells of the pool and its budget, JSON-ready."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .runtime import Runtime
+
+__all__ = ["status_of"]
+
+
+def status_of(runtime: Runtime | None) -> dict[str, Any]:
+    """What that runtime has and has counted; zeros where the guard is not open."""
+    pool = None if runtime is None else runtime.pool
+    status: dict[str, Any] = {
+        "leaving": pool is not None and pool.leaving,
+        "floor": None,
+        "max_size": None,
+        **dict.fromkeys(("idle", "used", "opening", "waiting"), 0),
+        "acquires": {},
+        "created": {},
+        "closed": {},
+        "leaks": {},
+        "warmup": {"asked": None, "opened": 0, "seconds": None},
+        "last_error": None,
+    }
+    if runtime is not None:
+        status |= runtime.pool_status()
+        if runtime.error is not None:
+            status["last_error"] = str(runtime.error)
+    return {**status, "budget": _budget_of(runtime)}
+
+
+def _budget_of(runtime: Runtime | None) -> dict[str, Any]:
+    plan = None if runtime is None else runtime.plan
+    return {
+        "capacity": plan and plan.capacity,
+        "budget": plan and plan.budget,
+        "instance": runtime and runtime.sizing.share,
+        "in_use": 0 if runtime is None else runtime.ledger.in_use,
+        "others": [] if runtime is None else runtime.sizing.room.others,
+    }

@@ -1,0 +1,91 @@
+"""What this process is: which server runs it, which of its workers it is, and how long it may wait.
+
+A server's door says so once, as the worker begins (:func:`poolguard.worker.registry.become`). Where
+no server says anything, the default holds.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from ..budget.plan import Workplace
+
+__all__ = ["WorkerContext", "become", "current", "web_concurrency"]
+
+
+def _no() -> bool:
+    return False
+
+
+def _nobody_asks() -> None: ...
+
+
+def _first_here() -> Callable[[str], bool]:
+    said: set[str] = set()
+
+    def first_to_say(what: str) -> bool:
+        is_first = what not in said
+        said.add(what)
+        return is_first
+
+    return first_to_say
+
+
+@dataclass(slots=True, kw_only=True)
+class WorkerContext:
+    """One worker, as its server's door knows it. Times are seconds."""
+
+    told: Workplace | None = None
+    """What the server has said of its workers; None where there is none that would."""
+    worker_class: str | None = None
+    """gunicorn's name for the kind of worker; None outside gunicorn."""
+    first_generation: bool = True
+    """The service did not run before. A worker of a later generation does not end for what is wrong
+    with its pools: the whole service would."""
+    longest_wait: float = math.inf
+    """How long a lifespan waits at most, whatever ``warmup_timeout`` says: the server gives up."""
+    longest_stay: float = 15.0
+    """How long a worker that was told to end stays at most for its successors to boot."""
+    told_to_stop: Callable[[], bool] = _no
+    """Whether the server has been told to stop, maybe before the lifespan began."""
+    stop_server: Callable[[Exception], Awaitable[None]] | None = None
+    """Ends a server that would go on serving after ``lifespan.startup.failed``."""
+    serves: Callable[[], None] = _nobody_asks
+    """Called when the worker accepts requests, or will in a moment."""
+    successors_boot: Callable[[], bool] = _no
+    """Whether workers that are to replace this one do not serve yet."""
+    first_to_say: Callable[[str], bool] = field(default_factory=_first_here)
+    """Whether nobody has said that yet: in this process, or in any worker where those share it."""
+    stays: bool = False
+    """This process was told to end, and accepts requests until its successors do."""
+
+    @property
+    def workplace(self) -> Workplace:
+        """How many workers there are, and what each uses at once. Where no server says it, this is
+        one of as many as ``WEB_CONCURRENCY`` says."""
+        return self.told or Workplace(web_concurrency() or 1)
+
+
+_current = WorkerContext()
+
+
+def current() -> WorkerContext:
+    """What this process is."""
+    return _current
+
+
+def become(found: WorkerContext) -> None:
+    """The registry's :func:`~poolguard.worker.registry.become` calls this, and tells the doors."""
+    global _current  # noqa: PLW0603
+    _current = found
+
+
+def web_concurrency() -> int | None:
+    """The number of workers in ``WEB_CONCURRENCY``, which servers take as their default; None where
+    it holds none."""
+    text = os.environ.get("WEB_CONCURRENCY", "").strip()
+    return int(text) if re.fullmatch("0*[1-9][0-9]{0,4}", text, re.ASCII) else None
