@@ -19,33 +19,39 @@ Importing this imports neither psycopg nor gunicorn, whose objects are used as t
 from __future__ import annotations
 
 import asyncio
-import inspect
-import logging
 import math
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager, suppress
-from functools import partial, wraps
-from importlib import import_module
+from functools import partial
 from time import monotonic
-from typing import Any, NoReturn, TypeVar, cast
+from typing import Any, NoReturn
 
-from .budget.plan import Workplace, known_budget, make_plan
+from .budget.plan import known_budget, make_plan
 from .errors import PoolguardError
 from .runtime.lookup import guards, guards_to_open, of_environment, spelled_out
 from .runtime.prewarm import prewarm
 from .runtime.usage import announce
 from .runtime.warmup import wait_warm
 from .settings import Settings, other_database
-from .util.escape import escaped
 from .util.logs import logger
 from .worker import context, drain, registry
-from .worker import gevent as green
+from .worker.classes import (
+    drops_privileges,
+    ignores_failure,
+    is_green,
+    longest_lifespan,
+    workplace_of,
+)
 from .worker.context import WorkerContext
 from .worker.generations import Generations
+from .worker.gevent import insist_that_psycopg_comes_later
+from .worker.gunicornlog import borrow_log, hear_psycopg, heard, say
+from .worker.hooks import chained, once
+from .worker.hurry import hurry, hurry_no_more
 from .worker.reload import survive_reloads
 
 HOOKS = {
@@ -67,11 +73,6 @@ __all__ = [  # noqa: PLE0604 - a star import is to bring the hooks and nothing e
 WHEN_ENDING = frozenset({"worker_int", "worker_abort", "worker_exit", "child_exit"})
 BOOT_ERROR = 3
 """The exit code by which gunicorn knows that a worker cannot boot, and halts."""
-LONGEST_LIFESPAN = 25.0
-"""Seconds. gunicorn's own asgi worker gives the lifespan 30 (asgi/lifespan.py), the application's
-startup included, and then serves without, and so without its pools."""
-BOOT_INTERVAL = 0.0002
-"""Seconds after which, during the boot, a thread gives the interpreter's lock to one that waits."""
 INTERRUPTS = (signal.SIGINT, signal.SIGQUIT)
 """Signals whose handlers, in most workers, raise SystemExit wherever the process is."""
 
@@ -80,34 +81,11 @@ _first_workers: int | None = None
 """How many workers gunicorn started with: those are the first generation."""
 _generations: Generations | None = None
 """Which workers still boot; None before the first is forked."""
-_usual_interval: float | None = None
-"""The switch interval before the boot; None where it was left as it is."""
-_named_before: frozenset[str] = frozenset()
-"""The loggers that existed before this worker opened a pool."""
 _warned: set[str] = set()
 """The guards that were found open in the master, and warned about."""
 
-Hook = TypeVar("Hook", bound=Callable[..., None])
 
-
-def _once(hook: Hook) -> Hook:
-    """*hook*, which acts once for each server or worker, however often it is called for that one.
-
-    A gunicorn.conf.py may build on another that names the hooks as well, or call that one's.
-    """
-    latest: object = None
-
-    @wraps(hook)
-    def acting_once(*subjects: Any) -> None:
-        nonlocal latest
-        if latest is not subjects[-1]:
-            latest = subjects[-1]
-            hook(*subjects)
-
-    return cast("Hook", acting_once)
-
-
-@_once
+@once
 def on_starting(server: Any) -> None:
     """In the master, once: refuse settings that cannot work, before anything is forked.
 
@@ -126,21 +104,21 @@ def on_starting(server: Any) -> None:
 def _check(server: Any, cfg: Any) -> None:
     """Refuse what cannot work, and warn of what hardly does. What a reload has found is not in the
     environment yet: gunicorn puts its ``raw_env`` there afterwards."""
-    found = _workplace(cfg)
+    found = workplace_of(cfg)
     registry.become(WorkerContext(told=found._replace(mode=None)))
     for guard in spelled_out():
         if kind := found.mode if guard.settings.mode == "auto" else guard.settings.mode:
             guard.arguments.suit(kind)
     for each in _settings_to_check({**os.environ, **cfg.env}):
-        if _limits_lifespan(cfg) and each.warmup_timeout > LONGEST_LIFESPAN:
-            _heard(server.log).warning(
+        if each.warmup_timeout > longest_lifespan(cfg):
+            heard(server.log).warning(
                 "poolguard: %s is more than this worker class allows, workers wait %g s",
                 each.cite("warmup_timeout"),
-                LONGEST_LIFESPAN,
+                longest_lifespan(cfg),
             )
         if known_budget(each) is not None:
             for warning in make_plan(None, each, found).warnings:
-                _heard(server.log).warning("poolguard: %s", warning)
+                heard(server.log).warning("poolguard: %s", warning)
 
 
 def _settings_to_check(environ: dict[str, str]) -> list[Settings]:
@@ -171,7 +149,7 @@ def pre_fork(server: Any, worker: Any) -> None:
         each.shut()
         if each.name not in _warned:
             _warned.add(each.name)
-            _heard(server.log).warning(
+            heard(server.log).warning(
                 "poolguard %r was opened in the gunicorn master, where it serves no request, and "
                 "is closed there. Make the guard where you like, but leave opening it to the hooks",
                 each.name,
@@ -183,34 +161,32 @@ def _check_anew(server: Any, generations: Generations) -> None:
     _check(server, server.app.cfg)
 
 
-@_once
+@once
 def post_fork(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's signature
     """In the worker, first of all: begin to connect while the application is being imported."""
-    global _named_before  # noqa: PLW0603
-    _borrow_log(worker)
-    _named_before = frozenset(logging.root.manager.loggerDict)
+    borrow_log(worker.log)
     registry.become(_context(worker))
     try:
-        if _is_green(worker.cfg):
-            green.insist_that_psycopg_comes_later()
+        if is_green(worker.cfg):
+            insist_that_psycopg_comes_later()
             return  # it is patched after this, and nothing of psycopg may be imported before
-        if _drops_privileges(worker.cfg):
+        if drops_privileges(worker.cfg):
             return  # connections and files must belong to the user that the worker will be
         _open_sync_guards()
-        _hurry()
+        hurry()
     except PoolguardError as error:
         _refuse(worker, error)
 
 
-@_once
+@once
 def post_worker_init(worker: Any) -> None:
     """In the worker, after the import: wait until the pools are warm, or it is time to go on.
 
     Guards that the application made are opened here. Async ones open in the lifespan.
     """
-    if _is_green(worker.cfg):
+    if is_green(worker.cfg):
         registry.renew_locks()  # those of before the patch tell no greenlet from another
-    _hear_psycopg()
+    hear_psycopg()
     try:
         _follow_environment(worker)
         _open_sync_guards()
@@ -219,12 +195,12 @@ def post_worker_init(worker: Any) -> None:
         _warn_of_twins(worker.log)
         began = monotonic()
         for each in guards_to_open(kind="sync"):
-            wait_warm(each, began, lambda: not worker.alive, _heard(worker.log))
+            wait_warm(each, began, lambda: not worker.alive, heard(worker.log))
     except PoolguardError as error:
         _refuse(worker, error)
     if not _has_async_guard():
         prewarm()  # unless it did while it waited; in the others the lifespan does
-    _hurry_no_more()
+    hurry_no_more()
     _leave_when_told(worker)
 
 
@@ -245,10 +221,10 @@ def worker_exit(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's 
     _close(worker)
 
 
-@_once
+@once
 def child_exit(server: Any, worker: Any) -> None:
     """In the master, when a worker is gone: say so at debug, for whoever counts connections."""
-    _heard(server.log).debug("poolguard: worker %s is gone, and with it its pools", worker.pid)
+    heard(server.log).debug("poolguard: worker %s is gone, and with it its pools", worker.pid)
 
 
 def install(namespace: MutableMapping[str, Any]) -> None:
@@ -258,62 +234,21 @@ def install(namespace: MutableMapping[str, Any]) -> None:
     Ours act once, also where the file builds on another one that has installed them.
     """
     for name, arity in HOOKS.items():
-        ours = globals()[name]
-        theirs = _found(namespace.get(name))
-        if theirs is None or theirs is ours:
-            namespace[name] = ours
-        elif not callable(theirs) or _arity(theirs) != arity:
-            pass  # no hook: gunicorn refuses it, and says why
-        elif name in WHEN_ENDING:
-            namespace[name] = _chain(ours, theirs, arity)
-        else:
-            namespace[name] = _chain(theirs, ours, arity)
-
-
-def _found(hook: Any) -> Any:
-    """gunicorn takes a hook by its name too: ``"package.module.function"``."""
-    if not isinstance(hook, str):
-        return hook
-    home, _, name = hook.rpartition(".")
-    try:
-        return getattr(import_module(home), name)
-    except (ImportError, AttributeError, ValueError):
-        return hook
-
-
-def _arity(hook: Callable[..., Any]) -> int:
-    """As gunicorn counts, which refuses a hook that takes more or fewer than it passes."""
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return sum(each.kind in kinds for each in inspect.signature(hook).parameters.values())
-
-
-def _chain(first: Callable[..., Any], then: Callable[..., Any], arity: int) -> Callable[..., Any]:
-    """Both hooks as one that takes as many arguments."""
-    if arity == 1:
-
-        def one(subject: Any) -> None:
-            first(subject)
-            then(subject)
-
-        return one
-
-    def two(server: Any, worker: Any) -> None:
-        first(server, worker)
-        then(server, worker)
-
-    return two
+        theirs = namespace.get(name)
+        ours_first = name in WHEN_ENDING
+        namespace[name] = chained(globals()[name], theirs, arity, ours_first=ours_first)
 
 
 def _context(worker: Any) -> WorkerContext:
     """What this process is, once it is that worker."""
     cfg = worker.cfg
     found = WorkerContext(
-        told=_workplace(cfg),
+        told=workplace_of(cfg),
         worker_class=cfg.worker_class_str,
         first_generation=_is_first_generation(worker),
         told_to_stop=lambda: not worker.alive,
-        stop_server=partial(_stop, worker.log) if _ignores_failure(cfg) else None,
-        longest_wait=LONGEST_LIFESPAN if _limits_lifespan(cfg) else math.inf,
+        stop_server=partial(_stop, worker.log) if ignores_failure(cfg) else None,
+        longest_wait=longest_lifespan(cfg),
         longest_stay=cfg.graceful_timeout / 2,  # the other half is for its requests
     )
     if _generations is not None:
@@ -323,40 +258,6 @@ def _context(worker: Any) -> WorkerContext:
         found.serves = partial(_generations.serve, worker.age)
         found.successors_boot = partial(_generations.boots_after, worker.age)
     return found
-
-
-def _workplace(cfg: Any) -> Workplace:
-    """What gunicorn's configuration says of its workers."""
-    ancestry = {base.__name__ for base in cfg.worker_class.__mro__}
-    is_async = bool(ancestry & {"ASGIWorker", "UvicornWorker"})
-    at_once = 10
-    if "ThreadWorker" in ancestry:
-        at_once = cfg.threads
-    elif "SyncWorker" in ancestry:
-        at_once = 1
-    bounded = bool(ancestry & {"ThreadWorker", "SyncWorker"})
-    return Workplace(cfg.workers, at_once, "async" if is_async else "sync", bounded)
-
-
-def _limits_lifespan(cfg: Any) -> bool:
-    return any(base.__name__ == "ASGIWorker" for base in cfg.worker_class.__mro__)
-
-
-def _ignores_failure(cfg: Any) -> bool:
-    """Before gunicorn 27 its own ASGI worker took a failed startup for an application without
-    lifespan and served; with ``asgi_lifespan = "on"`` its workers ended and were begun for ever.
-    """
-    if not _limits_lifespan(cfg):
-        return False
-    return not hasattr(import_module("gunicorn.asgi.lifespan"), "LifespanStartupFailed")
-
-
-def _is_green(cfg: Any) -> bool:
-    return any(base.__name__ == "GeventWorker" for base in cfg.worker_class.__mro__)
-
-
-def _drops_privileges(cfg: Any) -> bool:
-    return bool(cfg.uid != os.geteuid() or cfg.gid != os.getegid())
 
 
 def _is_first_generation(worker: Any) -> bool:
@@ -384,7 +285,7 @@ def _follow_environment(worker: Any) -> None:
     if default is None or not default.opened:
         return
     if default.settings != Settings.build():
-        _heard(worker.log).warning(
+        heard(worker.log).warning(
             "poolguard 'default' was opened by what the environment said before the application "
             "was imported, which has changed it: it is opened anew"
         )
@@ -397,33 +298,16 @@ def _warn_of_twins(log: Any) -> None:
     if default is None or not default.opened:
         return
     if default not in guards_to_open():
-        _heard(log).warning(
+        heard(log).warning(
             "poolguard 'default' was opened from the environment, for the same database as "
             "another guard: two pools, two floors. Leave out the other one's name, so that there "
             "is one, or make that guard in gunicorn.conf.py: then no default one is opened"
         )
 
 
-def _hurry() -> None:
-    """Let the opening thread have its turns while the main one imports the application.
-
-    It reads modules and waits for the network, and after each has to ask an importing thread for
-    the interpreter's lock, which takes a switch interval: of 5 ms, by default. A connect then
-    began after half a second of import.
-    """
-    global _usual_interval  # noqa: PLW0603
-    _usual_interval = sys.getswitchinterval()
-    sys.setswitchinterval(BOOT_INTERVAL)
-
-
-def _hurry_no_more() -> None:
-    if _usual_interval is not None and abs(sys.getswitchinterval() - BOOT_INTERVAL) < 1e-6:
-        sys.setswitchinterval(_usual_interval)  # unless the application has chosen one
-
-
 def _leave_when_told(worker: Any) -> None:
     """Have SIGTERM heard, and say that the worker serves where its lifespan will not."""
-    if _limits_lifespan(worker.cfg) and hasattr(worker, "handle_exit_signal"):
+    if longest_lifespan(worker.cfg) < math.inf and hasattr(worker, "handle_exit_signal"):
         # Its loop would call this whatever other handler there is: the loop hears of signals by a
         # file descriptor.
         worker.loop.remove_signal_handler(signal.SIGTERM)
@@ -461,45 +345,17 @@ def _uninterrupted() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
-def _borrow_log(worker: Any) -> None:
-    """Have poolguard's own log records written where gunicorn writes its own.
-
-    Only while nobody has configured anything else: they would be lost otherwise, or reach standard
-    error without a time.
-    """
-    theirs = getattr(worker.log, "error_log", None)
-    if isinstance(theirs, logging.Logger):  # a logger_class need not have it
-        logger.borrow(theirs)
-
-
-def _hear_psycopg() -> None:
-    """Have psycopg's log records written, as they were if the application had imported it.
-
-    These hooks import it earlier, and a configuration of logging disables the loggers it finds.
-    """
-    for name, each in list(logging.root.manager.loggerDict.items()):
-        is_new = name.partition(".")[0] == "psycopg" and name not in _named_before
-        if is_new and isinstance(each, logging.Logger):
-            each.disabled = False
-
-
-def _heard(log: Any) -> Any:
-    """*log*, gunicorn's; ours where the application's configuration of logging has disabled it."""
-    theirs = getattr(log, "error_log", None)
-    return logger if isinstance(theirs, logging.Logger) and theirs.disabled else log
-
-
 def _refuse(worker: Any, error: PoolguardError) -> None:
     """End a worker that cannot open its pools. Only one of the first generation: gunicorn halts
     when a worker cannot boot, and a service that runs is not to end by a reload."""
     if _is_first_generation(worker):
         _give_up(worker.log, error, BOOT_ERROR)
-    _say(worker.log, error)
+    say(worker.log, error)
 
 
 def _give_up(log: Any, error: PoolguardError, code: int) -> NoReturn:
     """End the process with one clear line for each thing that is wrong, instead of a traceback."""
-    _say(log, error)
+    say(log, error)
     sys.exit(code)
 
 
@@ -510,12 +366,7 @@ async def _stop(log: Any, error: Exception) -> None:
     retrieved. It never returns: a worker that hears of the failure first may go on to serve, for
     before Python 3.12 ``wait_for`` returns what it has got even when it is cancelled.
     """
-    _say(log, error)
+    say(log, error)
     loop = asyncio.get_running_loop()
     loop.call_soon(sys.exit, BOOT_ERROR)
     await loop.create_future()
-
-
-def _say(log: Any, error: Exception) -> None:
-    for line in str(error).split("\n"):
-        _heard(log).error("poolguard: %s", escaped(line.removeprefix("poolguard ")))

@@ -13,9 +13,16 @@ from typing import Any, get_args
 import pytest
 
 import poolguard
-from poolguard import settings as module
 from poolguard.errors import SettingsError
-from poolguard.settings import DESCRIPTIONS, VARIABLES, Percent, Settings, other_database
+from poolguard.settings import (
+    DESCRIPTIONS,
+    VARIABLES,
+    Percent,
+    Settings,
+    checked_name,
+    other_database,
+)
+from poolguard.settings import settings as module
 
 DEFAULTS: dict[str, Any] = {
     "dsn": None,
@@ -444,8 +451,8 @@ class Place(str, Enum):  # as StrEnum, which Python 3.10 has not
 
 @pytest.mark.parametrize("name", ["default", "a b", "eu/shop@1", "é", "🐘", "x" * 100, Place.MAIN])
 def test_the_name_of_a_guard(name: str) -> None:
-    assert module.checked_name(name) == name
-    assert type(module.checked_name(name)) is str
+    assert checked_name(name) == name
+    assert type(checked_name(name)) is str
 
 
 @pytest.mark.parametrize(
@@ -453,7 +460,7 @@ def test_the_name_of_a_guard(name: str) -> None:
     [7, None, b"x", ["a"], "", " ", "a\0", "a\n", "\x1b[2J", "\ud800", "x" * 101, URL, KEY_VALUE],
 )
 def test_what_is_no_name_of_a_guard(name: Any) -> None:
-    for make in (poolguard.Guard, module.checked_name):
+    for make in (poolguard.Guard, checked_name):
         with pytest.raises(SettingsError, match=r"^keyword name=.* up to 100 printable") as caught:
             make(name=name)
         assert "\n" not in str(caught.value)

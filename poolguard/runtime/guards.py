@@ -17,9 +17,10 @@ from ..errors import ForkError, SettingsError
 from ..pool.arguments import PoolArguments
 from ..settings import Kind, Settings, checked_name
 from ..worker import context, registry
+from .aio import AsyncRuntime
 from .lifecycle import Lifecycle
-from .runtime import AsyncRuntime, SyncRuntime
 from .status import status_of
+from .sync import SyncRuntime
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager, AbstractContextManager

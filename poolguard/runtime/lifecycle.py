@@ -15,7 +15,8 @@ from ..pool.arguments import PoolArguments
 from ..settings import Kind, Settings
 from ..util.logs import logger
 from ..worker import context, publish, registry
-from .runtime import AsyncRuntime, SyncRuntime
+from .aio import AsyncRuntime
+from .sync import SyncRuntime
 
 __all__ = ["AnyRuntime", "Lifecycle"]
 

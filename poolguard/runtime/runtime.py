@@ -7,13 +7,8 @@ next.
 
 from __future__ import annotations
 
-import asyncio
 import math
 import os
-import threading
-from collections.abc import Callable, Coroutine
-from contextvars import Context
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ..budget.ledger import Ledger
@@ -24,7 +19,6 @@ from ..errors import PoolguardError
 from ..pool.arguments import PoolArguments
 from ..pool.events import Listener, Listeners
 from ..settings import Kind, Settings
-from ..util.clock import waitable
 from ..util.logs import logger
 from ..worker import context
 from .connecting import Connecting
@@ -35,7 +29,7 @@ if TYPE_CHECKING:
     from ..pool.aio import AsyncGuardedPool
     from ..pool.sync import GuardedPool
 
-__all__ = ["AsyncRuntime", "Runtime", "SyncRuntime"]
+__all__ = ["CLOSE_TIMEOUT", "Runtime"]
 
 CLOSE_TIMEOUT = 5.0
 """Seconds that closing takes at most where nobody waits for it."""
@@ -53,7 +47,8 @@ os.register_at_fork(after_in_child=_note_process)
 
 
 class Runtime:
-    """One opening of a guard, of either kind. The kinds differ in what runs their I/O."""
+    """One opening of a guard, of either kind: ``sync.py`` and ``aio.py`` differ in what runs the
+    I/O."""
 
     mode: Kind
     pool: GuardedPool[Any] | AsyncGuardedPool[Any] | None = None
@@ -222,194 +217,3 @@ def _listener(settings: Settings) -> Listener:
 
     durations = UseListener() if settings.metrics == "all" else MetricListener()
     return Listeners([spans, durations])
-
-
-class SyncRuntime(Runtime):
-    """Opens a sync pool in a thread: ``post_fork`` must wait neither for a connect nor for the
-    import of psycopg."""
-
-    mode = "sync"
-    pool: GuardedPool[Any] | None
-    usable: GuardedPool[Any] | None = None
-    """The pool once it was opened: there is nothing to wait for any more, and no error."""
-
-    def __init__(self, name: str, settings: Settings, given: PoolArguments) -> None:
-        super().__init__(name, settings, given)
-        self._built = threading.Event()
-        # Reentrant: a signal's handler may close what the thread it interrupts is about to close.
-        self._lock = threading.RLock()
-
-    def begin(self) -> None:
-        """Start the thread. Raises :exc:`RuntimeError` where the process may have no more."""
-        # In an empty context: what a pool does of itself is no part of a request's trace, and some
-        # instrumentations carry the context that is current here into the threads it starts.
-        threading.Thread(
-            target=Context().run,
-            args=(self._run,),
-            name=f"poolguard-{self.name}-open",
-            daemon=True,
-        ).start()
-
-    def _run(self) -> None:
-        try:
-            from ..pool.sync import GuardedPool
-
-            pool = self._assembled(GuardedPool, self._welcome, self._inquire)
-            with self._lock:
-                if self.closed:
-                    self.ledger.close()
-                else:
-                    self._have(pool)
-                    pool.open()
-                    self.usable = pool
-        except PoolguardError as error:
-            self.error = error
-            # Raised to whoever waits for the pool or wants to use it: those will say it.
-            logger.debug("poolguard %r cannot open: %s", self.name, error)
-        except Exception as error:
-            self.error = PoolguardError(f"poolguard {self.name!r} cannot open: {error!r}")
-            logger.exception("poolguard %r cannot open", self.name)
-        finally:
-            if self.error is not None:
-                self.ledger.close()
-            self._built.set()
-
-    def _welcome(self, conn: Any) -> None:
-        from ..pool.jobs import at_once
-
-        if (pool := self.pool) is not None:
-            at_once(self.greeting.welcome(pool, conn))
-
-    def _inquire(self, conn: Any) -> None:
-        from ..pool.jobs import at_once
-
-        if (pool := self.pool) is not None:
-            at_once(self.greeting.inquire(pool, conn))
-
-    def built(self, timeout: float) -> GuardedPool[Any] | None:
-        if not (self._built.is_set() or (timeout > 0 and self._built.wait(waitable(timeout)))):
-            return None
-        if self.error is not None:
-            # A new one each time: raising adds to a traceback, and these may be many threads.
-            raise type(self.error)(*self.error.args)
-        return self.pool
-
-    def wait_warm(self, timeout: float) -> bool:
-        """Wait at most *timeout* seconds until the floor is reached; true when it has been."""
-        until = monotonic() + timeout
-        pool = self.built(timeout)
-        return pool is not None and pool.wait_warm(max(0.0, until - monotonic()))
-
-    def shut(self, timeout: float) -> None:
-        with self._lock:
-            self.closed = True
-            pool = self.pool
-        if pool is not None:
-            pool.close(timeout)
-
-    def close_soon(self) -> None:
-        threading.Thread(target=self.shut, args=(CLOSE_TIMEOUT,), daemon=True).start()
-
-    def _resize_soon(self, bounds: Bounds) -> None:
-        if self.pool is not None:
-            self.pool.resize(*bounds)
-
-
-class AsyncRuntime(Runtime):
-    """Opens an async pool on the running loop."""
-
-    mode = "async"
-    pool: AsyncGuardedPool[Any] | None
-
-    def __init__(self, name: str, settings: Settings, given: PoolArguments) -> None:
-        from ..pool.aio import AsyncGuardedPool
-        from ..pool.jobs import at_once
-
-        super().__init__(name, settings, given)
-        self.loop = asyncio.get_running_loop()
-        self._thread = threading.get_ident()
-        self._tasks: set[asyncio.Task[None]] = set()  # the loop itself would let a task go
-        try:
-            pool = self._assembled(AsyncGuardedPool, self._welcome, self._inquire)
-        except BaseException:
-            self.ledger.close()
-            raise
-        self._have(pool)
-        # In an empty context: the pool's tasks are no part of the trace that is current here. At
-        # once, so that it is open when this returns: opening a pool only begins tasks.
-        Context().run(at_once, pool.open())
-
-    @property
-    def alive(self) -> bool:
-        """Its loop is still there, too."""
-        return super().alive and not self.loop.is_closed()
-
-    @property
-    def ended(self) -> bool:  # type: ignore[override]
-        return self.loop.is_closed()
-
-    @property
-    def usable(self) -> AsyncGuardedPool[Any] | None:
-        """The pool where its loop runs: in this thread, where no other can at the same time. (To
-        ask which loop runs costs more, where Python is older than 3.12.)"""
-        here = threading.get_ident() == self._thread and self.loop.is_running()
-        return self.pool if here else None
-
-    def built(self, timeout: float) -> AsyncGuardedPool[Any] | None:  # noqa: ARG002 - it is there
-        return None if self.loop.is_closed() else self.pool
-
-    def is_elsewhere(self) -> bool:
-        try:
-            return self.alive and self.loop is not asyncio.get_running_loop()
-        except RuntimeError:  # no loop runs here
-            return False
-
-    async def _welcome(self, conn: Any) -> None:
-        if (pool := self.pool) is not None:
-            await self.greeting.welcome(pool, conn)
-
-    async def _inquire(self, conn: Any) -> None:
-        if (pool := self.pool) is not None:
-            await self.greeting.inquire(pool, conn)
-
-    async def wait_warm(self, timeout: float) -> bool:
-        """As that of a sync one."""
-        pool = self.pool
-        return pool is not None and await pool.wait_warm(timeout)
-
-    async def close(self, timeout: float) -> None:
-        """Close the pool, within *timeout* seconds."""
-        self.closed = True
-        if self.loop.is_closed():
-            self.abandon()
-        elif self.pool is not None:
-            await self.pool.close(timeout)
-
-    def shut(self, timeout: float) -> None:  # noqa: ARG002 - nothing is waited for
-        self.abandon()
-
-    def abandon(self) -> None:
-        """Let go of a pool whose loop may be gone, where nothing of it can be awaited any more."""
-        self.closed = True
-        pool = self.pool
-        if pool is not None:
-            if self.loop.is_closed():
-                pool.abandon()
-            self._left, self.pool = pool.status(), None
-
-    def close_soon(self) -> None:
-        self._soon(lambda: self.close(CLOSE_TIMEOUT))
-
-    def _resize_soon(self, bounds: Bounds) -> None:
-        if (pool := self.pool) is not None:
-            self._soon(lambda: pool.resize(*bounds))
-
-    def _soon(self, job: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """From any thread: begin a task on its loop."""
-
-        def begin() -> None:
-            task = self.loop.create_task(job())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-        self.loop.call_soon_threadsafe(begin)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span
     from opentelemetry.util.types import AttributeValue
 
-    from ..settings import Spans
+    from ..settings.settings import Spans
 
 __all__ = ["SpanListener"]
 

@@ -23,7 +23,7 @@ from poolguard.lab.postgres import PrivatePostgres
 from poolguard.lab.proxy import SlowProxy
 from poolguard.pool.errors import PoolClosed
 from poolguard.runtime import sizing
-from poolguard.runtime.runtime import SyncRuntime
+from poolguard.runtime.sync import SyncRuntime
 
 from ..support import until
 

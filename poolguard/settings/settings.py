@@ -1,0 +1,330 @@
+"""``Settings``: all settings of one guard, each declared once, valid and consistent.
+
+A setting is an annotated field: its type, what it takes, what it means, its default. Everything
+else here is read off those declarations.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import (
+    Annotated,
+    Any,
+    Final,
+    Literal,
+    NamedTuple,
+    TypeAlias,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+from ..errors import SettingsError
+from .kinds import (
+    ANY_PERCENT,
+    AUTO,
+    DSN,
+    FOLDER,
+    URL_PATH,
+    Auto,
+    Dsn,
+    Percent,
+    Taken,
+    one_of,
+    seconds,
+    whole,
+)
+from .names import PREFIX, by_current_names, is_others, unknown, variable_of
+from .shown import shown
+from .urls import other_database
+
+__all__ = ["DESCRIPTIONS", "MOST_SLOTS", "VARIABLES", "Settings"]
+
+Ledger: TypeAlias = Literal["static", "host"]
+Metrics: TypeAlias = Literal["on", "all", "off"]
+Mode: TypeAlias = Literal["auto", "sync", "async"]
+OnWarmupFailure: TypeAlias = Literal["serve", "exit"]
+Pooler: TypeAlias = Literal["auto", "none", "session", "transaction"]
+Spans: TypeAlias = Literal["all", "slow", "off"]
+
+MOST_SLOTS: Final = 16384
+"""Connections that the ledger of one host can count."""
+_LIBPQ_DATABASES = ("PGDATABASE", "PGSERVICE")
+_LIBPQ_PLACES = ("PGHOST", "PGHOSTADDR", "PGPORT", "PGUSER", *_LIBPQ_DATABASES)
+_NO_FLEET = " ('fleet', for many hosts, is not there yet: instances divides the budget among them)"
+
+
+class _Order(NamedTuple):
+    """Two settings, of which one must not be above the other."""
+
+    smaller: str
+    larger: str
+    part: float
+    """Of the larger, where the smaller one's default has to follow it. 1: they may be equal."""
+    why: str
+
+    def allows(self, low: Any, high: Any) -> bool:
+        return "auto" in (low, high) or low < high or (low == high and self.part == 1)
+
+
+_ORDERS = (
+    _Order("floor", "max_size", 1, "a worker cannot keep more connections warm than it may hold"),
+    _Order("check_interval", "max_lifetime", 0.5, "connections would be replaced unverified"),
+    _Order("check_timeout", "acquire_timeout", 1, "a check could outlast the acquire it is for"),
+)
+
+
+def _raise_any(problems: Iterable[str]) -> None:
+    if lines := "\n".join(problems):
+        raise SettingsError(lines)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Settings:
+    """All settings of one guard, valid and consistent: no other instance can be made.
+
+    Times are seconds. Values may be given in their own type or as the text a variable would hold;
+    ``None`` is the default. Two are equal when they have the same effect, wherever their values
+    came from. Raises :exc:`SettingsError` with one line for each problem found.
+    """
+
+    # fmt: off
+    dsn: Annotated[Dsn | None, DSN,
+        "where the database is; none: DATABASE_URL, else libpq's own variables"] = None
+    mode: Annotated[Mode, one_of(Mode),
+        "kind of connections; auto: async on asgi and uvicorn workers, else sync"] = "auto"
+    budget: Annotated[int | Percent | Auto, whole(1) | ANY_PERCENT | AUTO,
+        "connections all instances together may hold; auto: capacity less reserve"] = "auto"
+    reserve: Annotated[int | Auto, whole(0) | AUTO,
+        "left to others by budget auto; auto: the greater of 3 and 10 % of capacity"] = "auto"
+    instances: Annotated[int, whole(1),
+        "how many ledgers (hosts, containers) share the budget at their peak"] = 1
+    workers: Annotated[int | Auto, whole(1) | AUTO,
+        "worker processes that get a floor; auto: gunicorn's workers, else "
+        "WEB_CONCURRENCY, else 1"] = "auto"
+    ledger: Annotated[Ledger, one_of(Ledger, _NO_FLEET),
+        "who shares the budget: each worker has a fixed part, or all of one host lend it"] = "host"
+    floor: Annotated[int | Auto, whole(1) | AUTO,
+        "warm connections of a worker; auto: what its class uses at once, within reason"] = "auto"
+    max_size: Annotated[int | Auto, whole(1) | AUTO,
+        "most connections of one worker; auto: what the ledger allows"] = "auto"
+    acquire_timeout: Annotated[float, seconds(), "how long an acquire may take"] = 5.0
+    connect_timeout: Annotated[float, seconds(),
+        "how long a login may take, and as long again what follows it"] = 5.0
+    max_waiting: Annotated[int, whole(0),
+        "queue length beyond which an acquire is rejected at once; 0: no bound"] = 0
+    max_connecting: Annotated[int, whole(1), "connects under way at once in one worker"] = 32
+    warmup_timeout: Annotated[float, seconds(zero=True),
+        "how long a worker waits to be warm before it serves anyway"] = 10.0
+    on_warmup_failure: Annotated[OnWarmupFailure, one_of(OnWarmupFailure),
+        "what a worker does that is not warm by then (exit: first generation only)"] = "serve"
+    check_interval: Annotated[float, seconds(),
+        "an idle connection is verified at least this often"] = 25.0
+    check_after_idle: Annotated[float, seconds(zero=True),
+        "idle longer than this, a connection is verified before it is handed out"] = 30.0
+    check_timeout: Annotated[float, seconds(), "bound of one verification"] = 1.0
+    idle_timeout: Annotated[float, seconds(),
+        "a connection above the floor that is idle so long is closed"] = 1800.0
+    max_lifetime: Annotated[float, seconds(),
+        "a connection is replaced before it gets this old"] = 3600.0
+    leak_after: Annotated[float, seconds(zero=True),
+        "a connection held longer is reported with the stack that took it; 0: off"] = 0.0
+    pooler: Annotated[Pooler, one_of(Pooler),
+        "what stands before the server; auto: detected"] = "auto"
+    spans: Annotated[Spans, one_of(Spans),
+        "which acquires get a span; slow: those that were not immediate"] = "slow"
+    metrics: Annotated[Metrics, one_of(Metrics),
+        "whether metrics are recorded; all: use_time as well"] = "on"
+    runtime_dir: Annotated[Path | None, FOLDER,
+        "ledger, doorbells, status files; none: a private folder under the temporary one"] = None
+    ready_path: Annotated[str | None, URL_PATH,
+        "path at which the middleware answers readiness itself; none: nowhere"] = None
+    # fmt: on
+
+    _sources: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    def __post_init__(self) -> None:
+        problems = []
+        for name, kind in _KINDS.items():
+            value, default = getattr(self, name), _DEFAULTS[name]
+            value = value.strip() if isinstance(value, str) else value
+            try:
+                value = default if value is None else kind.parse(value)
+            except ValueError:
+                remedy = f"correct it, or drop it for the default ({shown(default)})"
+                problems.append(f"{self.cite(name)}: it takes {kind.takes}; {remedy}")
+            else:
+                object.__setattr__(self, name, value)
+        if not problems:
+            self._follow()
+        # outside of `except`, or the traceback would chain a ValueError that says nothing
+        _raise_any(problems or self._contradictions())
+
+    @classmethod
+    def build(cls, *, environ: Mapping[str, str] | None = None, **keywords: Any) -> Settings:
+        """Settings from ``keywords``, then ``POOLGUARD_*`` variables, then ``DATABASE_URL``.
+
+        A keyword of ``None`` and an empty variable count as not given. With no dsn at all, ``dsn``
+        is ``None``: an empty conninfo, so that libpq reads its own variables. A ``DATABASE_URL`` of
+        another kind of database is passed over where libpq's variables say more, and refused
+        elsewhere. ``environ`` is ``os.environ`` unless given. Raises :exc:`SettingsError`, also
+        for an unknown name.
+        """
+        environ = os.environ if environ is None else environ
+        texts = {variable: text.strip() for variable, text in environ.items() if text.strip()}
+        texts, keywords = by_current_names(texts, variable_of), by_current_names(keywords, str)
+        given: dict[str, Any] = {}
+        sources: dict[str, str] = {}
+        for name, variable in VARIABLES.items():
+            if keywords.get(name) is not None:
+                given[name], sources[name] = keywords[name], f"keyword {name}"
+            elif variable in texts:
+                given[name], sources[name] = texts[variable], f"variable {variable}"
+        problems: list[str] = []
+        if "dsn" not in given and "DATABASE_URL" in texts:
+            if (other := other_database(texts)) is None:
+                given["dsn"], sources["dsn"] = texts["DATABASE_URL"], "variable DATABASE_URL"
+            elif not cls.has_dsn(texts):
+                problems.append(
+                    f"variable DATABASE_URL names another kind of database ({other}), and nothing "
+                    f"else says where PostgreSQL is; set {VARIABLES['dsn']} or give a dsn"
+                )
+
+        ours = [name for name in texts if name.startswith(PREFIX) and not is_others(name, texts)]
+        problems += unknown("keyword", keywords, _NAMES)
+        problems += unknown("variable", ours, VARIABLES)
+        try:
+            settings = cls(**given, _sources=sources)
+        except SettingsError as error:
+            problems.append(str(error))
+        _raise_any(problems)
+        return settings
+
+    @staticmethod
+    def has_dsn(environ: Mapping[str, str] | None = None, *, beside: bool = False) -> bool:
+        """Whether the environment says where a PostgreSQL is, in poolguard's words or libpq's.
+
+        *beside* guards that say it themselves, whose dsn libpq's variables may only complete, the
+        environment has to name a database.
+        """
+        environ = os.environ if environ is None else environ
+        places = [VARIABLES["dsn"], *(_LIBPQ_DATABASES if beside else _LIBPQ_PLACES)]
+        if other_database(environ) is None:
+            places.append("DATABASE_URL")
+        return any(environ.get(place, "").strip() for place in places)
+
+    def matches(self, other: Settings) -> bool:
+        """Equal, but for a callable dsn: a file that is run again makes a new one of the same."""
+        if not (callable(self.dsn) and callable(other.dsn)):
+            return self == other
+        return dataclasses.replace(self, dsn=None) == dataclasses.replace(other, dsn=None)
+
+    def replace(self, **changes: Any) -> Settings:
+        """A copy with ``changes``, as valid as any; ``None`` goes back to the default.
+
+        Raises :exc:`SettingsError`, also for an unknown name.
+        """
+        changes = by_current_names(changes, str)
+        _raise_any(unknown("keyword", changes, _NAMES))
+        given = {name: getattr(self, name) for name in _KINDS if self.source(name) != "default"}
+        sources = {name: self.source(name) for name in given if name not in changes}
+        sources |= {name: f"keyword {name}" for name in changes if changes[name] is not None}
+        return type(self)(**given | changes, _sources=sources)
+
+    def source(self, name: str) -> str:
+        """``keyword floor``, ``variable POOLGUARD_FLOOR`` or ``default``: where a value is from."""
+        if name in self._sources:
+            return self._sources[name]
+        return "default" if getattr(self, name) == _DEFAULTS[name] else f"keyword {name}"
+
+    def cite(self, name: str) -> str:
+        """Source and value, for errors: ``variable POOLGUARD_FLOOR=3``, ``default instances=1``."""
+        source, value = self.source(name), self._value_shown(name)
+        return f"{source} {name}={value}" if source == "default" else f"{source}={value}"
+
+    def __repr__(self) -> str:
+        """Only what differs from the defaults, and never a conninfo."""
+        changed = (
+            name
+            for name, default in _DEFAULTS.items()
+            if callable(getattr(self, name)) or getattr(self, name) != default
+        )
+        return f"Settings({', '.join(f'{name}={self._value_shown(name)}' for name in changed)})"
+
+    def _value_shown(self, name: str) -> str:
+        value = getattr(self, name)
+        # A callable is anybody's object, which is not asked what it equals or whether it is true.
+        is_given = callable(value) or bool(value)
+        return f"<{type(value).__name__}>" if name == "dsn" and is_given else shown(value)
+
+    def _follow(self) -> None:
+        """Have a default that would contradict what was set give way to it."""
+        for smaller, larger, part, _ in (order for order in _ORDERS if not self._keeps(order)):
+            if self.source(smaller) == "default":
+                name, value = smaller, getattr(self, larger) * part
+            elif self.source(larger) == "default":
+                name, value = larger, getattr(self, smaller) / part
+            else:
+                continue
+            object.__setattr__(self, name, value)
+            object.__setattr__(self, "_sources", {**self._sources, name: "default"})
+
+    def _keeps(self, order: _Order) -> bool:
+        return order.allows(getattr(self, order.smaller), getattr(self, order.larger))
+
+    def _contradictions(self) -> Iterator[str]:
+        """One line for each set of valid values that cannot all be meant."""
+        cite = self.cite
+        for order in _ORDERS:
+            if not self._keeps(order):
+                smaller, larger, part, why = order
+                yield (
+                    f"{cite(smaller)} must be {'at most' if part == 1 else 'below'} {cite(larger)}:"
+                    f" {why}; lower {smaller} or raise {larger}"
+                )
+        if self.reserve != "auto" and self.budget != "auto":
+            yield (
+                f"{cite('reserve')} means nothing beside {cite('budget')}: it is what "
+                "budget='auto' leaves to others; drop one of the two"
+            )
+        yield from self._shortfall()
+
+    def _shortfall(self) -> Iterator[str]:
+        """What an instance needs and cannot have, whatever capacity is."""
+        needed = 1 if self.workers == "auto" else self.workers
+        needed *= 1 if self.floor == "auto" else self.floor
+        many = "at least 1 worker" if self.workers == "auto" else self.cite("workers")
+        warm = "at least 1 warm connection" if self.floor == "auto" else self.cite("floor")
+        if self.ledger == "host" and needed > MOST_SLOTS:
+            yield (
+                f"{many} × {warm} needs {needed}, and {self.cite('ledger')} counts no more than "
+                f"{MOST_SLOTS}; lower workers or floor, or set ledger to 'static'"
+            )
+        elif isinstance(self.budget, int) and needed > (share := self.budget // self.instances):
+            yield (
+                f"{self.cite('budget')} ÷ {self.cite('instances')} gives an instance {share}, but "
+                f"{many} × {warm} needs {needed}; raise budget to at least "
+                f"{needed * self.instances}, or lower instances, workers or floor"
+            )
+
+
+# -- what is read off the declarations
+
+_DECLARED: Final = {
+    name: get_args(hint)
+    for name, hint in get_type_hints(Settings, include_extras=True).items()
+    if get_origin(hint) is Annotated
+}
+_KINDS: Final[dict[str, Taken]] = {name: kind for name, (_, kind, _) in _DECLARED.items()}
+_NAMES: Final = {name: name for name in _KINDS}
+_DEFAULTS: Final = {f.name: f.default for f in dataclasses.fields(Settings) if f.name in _KINDS}
+
+VARIABLES: Final = MappingProxyType({name: variable_of(name) for name in _KINDS})
+"""The environment variable of each setting, in the order of their declaration."""
+DESCRIPTIONS: Final = MappingProxyType({name: doc for name, (_, _, doc) in _DECLARED.items()})
+"""What each setting means, in one line."""
