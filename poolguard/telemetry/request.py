@@ -8,18 +8,19 @@ through to the span at each acquire, since a server span may end before the appl
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib import import_module
 from time import time_ns
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ..pool.acquirer import CURRENT, Acquirer
 from ..pool.outcomes import worst
 from ..util.escape import escaped
 from .api import api
-from .exclusions import LEFT_OUT, is_excluded, is_marked, is_silenced, leads_to, listen
+from .exclusions import is_marked, listen
+from .own import HEADERS_ALONE, Seen, Wire, begin_own, end_own
 from .providers import watch
-from .serving import SERVING, failures
+from .serving import failures, local_span, span_around
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -32,9 +33,7 @@ __all__ = [
     "CURRENT",
     "Request",
     "Wire",
-    "fail",
     "hear_exclusions",
-    "local_span",
     "prepare",
 ]
 
@@ -62,67 +61,14 @@ def _leave_out(url: str) -> None:
         request.left_out = url
 
 
-def local_span() -> Span | None:
-    """The current span, if it is one of this process, whether recording or not.
-
-    One that was only announced to us, by a ``traceparent`` that somebody extracted, is none.
-    """
-    otel = api()
-    if otel is None:
-        return None
-    span: Span = otel.trace.get_current_span()
-    known = span.get_span_context()
-    return span if known.is_valid and not known.is_remote else None
-
-
 def _span_at_entry(otel: Api) -> Span | None:
     try:
         hear_exclusions()
         watch(otel)
-        return _span_around()
+        return span_around()
     except Exception:  # noqa: BLE001 - a vendor's span may do anything; logged
         failures.log("entry", "a request's span could not be found; the request goes on")
         return None
-
-
-def _span_around() -> Span | None:
-    span = local_span()
-    if span is None:
-        return None
-    if span.is_recording():
-        return _server_of(span)
-    # One that is sampled and records no more has ended, and is not this request's: asyncio leaks
-    # a request's context into the next one of its connection (python/cpython#140947).
-    return None if span.get_span_context().trace_flags.sampled else span
-
-
-def _server_of(span: Span) -> Span:
-    """The server span that *span* lies in, where our processor has seen it; else *span*."""
-    seen = SERVING.get()
-    server = None if seen is None else seen()
-    if server is None or server is span or not server.is_recording():
-        return span
-    same = server.get_span_context().trace_id == span.get_span_context().trace_id
-    return server if same else span
-
-
-def fail(span: Span) -> None:
-    """Mark *span* as failed."""
-    from opentelemetry.trace import Status, StatusCode
-
-    span.set_status(Status(StatusCode.ERROR))
-
-
-class Wire(NamedTuple):
-    """How a protocol's own record of a request is read, for a span of our own."""
-
-    headers: Callable[[Any], Mapping[str, str]]
-    """Names in lower case, for the trace that the span continues."""
-    describe: Callable[[Any], Attributes]
-    """Further attributes."""
-
-
-HEADERS_ALONE = Wire(lambda headers: headers, lambda _: {})
 
 
 class Request(Acquirer):
@@ -313,62 +259,19 @@ class Request(Acquirer):
     def _finish(self, otel: Api, status: int | str | None, error: BaseException | None) -> None:
         own = None
         if self._span is None and self.acquires and not self._is_marked:
-            self._span = own = self._begin(otel)
+            own = begin_own(
+                otel,
+                Seen(
+                    self._began, self._method, self._path, self._record, self._wire, self.left_out
+                ),
+            )
+            self._span = own
         try:
+            if own is not None:
+                self._tag(own)
             if self._span is not None:
                 for add in self._deferred or ():
                     add(self._span)
         finally:
             if own is not None:
-                _end(own, _code(status), error)
-
-    def _begin(self, otel: Api) -> Span | None:
-        """The span of a request for which nobody has begun one, with its tags; None where it is to
-        have none.
-
-        Not before the request ends: an instrumentation further in than the first acquire is may
-        yet begin the server span, as an internal one if it found another.
-        """
-        from .http import method_of, span_name
-
-        headers, describe = self._wire
-        attributes = {**method_of(self._method), "url.path": self._path, **describe(self._record)}
-        if is_silenced(otel) or is_excluded(attributes) or self._is_left_out(attributes):
-            return None
-        token = CURRENT.set(None)  # or our processor would tell a request further out of it
-        try:
-            span = otel.tracer.start_span(
-                span_name(attributes),
-                context=otel.propagate.extract(headers(self._record), otel.context.get_current()),
-                kind=otel.trace.SpanKind.SERVER,
-                attributes=attributes,
-                start_time=self._began,
-            )
-        finally:
-            CURRENT.reset(token)
-        self._tag(span)
-        return span
-
-    def _is_left_out(self, attributes: Attributes) -> bool:
-        """An instrumentation, further in or further out, has left out this request's URL."""
-        path = str(attributes["url.path"])
-        return any(url and leads_to(url, path) for url in (self.left_out, LEFT_OUT.get()))
-
-
-def _code(status: int | str | None) -> int | None:
-    if isinstance(status, str):
-        return int(status[:3]) if status[:3].isdecimal() else None
-    return status
-
-
-def _end(span: Span, status: int | None, error: BaseException | None) -> None:
-    if span.is_recording():
-        failed = status is not None and status >= 500
-        if status is not None:
-            span.set_attribute("http.response.status_code", status)
-        if error is not None or failed:
-            span.set_attribute(
-                "error.type", str(status) if error is None else type(error).__qualname__
-            )
-            fail(span)
-    span.end()
+                end_own(own, status, error)

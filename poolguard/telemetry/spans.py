@@ -15,7 +15,9 @@ from ..pool.events import (
 )
 from ..util.clock import now as clock
 from .api import Api, api
-from .request import Request, fail, local_span
+from .own import fail
+from .request import Request
+from .serving import local_span
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
