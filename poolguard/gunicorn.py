@@ -38,6 +38,7 @@ from .runtime.usage import announce
 from .runtime.warmup import wait_warm
 from .settings import Settings, other_database
 from .util.logs import logger
+from .util.rarely import Once
 from .worker import context, drain, registry
 from .worker.classes import (
     drops_privileges,
@@ -81,7 +82,7 @@ _first_workers: int | None = None
 """How many workers gunicorn started with: those are the first generation."""
 _generations: Generations | None = None
 """Which workers still boot; None before the first is forked."""
-_warned: set[str] = set()
+_warned = Once()
 """The guards that were found open in the master, and warned about."""
 
 
@@ -147,8 +148,7 @@ def pre_fork(server: Any, worker: Any) -> None:
         with suppress(PoolguardError):
             _ = each.pool  # waits for the thread that imports psycopg
         each.shut()
-        if each.name not in _warned:
-            _warned.add(each.name)
+        if _warned.is_first(each.name):
             heard(server.log).warning(
                 "poolguard %r was opened in the gunicorn master, where it serves no request, and "
                 "is closed there. Make the guard where you like, but leave opening it to the hooks",
@@ -223,7 +223,7 @@ def worker_exit(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's 
 
 @once
 def child_exit(server: Any, worker: Any) -> None:
-    """In the master, when a worker is gone: say so at debug, for whoever counts connections."""
+    """In the master, when a worker is gone: say so at debug, for people who count connections."""
     heard(server.log).debug("poolguard: worker %s is gone, and with it its pools", worker.pid)
 
 

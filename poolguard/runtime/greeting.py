@@ -1,4 +1,4 @@
-"""What a guard asks over its pool's connections: who is there, and what the server grants.
+"""What a guard asks over its pool's connections: which session it is, and what the server grants.
 
 One coroutine each serves both kinds of pool. That of a sync one awaits nothing, and is run to its
 end at once.

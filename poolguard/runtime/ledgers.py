@@ -25,7 +25,7 @@ def open_ledger(
     name: str, settings: Settings, kwargs: Mapping[str, Any] | Callable[[], Any] | None
 ) -> tuple[Ledger, dict[str, str]]:
     """The ledger for the guard called *name*, and what status says of it: its kind, and the name
-    that all who use the same database have in common.
+    that all guards of the same database have in common.
 
     A process that cannot use the runtime folder shares nothing, and a warning says so.
     """

@@ -1,4 +1,4 @@
-"""How a guard is opened, shared, given up and opened again, by whoever serves requests with it.
+"""How a guard is opened, shared, given up and opened again, by all that serve requests with it.
 
 Hooks, lifespans, middlewares and the application all open guards; each may come first, come twice,
 come in another process or on another event loop. What they may do with a guard is decided here.

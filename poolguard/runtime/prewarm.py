@@ -22,7 +22,7 @@ def prewarm() -> None:
     The first full collection visits all that was imported, 20 to 30 ms in a small application. It
     is due once a quarter of what lives has come since the last one (docs.python.org/3/library/gc:
     ``set_threshold``), which after a boot is soon: of 25 first requests at once it took a fifth of
-    the time, beside connects of 24 ms. Whoever collects none has none collected.
+    the time, beside connects of 24 ms. Where collection is turned off, nothing is collected.
     """
     global _done  # noqa: PLW0603
     if _done:

@@ -185,7 +185,7 @@ class Runtime:
         raise NotImplementedError
 
     def close_soon(self) -> None:
-        """Close it beside whoever calls this."""
+        """Close it in the background."""
         raise NotImplementedError
 
 

@@ -20,6 +20,7 @@ from ..pool.arguments import PoolArguments
 from ..settings import Settings
 from ..util.escape import escaped
 from ..util.logs import logger
+from ..util.rarely import Once, WhileItLasts
 from ..worker import context
 from .ledgers import open_ledger
 from .room import ASK_AGAIN_WHEN_SHORT, SIBLINGS_LEARN, Room
@@ -68,7 +69,7 @@ class Sizing:
         self.plan: Plan | None = None
         self.ledger: Ledger = StaticLedger(0)
         self.ledger_named: dict[str, str] | None = None
-        """Of which kind the ledger is, and the name that those who use the same database have in
+        """Of which kind the ledger is, and the name that all guards of the same database have in
         common; None until it is made."""
         self.behind_pooler = settings.pooler in ("session", "transaction")
         self.room = Room()
@@ -76,7 +77,7 @@ class Sizing:
         self._shares: tuple[int | None, int | None, int | None] = (None, None, None)
         self._asked = False
         """The server has been asked for its capacity."""
-        self._warned_of_silence = False
+        self._silence = Once()
         self._ruling = _Ruling(self)
 
     def __repr__(self) -> str:
@@ -183,14 +184,13 @@ class Sizing:
         next one asks again."""
         if self.plan is None:
             return False
-        if not self._warned_of_silence:
+        if self._silence.is_first("it does not tell"):
             logger.warning(
                 "poolguard %r: the server does not tell what it grants (%s); the plan follows what "
                 "it has told other processes",
                 self.name,
                 type(error).__name__,
             )
-        self._warned_of_silence = True
         return True
 
     def adopt(self, row: Mapping[str, Any]) -> Bounds:
@@ -300,8 +300,8 @@ class _Ruling:
         self._sizing = sizing
         self._heard: tuple[Granted | None, int] | None = None
         """The capacity and share of siblings that the server was asked about last."""
-        self._warned_of: int | None = None
-        """The smaller share of another process that has been warned of, while it rules."""
+        self._smaller = WhileItLasts()
+        """The smaller share of another process, which is warned of."""
 
     def let_siblings_learn(self) -> None:
         """The server grants something else now, which siblings have yet to hear."""
@@ -325,13 +325,12 @@ class _Ruling:
         plan = sizing.plan
         leaves = sizing.pool is not None and sizing.pool.leaving
         if plan is None or leaves or share >= sizing.room.of(plan.instance):
-            self._warned_of = None
+            self._smaller.is_news(None)
         elif self._is_news(sizing.ledger.published) or monotonic() < sizing.room.learning_until:
             return  # it is not by its settings that the other has less
         elif share != sizing.ledger.limit:
             return  # it has just changed, and that is told of again
-        elif share != self._warned_of:
-            self._warned_of = share
+        elif self._smaller.is_news(share):
             logger.warning(
                 "poolguard %r: another process on this host goes by a share of %s connections, and "
                 "this one by %s: the smaller rules until that process ends",

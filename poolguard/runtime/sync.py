@@ -61,7 +61,7 @@ class SyncRuntime(Runtime):
                     self.usable = pool
         except PoolguardError as error:
             self.error = error
-            # Raised to whoever waits for the pool or wants to use it: those will say it.
+            # It is raised to each caller that waits for the pool or wants to use it.
             logger.debug("poolguard %r cannot open: %s", self.name, error)
         except Exception as error:
             self.error = PoolguardError(f"poolguard {self.name!r} cannot open: {error!r}")

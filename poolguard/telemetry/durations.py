@@ -83,7 +83,7 @@ class _Recorder:
 
     def _new_provider(self) -> MeterProvider | None:
         """The process' provider, if its instruments are yet to be made."""
-        from opentelemetry.metrics import get_meter_provider  # waits for who is importing it
+        from opentelemetry.metrics import get_meter_provider  # may wait for an import
 
         try:
             provider = get_meter_provider()

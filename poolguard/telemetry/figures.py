@@ -105,7 +105,7 @@ def figures() -> dict[str, Figures]:
 
 
 def forget() -> None:
-    """In a forked child: the pools are the parent's, and so is whoever holds the lock."""
+    """In a forked child: the pools are the parent's, and so is the thread that holds the lock."""
     global _lock  # noqa: PLW0603
     _lock = threading.RLock()
     _pools.clear()

@@ -31,5 +31,5 @@ class ServerSpans(SpanProcessor):
                 SERVING.set(reference(span))
                 if (request := CURRENT.get()) is not None:
                     request.began(span)
-        except Exception:  # noqa: BLE001 - logged; it would be raised to whoever begins the span
+        except Exception:  # noqa: BLE001 - logged; it would be raised where the span begins
             failures.log("on_start", "a span could not be seen to begin; it goes on")

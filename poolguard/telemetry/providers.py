@@ -21,8 +21,8 @@ __all__ = ["watch"]
 
 _latest: TracerProvider | None = None
 _watched: dict[int, tuple[object, object]] = {}
-"""The providers that have our processor, by identity: each with who has added it, and what keeps
-its number from being another's."""
+"""The providers that have our processor, by identity: each with the call that has added it, and
+what keeps its number from being another's."""
 
 
 def watch(otel: Api) -> None:

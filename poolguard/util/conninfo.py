@@ -193,7 +193,7 @@ def _parsed(answer: str, source: str) -> str:
 
 
 def ledger_name(dsn: Dsn, guard: str) -> str:
-    """The name under which those who use the same server share a ledger.
+    """The name under which all guards of the same server share a ledger.
 
     Host and port make it: capacity is the server's, whatever the database and the role. What a
     callable will answer is not known, so it is known by its own name and the guard's.
@@ -205,7 +205,7 @@ def ledger_name(dsn: Dsn, guard: str) -> str:
 
 
 def database_name(dsn: Dsn, guard: str) -> str:
-    """The name that those who use the same database have in common, whatever the role, which may
+    """The name that all guards of the same database have in common, whatever the role, which may
     rotate. Nothing secret is in it."""
     if callable(dsn):
         return _of_callable(dsn, guard)
@@ -326,7 +326,7 @@ def _rule(conninfo: object) -> str:
 
 
 def _is_misread(conninfo: str, given: Mapping[str, Any]) -> bool:
-    """Whether something is, or may be, another thing to libpq than to whoever wrote it."""
+    """Whether something is, or may be, another thing to libpq than to its author."""
     if _is_odd(given):
         return True
     url = _URL.match(conninfo)

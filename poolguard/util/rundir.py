@@ -38,8 +38,8 @@ def default_path() -> Path:
 def _temporary() -> Path:
     """The directory for temporary files, whether or not anybody may write there now.
 
-    ``tempfile.gettempdir()`` goes elsewhere without a word while the disk is full, and those who
-    come at that moment would begin a second ledger there.
+    ``tempfile.gettempdir()`` goes elsewhere without a word while the disk is full, and
+    processes that come at that moment would begin a second ledger there.
     """
     if os.name != "posix":
         return Path(tempfile.gettempdir())
@@ -71,7 +71,7 @@ class RuntimeDir:
 
     @classmethod
     def found(cls, path: Path | None = None) -> RuntimeDir | None:
-        """The folder if it is there, for one who only reads; None where there is none.
+        """The folder if it is there, for a reader; None where there is none.
 
         Raises :exc:`~poolguard.errors.RuntimeDirError` where it cannot be trusted.
         """

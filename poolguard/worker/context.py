@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from ..budget.plan import Workplace
+from ..util.rarely import Once
 
 __all__ = ["WorkerContext", "become", "current", "web_concurrency"]
 
@@ -22,17 +23,6 @@ def _no() -> bool:
 
 
 def _nobody_asks() -> None: ...
-
-
-def _first_here() -> Callable[[str], bool]:
-    said: set[str] = set()
-
-    def first_to_say(what: str) -> bool:
-        is_first = what not in said
-        said.add(what)
-        return is_first
-
-    return first_to_say
 
 
 @dataclass(slots=True, kw_only=True)
@@ -58,7 +48,7 @@ class WorkerContext:
     """Called when the worker accepts requests, or will in a moment."""
     successors_boot: Callable[[], bool] = _no
     """Whether workers that are to replace this one do not serve yet."""
-    first_to_say: Callable[[str], bool] = field(default_factory=_first_here)
+    first_to_say: Callable[[str], bool] = field(default_factory=lambda: Once().is_first)
     """Whether nobody has said that yet: in this process, or in any worker where those share it."""
     stays: bool = False
     """This process was told to end, and accepts requests until its successors do."""

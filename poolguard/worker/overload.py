@@ -6,11 +6,10 @@ an answer, and no stack trace for each of the requests that come too many.
 
 from __future__ import annotations
 
-import threading
-
 from ..util.clock import now as clock
 from ..util.escape import escaped
 from ..util.logs import logger
+from ..util.rarely import Paced
 
 __all__ = ["BODY", "REASON", "caused", "note"]
 
@@ -36,26 +35,15 @@ def caused(error: BaseException) -> BaseException | None:
     return None
 
 
-class _Log:
-    """Says that requests are answered so, and how many, in few lines."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._said_at = -SAID_EVERY
-        self._unsaid = 0
-
-    def note(self, label: str, error: BaseException) -> None:
-        now = clock()
-        with self._lock:
-            if now - self._said_at < SAID_EVERY:
-                self._unsaid += 1
-                return
-            self._said_at = now
-            unsaid, self._unsaid = self._unsaid, 0
-        others = f", and {unsaid} requests before it" if unsaid else ""
-        said = escaped(str(error))  # it may be of another pool, or of the application's own
-        logger.warning("poolguard: %s was answered with 503%s: %s", label, others, said)
+_pace = Paced(SAID_EVERY)
 
 
-note = _Log().note
-"""Say that the request called *label* was answered with 503 because of *error*."""
+def note(label: str, error: BaseException) -> None:
+    """Say that the request called *label* was answered with 503 because of *error*: of many such
+    requests in a few lines."""
+    unsaid = _pace.left_out(clock())
+    if unsaid is None:
+        return
+    others = f", and {unsaid} requests before it" if unsaid else ""
+    said = escaped(str(error))  # it may be of another pool, or of the application's own
+    logger.warning("poolguard: %s was answered with 503%s: %s", label, others, said)

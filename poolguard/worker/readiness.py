@@ -41,8 +41,8 @@ def readiness(method: str, path: str, root: str, kind: Kind) -> Readiness | None
 
     It is for all guards of this process that have the same, whichever middleware is asked, but for
     those that were closed by name. Asked before any hook or lifespan has opened them, it opens
-    them, as pools of that *kind* where nothing else decides it: who waits for readiness may send no
-    request before.
+    them, as pools of that *kind* where nothing else decides it: a load balancer that waits for
+    readiness sends no request before.
 
     :param root: where the application is mounted, by a proxy or below another application.
     """

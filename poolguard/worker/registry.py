@@ -1,4 +1,4 @@
-"""The guards of this process by name, and whoever has to be told when they change."""
+"""The guards of this process, by name."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ def changed() -> None:
 
 
 def renew_locks() -> None:
-    """Forget who holds the locks of the registry and its guards, where nobody can."""
+    """Make the locks of the registry and its guards anew: after a fork no thread holds them."""
     global _lock  # noqa: PLW0603
     _lock = threading.RLock()
     for each in _guards.values():

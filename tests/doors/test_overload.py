@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from starlette.routing import Route
 import poolguard
 from poolguard import asgi, wsgi
 from poolguard.asgi import App, Message, Receive, Scope, Send
+from poolguard.util.rarely import Paced
 from poolguard.worker import overload
 from tests.support import HOSTILE, obeyed
 
@@ -40,7 +41,7 @@ BUSY = overload.BODY
 
 @pytest.fixture(autouse=True)
 def _nothing_said_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(overload, "note", overload._Log().note)
+    monkeypatch.setattr(overload, "_pace", Paced(overload.SAID_EVERY))
 
 
 # -- ASGI --------------------------------------------------------------------------------------
@@ -413,22 +414,14 @@ def test_an_error_that_is_its_own_cause_is_looked_at_once() -> None:
     assert overload.caused(error) is None
 
 
-@contextmanager
-def at(times: Iterable[float], monkeypatch: pytest.MonkeyPatch) -> Iterator[overload._Log]:
-    clock = iter(times)
-    monkeypatch.setattr(overload, "clock", lambda: next(clock))
-    yield overload._Log()
-
-
 def test_a_storm_of_them_is_one_line_a_second(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with (
-        caplog.at_level(logging.WARNING, "poolguard"),
-        at([100.0, 100.2, 100.9, 101.0, 103.0], monkeypatch) as log,
-    ):
+    times = iter([100.0, 100.2, 100.9, 101.0, 103.0])
+    monkeypatch.setattr(overload, "clock", lambda: next(times))
+    with caplog.at_level(logging.WARNING, "poolguard"):
         for n in range(5):
-            log.note(f"GET /{n}", ValueError("no"))
+            overload.note(f"GET /{n}", ValueError("no"))
     assert caplog.messages == [
         "poolguard: GET /0 was answered with 503: no",
         "poolguard: GET /3 was answered with 503, and 2 requests before it: no",
