@@ -25,7 +25,7 @@ from .pool.acquirer import CURRENT
 from .runtime import usage
 from .runtime.guards import Guard
 from .runtime.lifespan import Held
-from .telemetry.request import Request, Wire, hear_exclusions
+from .telemetry.request import Reader, Request, hear_exclusions
 from .util.logs import logger, name_of
 from .worker import context, overload, registry
 from .worker.readiness import Readiness, readiness
@@ -79,7 +79,7 @@ class PoolGuardMiddleware:
         if outer is not None and outer.lasts(None):
             return await self.app(scope, receive, send)
         # The handshake of a websocket is a GET.
-        visit = _Visit(scope.get("method", "GET"), scope.get("path", ""), scope, _WIRE)
+        visit = _Visit(scope.get("method", "GET"), scope.get("path", ""), scope, _READER)
         visit.server, visit.kind, visit.status = send, kind, None
         token = CURRENT.set(visit)
         try:
@@ -119,7 +119,7 @@ class _Visit(Request):
             if self.retry_after and message.get("status") == 500:
                 message = _unavailable(message, self.retry_after)
             self.status = message.get("status")
-            self.glance()
+            self.note_unsampled()
         elif said == "http.response.body":
             self.answered = not message.get("more_body")
         elif self.kind == "websocket":
@@ -207,7 +207,7 @@ def _described(scope: Scope) -> Attributes:
     return of_asgi(scope, _Headers(scope))
 
 
-_WIRE = Wire(_Headers, _described)
+_READER = Reader(_Headers, _described)
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .pool.acquirer import CURRENT, Acquirer
 from .runtime import usage
 from .runtime.guards import Guard
-from .telemetry.request import Request, Wire
+from .telemetry.request import Reader, Request
 from .util.escape import escaped
 from .util.logs import logger, name_of
 from .worker import overload, registry
@@ -63,7 +63,7 @@ class PoolGuardMiddleware:
         outer = CURRENT.get()
         if outer is not None and outer.lasts(source):
             return self.app(environ, start_response)
-        visit = _Visit(method, path, environ, _WIRE, source)
+        visit = _Visit(method, path, environ, _READER, source)
         visit.outer = outer
         visit.server = start_response
         visit.line = ""
@@ -121,7 +121,7 @@ def _described(environ: WSGIEnvironment) -> Attributes:
     return of_wsgi(environ)
 
 
-_WIRE = Wire(_Headers, _described)
+_READER = Reader(_Headers, _described)
 
 
 class _Visit(Request):
@@ -154,7 +154,7 @@ class _Visit(Request):
         else:
             write = self.server(line, headers, exc_info)
         self.line = line
-        self.glance()
+        self.note_unsampled()
         return write
 
     def refused(self, error: BaseException) -> bytes | None:

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from .api import Api
     from .http import Attributes
 
-__all__ = ["HEADERS_ALONE", "Seen", "Wire", "begin_own", "end_own", "fail"]
+__all__ = ["HEADERS_ALONE", "Reader", "Seen", "begin_own", "end_own", "fail"]
 
 
-class Wire(NamedTuple):
+class Reader(NamedTuple):
     """How a protocol's own record of a request is read."""
 
     headers: Callable[[Any], Mapping[str, str]]
@@ -30,7 +30,7 @@ class Wire(NamedTuple):
     """Further attributes."""
 
 
-HEADERS_ALONE = Wire(lambda headers: headers, lambda _: {})
+HEADERS_ALONE = Reader(lambda headers: headers, lambda _: {})
 
 
 class Seen(NamedTuple):
@@ -42,7 +42,7 @@ class Seen(NamedTuple):
     path: str
     record: Any
     """The protocol's own."""
-    wire: Wire
+    reader: Reader
     """Reads that."""
     left_out: str | None
     """The URL that an instrumentation has left out last, within the request."""
@@ -52,7 +52,7 @@ def begin_own(otel: Api, seen: Seen) -> Span | None:
     """The span of a request; None where it is to have none."""
     from .http import method_of, span_name
 
-    headers, describe = seen.wire
+    headers, describe = seen.reader
     attributes = {**method_of(seen.method), "url.path": seen.path, **describe(seen.record)}
     if is_silenced(otel) or is_excluded(attributes):
         return None

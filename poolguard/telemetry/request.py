@@ -18,7 +18,7 @@ from ..pool.outcomes import worst
 from ..util.escape import escaped
 from .api import api
 from .exclusions import is_marked, listen
-from .own import HEADERS_ALONE, Seen, Wire, begin_own, end_own
+from .own import HEADERS_ALONE, Reader, Seen, begin_own, end_own
 from .providers import watch
 from .serving import failures, local_span, span_around
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CURRENT",
+    "Reader",
     "Request",
-    "Wire",
     "hear_exclusions",
     "prepare",
 ]
@@ -78,7 +78,7 @@ class Request(Acquirer):
     :param method: the HTTP method, for a span of our own.
     :param path: the path, for the same.
     :param record: the protocol's record of the request, for the same.
-    :param wire: reads that.
+    :param reader: reads that.
     :param source: tells this request from others whose server runs them in the same context, as
         WSGI's may; None where the server gives each request a context.
     """
@@ -90,9 +90,9 @@ class Request(Acquirer):
         "_lock",
         "_method",
         "_path",
+        "_reader",
         "_record",
         "_span",
-        "_wire",
         "acquires",
         "answered",
         "created",
@@ -108,7 +108,7 @@ class Request(Acquirer):
         method: str,
         path: str,
         record: Any,
-        wire: Wire = HEADERS_ALONE,
+        reader: Reader = HEADERS_ALONE,
         source: object = None,
     ) -> None:
         self.checkouts = {}  # as Acquirer.__init__ does, without a call: this is each request's
@@ -118,7 +118,7 @@ class Request(Acquirer):
         self._method = method
         self._path = path
         self._record = record
-        self._wire = wire
+        self._reader = reader
         self.source = source
         self.answered = False
         """The response is complete: what begins in this context now may be another request, since
@@ -166,7 +166,7 @@ class Request(Acquirer):
                 if self.acquires:  # before the instrumentation's turn, as in a hook of Flask's
                     self._tag(span)
 
-    def glance(self) -> None:
+    def note_unsampled(self) -> None:
         """Look whether the request is one that is not sampled, where that cannot be seen later.
 
         No processor is told of such a span, and it may be over when a body is iterated that
@@ -178,7 +178,7 @@ class Request(Acquirer):
             if (span := local_span()) is not None and not span.is_recording():
                 self._span = span
         except Exception:  # noqa: BLE001 - as at the entry
-            failures.log("glance", "a request's span could not be found; the request goes on")
+            failures.log("unsampled", "a request's span could not be found; the request goes on")
 
     def acquired(self) -> None:
         """Count an acquire that was immediate."""
@@ -262,7 +262,7 @@ class Request(Acquirer):
             own = begin_own(
                 otel,
                 Seen(
-                    self._began, self._method, self._path, self._record, self._wire, self.left_out
+                    self._began, self._method, self._path, self._record, self._reader, self.left_out
                 ),
             )
             self._span = own

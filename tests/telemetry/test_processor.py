@@ -261,7 +261,7 @@ def test_a_span_that_fails_harms_neither_its_request_nor_who_begins_it(
     provider._active_span_processor.on_start(broken)  # type: ignore[arg-type]
     with trace.use_span(broken):  # type: ignore[arg-type]
         request = Request("GET", "/", {})
-        request.glance()
+        request.note_unsampled()
         with suppress(RuntimeError):  # as the pool has it
             request.acquired()
         request.end(200)

@@ -23,7 +23,7 @@ from poolguard.pool.events import (
     Place,
 )
 from poolguard.telemetry import request as request_module
-from poolguard.telemetry.request import Request, Wire
+from poolguard.telemetry.request import Reader, Request
 from poolguard.util import clock
 from poolguard.util.rarely import Failures
 
@@ -207,7 +207,7 @@ def test_a_span_that_cannot_begin_harms_nobody(
         raise LookupError
 
     monkeypatch.setattr(request_module, "failures", Failures())  # those are logged ever more rarely
-    record = Request("GET", "/orders", {}, Wire(dict, describe))
+    record = Request("GET", "/orders", {}, Reader(dict, describe))
     record.note(acquire())
     record.end(200)
     assert exported.get_finished_spans() == ()
@@ -282,7 +282,7 @@ def test_one_that_is_not_sampled_is_remembered(exported: InMemorySpanExporter) -
     """It is current when the response begins, and gone when a body that is iterated acquires."""
     record = request()
     with trace.use_span(NonRecordingSpan(SpanContext(TRACE, PARENT, is_remote=False))):
-        record.glance()
+        record.note_unsampled()
     record.note(acquire("created", 0.1))
     record.end(200)
     assert exported.get_finished_spans() == ()
@@ -292,7 +292,7 @@ def test_one_that_records_is_not_bound_by_looking(exported: InMemorySpanExporter
     """Were the response begun within a span of the application's own, that one would be over."""
     record = request()
     with tracer.start_as_current_span("inner"):
-        record.glance()
+        record.note_unsampled()
         assert not record.has_span
 
 
