@@ -105,7 +105,7 @@ def missing(contender: Contender) -> str | None:
         try:
             version(package)
         except PackageNotFoundError:
-            return f"{package} is not installed: pip install 'poolguard[bench]'"
+            return f"{package} is not installed: pip install 'gunicorn-poolguard[bench]'"
     if contender.pooler is not None:
         try:
             find_pgbouncer()

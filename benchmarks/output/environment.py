@@ -18,7 +18,7 @@ from ..contenders import knex
 __all__ = ["environment"]
 
 PACKAGES = (
-    "poolguard",
+    "gunicorn-poolguard",
     "psycopg",
     "psycopg-pool",
     "gunicorn",

@@ -60,7 +60,7 @@ def _run(options: argparse.Namespace) -> int:
     try:
         from rich.console import Console
     except ImportError:
-        raise LabError("the demo needs more: pip install 'poolguard[demo]'") from None
+        raise LabError("the demo needs more: pip install 'gunicorn-poolguard[demo]'") from None
     from ..lab.contest import compare
     from ..lab.story import FULL, QUICK
     from .report import html, machine, terminal, write

