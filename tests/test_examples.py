@@ -33,14 +33,17 @@ NO_CONTROL_SOCKET = ["--no-control-socket"] if "control_socket" in Config().sett
 
 
 @contextmanager
-def serving(name: str, **environ: str) -> Iterator[int]:
-    """An example's own gunicorn.conf.py and app.py, nothing else; yields the port."""
+def serving(name: str | Path, *, app: str = "app:app", **environ: str) -> Iterator[int]:
+    """An example's own gunicorn.conf.py and application, nothing else; yields the port.
+
+    *name* is a folder of the examples, or the path of another one.
+    """
     with Janitor() as janitor, listen() as listener:
         gunicorn = janitor.spawn(
             [
                 sys.executable,
                 *("-m", "gunicorn", *NO_CONTROL_SOCKET),
-                *("--bind", f"fd://{listener.fileno()}", "app:app"),
+                *("--bind", f"fd://{listener.fileno()}", app),
             ],
             as_group=True,
             cwd=EXAMPLES / name,
@@ -187,6 +190,32 @@ def test_the_metrics_example_pushes_where_a_backend_is_named(dsn: str, tmp_path:
     told = {name for names in backend.metrics.values() for name in names}
     ours = {each.name for each in INSTRUMENTS}
     assert {name for name in told if name.startswith(("db.client", "poolguard"))} <= ours
+
+
+def test_the_pool_example_opens_in_parallel(slow_dsn: str) -> None:
+    """Twenty at once on two warm connections: each is served, and its README shows such a run."""
+    script = EXAMPLES / "pool/burst.py"
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        env={**os.environ, "DATABASE_URL": slow_dsn},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    shown = (EXAMPLES / "pool/README.md").read_text()
+    acquires, opened = map(counts_in, done.stdout.splitlines())
+    assert sum(acquires.values()) == 20
+    assert acquires.keys() <= {"acquired", "waited", "created"}
+    assert opened["warmup"] == 2
+    assert opened["growth"] == acquires["created"] + acquires.get("waited", 0) > 10
+    for line in done.stdout.splitlines():
+        assert line.partition(":")[0] in shown
+
+
+def counts_in(line: str) -> dict[str, int]:
+    """Of ``what: one 1, other 2``."""
+    pairs = (each.split() for each in line.partition(": ")[2].split(", "))
+    return {name: int(n) for name, n in pairs}
 
 
 class Scraped:
