@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from ..budget.ledger import Ledger
@@ -18,7 +19,7 @@ from ..budget.queries import async_rows, rows
 from ..errors import PoolguardError
 from ..pool.arguments import PoolArguments
 from ..pool.events import Listener, Listeners
-from ..settings import Kind, Settings
+from ..settings import VARIABLES, Kind, Settings
 from ..util.logs import logger
 from ..worker import context
 from .connecting import Connecting
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CLOSE_TIMEOUT", "Runtime"]
 
+POOLS_NAMES = {"acquire_timeout": "timeout", "idle_timeout": "max_idle"}
+"""What psycopg_pool calls a setting otherwise."""
 CLOSE_TIMEOUT = 5.0
 """Seconds that closing takes at most where nobody waits for it."""
 
@@ -116,19 +119,21 @@ class Runtime:
         """
         self._connecting.check()
         floor, max_size = self.sizing.begin()  # settings → plan → ledger → bounds
-        pool = kind(
-            **self._connect_arguments(),
-            **_settings_for_pool(self.settings),
-            name=self.name,
-            min_size=floor,
-            max_size=max_size,
-            ledger=self.sizing.ledger,
-            listener=_listener(self.settings),
-            at_once=context.current().workplace.most_at_once,
-            configure=welcome,
-            reset=self._given.reset,
-            check=self._given.check,
-        )
+        own = {
+            "name": self.name,
+            "open": False,
+            "min_size": floor,
+            "max_size": max_size,
+            "ledger": self.sizing.ledger,
+            "listener": _listener(self.settings),
+            "at_once": context.current().workplace.most_at_once,
+            "configure": welcome,
+            "reset": self._given.reset,
+            "check": self._given.check,
+            "reconnect_timeout": math.inf,
+            "num_workers": 1,
+        }
+        pool = kind(**_settings_for(kind, self.settings) | self._connect_arguments() | own)
         pool.dial_again = self._connecting.refused
         pool.attend(inquire, self.sizing.when_refused, self.sizing.when_voiceless)
         return pool
@@ -189,21 +194,11 @@ class Runtime:
         raise NotImplementedError
 
 
-def _settings_for_pool(s: Settings) -> dict[str, Any]:
-    return {
-        "open": False,
-        "timeout": s.acquire_timeout,
-        "max_waiting": s.max_waiting,
-        "max_lifetime": s.max_lifetime,
-        "max_idle": s.idle_timeout,
-        "reconnect_timeout": math.inf,
-        "num_workers": 1,
-        "max_connecting": s.max_connecting,
-        "check_interval": s.check_interval,
-        "check_timeout": s.check_timeout,
-        "check_after_idle": s.check_after_idle,
-        "leak_after": s.leak_after,
-    }
+def _settings_for(kind: type[Any], settings: Settings) -> dict[str, Any]:
+    """The settings that a pool of that *kind* takes, by the names that it has for them."""
+    taken = signature(kind).parameters.keys()
+    names = {POOLS_NAMES.get(name, name): name for name in VARIABLES}
+    return {theirs: getattr(settings, ours) for theirs, ours in names.items() if theirs in taken}
 
 
 def _listener(settings: Settings) -> Listener:
