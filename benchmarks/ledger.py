@@ -15,8 +15,8 @@ from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
 
-from poolguard.budget.host import HostLedger
-from poolguard.budget.ledger import Terms
+from poolguard.budget.host.ledger import HostLedger
+from poolguard.budget.terms import Terms
 from poolguard.util.rundir import RuntimeDir
 
 __all__ = ["joined", "leased", "run"]

@@ -1,1 +1,1 @@
-"""The budget: what the server grants, how it is divided, and who holds a slot of it."""
+"""The budget: what the server grants, how it is divided, and which slots of it are held."""

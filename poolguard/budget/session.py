@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .ledger import POOLED, Backend, Orphan
+from .slots import POOLED, Backend, Orphan
 
 __all__ = [
     "ASK_ALIVE",

@@ -16,7 +16,7 @@ from weakref import WeakSet
 
 import psycopg_pool
 
-from ..budget.ledger import Backend
+from ..budget.slots import Backend
 from ..errors import ForkError
 from ..settings import RENAMED, warn_of_rename
 from ..util.clock import now as clock
@@ -365,7 +365,7 @@ class Base:
     @property
     def owes(self) -> bool:
         """Siblings lack slots, and this pool holds some."""
-        return self._keeper.leases.ledger.lacked
+        return self._keeper.leases.ledger.siblings.could_help
 
     @property
     def leaving(self) -> bool:
@@ -385,9 +385,9 @@ class Base:
     def _new_watch(self) -> Watch:
         """The watch on the sockets, which hears the siblings too."""
         watch = Watch()
-        ledger = self._keeper.leases.ledger
-        if ledger.fileno() >= 0:
-            watch.listen(ledger.fileno(), ledger.heard)
+        siblings = self._keeper.leases.ledger.siblings
+        if siblings.fileno() >= 0:
+            watch.listen(siblings.fileno(), siblings.catch_up)
         return watch
 
     def _ring(self) -> None:

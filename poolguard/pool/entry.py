@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from weakref import ReferenceType, ref
 
-from ..budget.ledger import Slot
+from ..budget.slots import Slot
 from ._gevent import WATCHES, Poll
 from .events import CloseReason, Connected
 

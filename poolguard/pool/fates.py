@@ -6,7 +6,7 @@ import random
 from collections.abc import Collection
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from ..budget.ledger import Orphan
+from ..budget.slots import Orphan
 from .events import CloseReason
 
 __all__ = ["Ask", "Close", "Condition", "Counts", "Fate", "Misplaced", "Reset", "Waiter"]

@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 from psycopg import Error
 from psycopg.pq import TransactionStatus
 
-from ..budget.ledger import Orphan
 from ..budget.queries import rows
 from ..budget.session import ASK_ALIVE, END, backends_of, gone_among, pids_of, to_be_ended
+from ..budget.slots import Orphan
 from ..util.clock import now as clock
 from ..util.conninfo import connects_its_own_way, insist_clear
 from ..util.logs import logger as ours

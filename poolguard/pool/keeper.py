@@ -14,7 +14,8 @@ import random
 from collections.abc import Callable, Collection
 from typing import Any
 
-from ..budget.ledger import Ledger, Orphan
+from ..budget.ledger import Ledger
+from ..budget.slots import Orphan
 from .connects import Connects, hangs
 from .core import Core
 from .entry import Entry, is_closed_here
@@ -231,7 +232,7 @@ class Keeper:
             promised_until=min(promised, default=None),
             starved=self.leases.starved_until(now) is not None,
             at_once=0 if self.leaving else self.at_once,
-            expected=self.leases.ledger.usual() if is_new else 0,
+            expected=self.leases.ledger.usage.expected() if is_new else 0,
             headroom_from=self._headroom_from,
             late=self.connects.late(now, [entry.began for entry in connecting]),
         )

@@ -9,7 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection
 
-from ..budget.ledger import Backend, Ledger, Orphan, Slot, StaticLedger, Wanted
+from ..budget.ledger import Ledger
+from ..budget.sharing import Owed
+from ..budget.slots import Backend, Orphan, Slot
+from ..budget.static import StaticLedger
 from .entry import Entry
 
 __all__ = ["Leases"]
@@ -94,26 +97,26 @@ class Leases:
         """So many connections more are wanted, after what was leased now."""
         if n <= 0:
             self._hungry = self._starved = False
-        self.ledger.starving(max(0, n) if self._hungry else 0)
+        self.ledger.siblings.report_starving(max(0, n) if self._hungry else 0)
 
     def refused(self) -> None:
         """The server has no room for a connection whose slot was free: that is as if it were not,
         and siblings may help."""
         self._hungry = True
-        self._stood = self.ledger.standing
+        self._stood = self.ledger.usage.established
 
     @property
     def has_room(self) -> bool:
         """Some that stood when the server had no room for one more are gone."""
-        return self.ledger.standing < self._stood
+        return self.ledger.usage.established < self._stood
 
     def sure_of(self, floor: int) -> int:
         """How much of a floor this pool is sure of now: no more is kept warm."""
-        return self.ledger.sure_of(floor) if floor else 0
+        return self.ledger.siblings.guaranteed(floor) if floor else 0
 
     def fails(self, lasts: bool) -> None:
         """Whether connecting fails: nobody keeps a floor for whoever cannot connect."""
-        self.ledger.failing(lasts)
+        self.ledger.siblings.report_failing(lasts)
 
     @property
     def starved(self) -> bool:
@@ -122,12 +125,10 @@ class Leases:
 
     # -- owing ---------------------------------------------------------------------------------
 
-    def owed(self) -> Wanted:
+    def owed(self) -> Owed:
         """What is to be given up for the siblings, less what is on its way already."""
-        wanted = self.ledger.wanted()
-        return Wanted(
-            max(0, wanted.idle - self._yielding), max(0, wanted.returned - self._yielding)
-        )
+        owed = self.ledger.siblings.owed()
+        return Owed(max(0, owed.idle - self._yielding), max(0, owed.returned - self._yielding))
 
     def yields(self) -> None:
         """A connection is being closed for the siblings' sake."""
@@ -137,14 +138,14 @@ class Leases:
         """This process will end: its floor may go to others."""
         if not self._leaving:
             self._leaving = True
-            self.ledger.drain()
+            self.ledger.siblings.drain()
 
     # -- entries -------------------------------------------------------------------------------
 
     def seated(self, entry: Entry, backend: Backend) -> None:
         """Say which session the entry's slot is held for."""
         if entry.slot is not None:
-            self.ledger.seated(entry.slot, backend)
+            self.ledger.record_backend(entry.slot, backend)
 
     def vacate(self, entry: Entry, *, certainly: bool = True) -> None:
         """Give the entry's slot back. Where it is not certain that the server has ended its side,
@@ -168,7 +169,7 @@ class Leases:
             return None
         if now >= self._tend_at:
             self._tend_at = now + TEND_EVERY
-            self._bereaved = self.ledger.tend(say)
+            self._bereaved = self.ledger.maintain(say)
         return self._tend_at
 
     @property
@@ -178,7 +179,7 @@ class Leases:
 
     @property
     def _in_need(self) -> bool:
-        return self._hungry or self.ledger.unsettled
+        return self._hungry or self.ledger.orphans.has_taken_over
 
     def orphans(self, now: float, *, fresh: bool = False) -> list[Orphan]:
         """The slots that a connection is to ask the server about now; mostly there are none.
@@ -191,9 +192,9 @@ class Leases:
         if now - self._asked_at < pause and not fresh:
             return []
         self._asked_at = now
-        return self.ledger.orphans()
+        return self.ledger.orphans.claim()
 
     def settle(self, orphans: Collection[Orphan], gone: Collection[Orphan]) -> None:
         """These were asked about, and of these the backends are gone."""
         if orphans:
-            self.ledger.settle(orphans, gone)
+            self.ledger.orphans.resolve(orphans, gone)

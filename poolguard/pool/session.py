@@ -12,7 +12,7 @@ import psycopg
 from psycopg.errors import ConnectionTimeout
 from psycopg.pq import ConnStatus, TransactionStatus
 
-from ..budget.ledger import Backend
+from ..budget.slots import Backend
 from ..util.clock import now as clock
 from ..util.conninfo import insist_clear, resolved
 from .entry import Entry, is_closed_here

@@ -10,7 +10,7 @@ import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from ..budget.ledger import Orphan
+from ..budget.slots import Orphan
 from .entry import Check, Entry
 from .events import CreateReason
 from .growth import Demand, connects_to_begin, next_look, patience, with_headroom

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..budget.capacity import OTHERS, QUERY
-from ..budget.ledger import POOLED, Backend
 from ..budget.session import GREETING, PLAIN_GREETING, RESTORE, UNSUPPORTED, backend_of
+from ..budget.slots import POOLED, Backend
 from ..errors import PoolguardError
 from ..pool.arguments import PoolArguments
 from .connecting import Connecting

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..budget.host import HostLedger
-from ..budget.ledger import Ledger, Scope, StaticLedger
-from ..budget.lone import LoneLedger
+from ..budget.fallback import FallbackLedger
+from ..budget.host.ledger import HostLedger
+from ..budget.ledger import Ledger
+from ..budget.static import StaticLedger
+from ..budget.terms import Scope
 from ..errors import RuntimeDirError
 from ..settings import Settings
 from ..util.conninfo import database_name, ledger_name, located, session_of
@@ -46,7 +48,10 @@ def open_ledger(
             name,
             error,
         )
-    return LoneLedger(settings.runtime_dir, of_server, workers=workers), {**named, "kind": "static"}
+    return FallbackLedger(settings.runtime_dir, of_server, workers=workers), {
+        **named,
+        "kind": "static",
+    }
 
 
 def _of_host(

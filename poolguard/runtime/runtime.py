@@ -12,8 +12,8 @@ import os
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
+from ..budget.host.sharedfile import SUPPORTED
 from ..budget.ledger import Ledger
-from ..budget.locktable import SUPPORTED
 from ..budget.plan import Plan
 from ..budget.queries import async_rows, rows
 from ..errors import PoolguardError

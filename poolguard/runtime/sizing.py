@@ -12,9 +12,11 @@ from time import monotonic
 from typing import Any, Literal, Protocol
 
 from ..budget.capacity import Capacity
-from ..budget.ledger import Granted, Ledger, StaticLedger, Terms
+from ..budget.ledger import Ledger
 from ..budget.plan import Plan, known_budget, make_plan, shares, took_the_reserve
 from ..budget.queries import Row
+from ..budget.static import StaticLedger
+from ..budget.terms import Granted, Terms
 from ..errors import PlanError
 from ..pool.arguments import PoolArguments
 from ..settings import Settings
@@ -92,7 +94,7 @@ class Sizing:
         """
         if self.plan is None:
             return None
-        part = self.ledger.part if self.settings.ledger != "static" else None
+        part = self.ledger.usage.database_share if self.settings.ledger != "static" else None
         return self.plan.instance if part is None else min(self.plan.instance, part)
 
     # -- at the start --------------------------------------------------------------------------
@@ -154,7 +156,7 @@ class Sizing:
     @property
     def has_own_part(self) -> bool:
         """Its limit is less than the share, and no other process' plan is the reason."""
-        return self.settings.ledger == "static" or self.ledger.parted
+        return self.settings.ledger == "static" or self.ledger.partitioned
 
     def _learn(self) -> None:
         """The ledger's callback: a sibling may have come, gone, or learned the server's capacity
@@ -211,7 +213,7 @@ class Sizing:
             for warning in plan.warnings:  # the first process to know says them
                 logger.warning("poolguard %r: %s", self.name, warning)
         self._asked = True
-        self._note_room(plan, self.ledger.standing + (capacity.free_now or 0))
+        self._note_room(plan, self.ledger.usage.established + (capacity.free_now or 0))
         return self.agree(plan)
 
     def adopt_pooler(self) -> None:
@@ -250,7 +252,7 @@ class Sizing:
         before = self.room.of(plan.instance)
         # A guess, until the server has been asked. What siblings have given up for this connect may
         # not be free at the server yet, so the guess leaves one to each.
-        self._note_room(plan, max(self.ledger.standing, self.ledger.sharers))
+        self._note_room(plan, max(self.ledger.usage.established, self.ledger.usage.processes))
         if self.room.of(plan.instance) != before:
             self.agree(plan)
 

@@ -16,10 +16,13 @@ from time import monotonic
 
 import pytest
 
-from poolguard.budget import host
-from poolguard.budget.host import PAST, PATIENCE, HostLedger
-from poolguard.budget.hostfile import HostFile, SlotRecord
-from poolguard.budget.ledger import ANYWHERE, POOLED, Backend, Granted, Scope, Slot, Terms
+from poolguard.budget.host import leasing, view
+from poolguard.budget.host.file import HostFile, SlotRecord
+from poolguard.budget.host.leasing import PATIENCE
+from poolguard.budget.host.ledger import HostLedger
+from poolguard.budget.host.view import PAST
+from poolguard.budget.slots import POOLED, Backend, Slot
+from poolguard.budget.terms import ANYWHERE, Granted, Scope, Terms
 from poolguard.errors import ForkError, RuntimeDirError
 from poolguard.util.rundir import RuntimeDir
 from tests.support import until
@@ -54,10 +57,10 @@ def join(tmp_path: Path) -> Iterator[Join]:
 def rings(ledger: HostLedger) -> bool:
     """Whether siblings have news for it; they are taken note of."""
     try:
-        heard = bool(os.read(ledger.fileno(), 4096))
+        heard = bool(os.read(ledger.siblings.fileno(), 4096))
     except BlockingIOError:
         return False
-    ledger.heard()
+    ledger.siblings.catch_up()
     return heard
 
 
@@ -124,7 +127,7 @@ def test_what_is_given_back_is_what_others_can_use(join: Join) -> None:
     leased = one.lease(8)
     assert other.lease(3)[2:] == []
     own = leased[0]
-    one.seated(leased[7], Backend(4711, 1.0))
+    one.record_backend(leased[7], Backend(4711, 1.0))
     one.release(own)
     assert len(other.lease(9)) == 1
     assert len({slot.number for slot in leased[1:]}) == 7
@@ -139,7 +142,7 @@ def test_a_draining_worker_gives_up_its_floor(join: Join) -> None:
     held = new.lease(6)
     assert len(held) == 6
     assert new.lease(1) == []
-    old[0].drain()
+    old[0].siblings.drain()
     assert rings(new)
     assert old[1].in_use == 12  # what it holds it holds until the server has ended it
     assert len(old[0].lease(1)) == 0
@@ -147,12 +150,14 @@ def test_a_draining_worker_gives_up_its_floor(join: Join) -> None:
 
 def test_what_siblings_hold_another_worker_will_use(join: Join) -> None:
     first = join(instance=24)
-    assert first.usual() == 0
+    assert first.usage.expected() == 0
     first.lease(5)
-    assert join(instance=None).usual() == 5, "also where it knows the terms by its sibling only"
-    first.drain()
+    assert join(instance=None).usage.expected() == 5, (
+        "also where it knows the terms by its sibling only"
+    )
+    first.siblings.drain()
     first.lease(9)
-    assert join(instance=24).usual() == 12, "two that stay have a share of 12 each"
+    assert join(instance=24).usage.expected() == 12, "two that stay have a share of 12 each"
 
 
 def test_what_one_held_that_has_ended_matters_for_a_while(
@@ -162,28 +167,28 @@ def test_what_one_held_that_has_ended_matters_for_a_while(
     for slot in ended.lease(7)[1:]:
         ended.release(slot)
     ended.lease(3)
-    ended.drain()
+    ended.siblings.drain()
     ended.close()
     idler = join(instance=24)
     idler.lease(1)
-    idler.drain()
+    idler.siblings.drain()
     idler.close()
     began = monotonic()
-    assert join(instance=24).usual() == 4
+    assert join(instance=24).usage.expected() == 4
     for later, expected in ((PAST - 1, 4), (PAST + 1, 0), (1 - began, 0)):  # rebooted
-        monkeypatch.setattr(host, "monotonic", partial(float.__add__, began, later))
-        assert join(instance=24).usual() == expected
+        monkeypatch.setattr(view, "monotonic", partial(float.__add__, began, later))
+        assert join(instance=24).usage.expected() == expected
 
 
 def test_slots_of_a_floor_that_an_elder_still_holds_are_waited_for(join: Join) -> None:
     old = join(instance=4, workers=2, floor=1)
     slot = old.lease(1)[0]
     join(instance=4, workers=2, floor=1)
-    old.drain()
+    old.siblings.drain()
     new = join(instance=4, workers=2, floor=1)
     assert len(new.lease(1)) == 1
     old.release(slot)
-    new.heard()
+    new.siblings.catch_up()
     assert new.in_use == 1
     old.close()
 
@@ -194,52 +199,52 @@ def test_who_joins_gets_one_whatever_the_others_floors_hold(join: Join) -> None:
     held = [elder.lease(6) for elder in elders]
     late = join(instance=12, workers=1, floor=6)
     assert late.lease(6) == []
-    late.starving(late.sure_of(6))
+    late.siblings.report_starving(late.siblings.guaranteed(6))
     for elder, slots in zip(elders, held, strict=True):
         assert rings(elder)
-        assert elder.sure_of(6) == 4
-        assert elder.wanted().idle == 2
+        assert elder.siblings.guaranteed(6) == 4
+        assert elder.siblings.owed().idle == 2
         for slot in slots[:2]:
             elder.release(slot)
     assert len(late.lease(99)) == 4
-    late.starving(0)
-    assert [elder.wanted().idle for elder in elders] == [0, 0]
+    late.siblings.report_starving(0)
+    assert [elder.siblings.owed().idle for elder in elders] == [0, 0]
     late.close()
     assert rings(elders[0])
-    assert elders[0].sure_of(6) == 6
+    assert elders[0].siblings.guaranteed(6) == 6
 
 
 def test_what_a_worker_that_ends_may_still_need_is_not_lent(join: Join) -> None:
     old, new = join(instance=4, workers=1, floor=4), join(instance=4, workers=1, floor=4)
     last = old.lease(1)[0]
-    old.drain()
+    old.siblings.drain()
     assert len(new.lease(99)) == 3
-    new.starving(1)
+    new.siblings.report_starving(1)
     assert rings(old)
-    assert old.wanted() == (0, 0)
-    assert old.lacked, "though whoever it accepts keeps the other waiting"
+    assert old.siblings.owed() == (0, 0)
+    assert old.siblings.could_help, "though whoever it accepts keeps the other waiting"
     old.release(last)
     assert len(new.lease(99)) == 1
 
 
 def test_who_cannot_connect_has_no_floor_kept(join: Join) -> None:
     healthy, ill = join(), join()
-    ill.failing(True)
-    assert ill.sure_of(2) == 1
+    ill.siblings.report_failing(True)
+    assert ill.siblings.guaranteed(2) == 1
     assert len(healthy.lease(99)) == 11
-    ill.failing(False)
-    assert ill.sure_of(2) == 2
+    ill.siblings.report_failing(False)
+    assert ill.siblings.guaranteed(2) == 2
 
 
 def test_two_databases_share_what_the_server_grants(join: Join) -> None:
     terms = Terms(Granted(15, database=14), 12, 1, 2, server=12)
     one = join(None, scope=Scope.of("shop", "app"))
     one.agree(terms)
-    assert one.part == 12
+    assert one.usage.database_share == 12
     other = join(None, scope=Scope.of("stock", "app"))
     assert other.published == Granted(15), "the other database may have another limit"
     other.agree(terms)
-    assert (one.part, other.part) == (6, 6)
+    assert (one.usage.database_share, other.usage.database_share) == (6, 6)
     assert len(one.lease(99)) == 10
     assert len(other.lease(99)) == 2
     assert (one.in_use, other.in_use) == (10, 2)
@@ -253,9 +258,9 @@ def test_a_budget_that_is_a_number_is_its_databases_own(join: Join) -> None:
     assert len(second.lease(99)) == 1
     assert (one.limit, other.limit) == (4, 3)
     assert second.lease(1) == []
-    second.starving(1)
-    assert one.wanted() == (0, 0), "what it holds would not help"
-    assert other.wanted() == (1, 0)
+    second.siblings.report_starving(1)
+    assert one.siblings.owed() == (0, 0), "what it holds would not help"
+    assert other.siblings.owed() == (1, 0)
 
 
 def test_a_roles_limit_binds_its_own_alone(join: Join) -> None:
@@ -272,8 +277,8 @@ def test_a_roles_limit_binds_its_own_alone(join: Join) -> None:
     assert len(poor[1].lease(99)) == 1
     assert poor[1].lease(1) == []
     assert len(rich.lease(99)) == 10
-    poor[1].starving(1)
-    assert rich.wanted() == (0, 0)
+    poor[1].siblings.report_starving(1)
+    assert rich.siblings.owed() == (0, 0)
     assert "of the 2 connections that this role may have" in poor[1].explain()
 
 
@@ -282,11 +287,13 @@ def test_what_stands_is_counted_where_the_least_limit_binds(join: Join) -> None:
     rich.agree(Terms(Granted(15), 12, 1, 2, server=12))
     poor.agree(Terms(Granted(15, role=6), 3, 1, 1, server=12, role=3))
     for slot in rich.lease(4):
-        rich.seated(slot, Backend(slot.number + 1, 1.0))
+        rich.record_backend(slot, Backend(slot.number + 1, 1.0))
     [slot] = poor.lease(1)
-    assert (rich.standing, poor.standing) == (4, 0), "one that is being opened does not stand yet"
-    poor.seated(slot, Backend(99, 1.0))
-    assert (rich.standing, poor.standing) == (5, 1)
+    assert (rich.usage.established, poor.usage.established) == (4, 0), (
+        "one that is being opened does not stand yet"
+    )
+    poor.record_backend(slot, Backend(99, 1.0))
+    assert (rich.usage.established, poor.usage.established) == (5, 1)
 
 
 def test_where_there_is_not_one_for_each_who_has_one_lends_it_to_who_waits_longest(
@@ -295,21 +302,21 @@ def test_where_there_is_not_one_for_each_who_has_one_lends_it_to_who_waits_longe
     """All of them want one all the time, and each has its turn."""
     ledgers = [join(2, workers=4, floor=1) for _ in range(5)]
     assert all(rings(ledger) for ledger in ledgers[:-1])
-    assert [ledger.sure_of(1) for ledger in ledgers] == [0] * 5
+    assert [ledger.siblings.guaranteed(1) for ledger in ledgers] == [0] * 5
     held = {n: ledger.lease(1) for n, ledger in enumerate(ledgers)}
     for n, ledger in enumerate(ledgers):
-        ledger.starving(not held[n])
+        ledger.siblings.report_starving(not held[n])
     turns = [n for n in held if held[n]]
     assert len(turns) == 2
     for _ in range(8):
         giver = next(n for n in turns[-2:] if held[n])
-        assert ledgers[giver].wanted() == (1, 1)
+        assert ledgers[giver].siblings.owed() == (1, 1)
         ledgers[giver].release(held[giver].pop())
-        ledgers[giver].starving(1)
+        ledgers[giver].siblings.report_starving(1)
         for n in (giver, *range(5)):  # whoever gives one is the first to ask
             if not held[n]:
                 held[n] += ledgers[n].lease(1)
-                ledgers[n].starving(not held[n])
+                ledgers[n].siblings.report_starving(not held[n])
                 turns += [n] * len(held[n])
     assert turns == [0, 1, 2, 3, 4, 0, 1, 2, 3, 4]
 
@@ -317,14 +324,14 @@ def test_where_there_is_not_one_for_each_who_has_one_lends_it_to_who_waits_longe
 def test_one_that_hangs_lets_its_turn_pass(join: Join, monkeypatch: pytest.MonkeyPatch) -> None:
     holder, hanging, other = ledgers = [join(1, workers=3, floor=1) for _ in range(3)]
     for ledger in ledgers:
-        ledger.heard()
+        ledger.siblings.catch_up()
     [slot] = holder.lease(1)
     for ledger in (hanging, other):
         assert ledger.lease(1) == []
-        ledger.starving(1)
+        ledger.siblings.report_starving(1)
     holder.release(slot)
     assert other.lease(1) == []
-    monkeypatch.setattr(host, "monotonic", partial(float.__add__, monotonic(), PATIENCE + 0.1))
+    monkeypatch.setattr(leasing, "monotonic", partial(float.__add__, monotonic(), PATIENCE + 0.1))
     assert len(other.lease(1)) == 1
 
 
@@ -386,7 +393,7 @@ def test_random_leases_never_exceed_the_limit(join: Join) -> None:
             ledger = rng.choice(ledgers)
             held += [(ledger, slot) for slot in ledger.lease(rng.randrange(1, 4))]
         if rng.random() < 0.1:
-            rng.choice(ledgers).heard()
+            rng.choice(ledgers).siblings.catch_up()
         numbers = [slot.number for _, slot in held]
         assert len(set(numbers)) == len(numbers) <= 12
         assert ledgers[0].in_use == len(held)
@@ -416,7 +423,7 @@ def test_who_cannot_tell_the_terms_keeps_nobody_from_asking(
     ill, healthy = join(None, workers=1), join(None, workers=1)
     slot = ill.lease(1)[0]
     assert healthy.lease(1) == []
-    healthy.starving(1)
+    healthy.siblings.report_starving(1)
     ill.release(slot)
     assert rings(healthy)
     slot = healthy.lease(1)[0]
@@ -424,7 +431,7 @@ def test_who_cannot_tell_the_terms_keeps_nobody_from_asking(
     ill.lease(1)
     assert healthy.lease(1) == []
     assert "nobody has learned yet what the server grants" in healthy.explain()
-    monkeypatch.setattr(host, "PATIENCE", 0.0)
+    monkeypatch.setattr(leasing, "PATIENCE", 0.0)
     assert len(healthy.lease(1)) == 1
 
 
@@ -455,7 +462,7 @@ def test_what_is_held_beyond_a_smaller_share_is_wanted_back(join: Join) -> None:
     assert len(one.lease(99)) == 12
     join(8)
     assert rings(one)
-    assert one.wanted().idle == 4
+    assert one.siblings.owed().idle == 4
 
 
 # --- siblings
@@ -466,18 +473,18 @@ def test_a_starving_worker_is_helped_by_who_has_borrowed(join: Join) -> None:
     slots = rich.lease(99)
     hungry.lease(2)
     poor.lease(2)
-    assert rich.wanted() == (0, 0)
+    assert rich.siblings.owed() == (0, 0)
     assert hungry.lease(3) == []
-    hungry.starving(3)
+    hungry.siblings.report_starving(3)
     assert rings(rich)
-    assert rich.wanted() == (3, 2)  # 12 among 3: it lacks 2 of its fair share
-    assert poor.wanted() == (0, 0)
+    assert rich.siblings.owed() == (3, 2)  # 12 among 3: it lacks 2 of its fair share
+    assert poor.siblings.owed() == (0, 0)
     for slot in slots[:3]:
         rich.release(slot)
     assert rings(hungry)
     assert len(hungry.lease(3)) == 3
-    hungry.starving(0)
-    assert rich.wanted() == (0, 0)
+    hungry.siblings.report_starving(0)
+    assert rich.siblings.owed() == (0, 0)
 
 
 def test_nobody_is_rung_while_nobody_starves(join: Join) -> None:
@@ -494,19 +501,19 @@ def test_the_same_need_is_rung_for_now_and_then(join: Join) -> None:
     hungry, rich = join(), join()
     rich.lease(99)
     hungry.lease(2)
-    hungry.starving(1)
+    hungry.siblings.report_starving(1)
     assert rings(rich)
-    hungry.starving(2)
+    hungry.siblings.report_starving(2)
     assert not rings(rich)
-    assert rich.wanted().idle == 2
+    assert rich.siblings.owed().idle == 2
 
     def rung_again() -> bool:
-        hungry.starving(2)
+        hungry.siblings.report_starving(2)
         return rings(rich)
 
     until(rung_again)
-    hungry.starving(0)
-    hungry.starving(1)
+    hungry.siblings.report_starving(0)
+    hungry.siblings.report_starving(1)
     assert rings(rich)
 
 
@@ -519,12 +526,12 @@ def test_who_is_elsewhere_misplaced_makes_room(join: Join) -> None:
     for ledger in young:
         assert len(ledger.lease(2)) == 2
     for elder, slots in zip(elders, mine, strict=True):
-        elder.drain()
+        elder.siblings.drain()
         for slot in slots:
             elder.release(slot)
         elder.close()
     got = len(young[0].lease(99))
-    young[0].starving(1)
+    young[0].siblings.report_starving(1)
     for ledger in young[1:]:
         assert rings(ledger)
     assert got + len(young[0].lease(99)) == 6
@@ -535,15 +542,16 @@ def test_who_is_elsewhere_misplaced_makes_room(join: Join) -> None:
 HOLD = """
 import sys
 from pathlib import Path
-from poolguard.budget.host import HostLedger
-from poolguard.budget.ledger import Backend, Terms
+from poolguard.budget.host.ledger import HostLedger
+from poolguard.budget.slots import Backend
+from poolguard.budget.terms import Terms
 from poolguard.util.rundir import RuntimeDir
 ledger = HostLedger(RuntimeDir(Path(sys.argv[1])), "shop", workers=3)
 ledger.agree(Terms(None, 12, 3, 2))
 slots = ledger.lease(12)
 for at, slot in enumerate(slots[: int(sys.argv[2])]):
-    ledger.seated(slot, Backend(int(sys.argv[3]) + at, 7.0))
-ledger.starving(5)
+    ledger.record_backend(slot, Backend(int(sys.argv[3]) + at, 7.0))
+ledger.siblings.report_starving(5)
 print(len(slots), flush=True)
 sys.stdin.read()
 """
@@ -571,12 +579,12 @@ def test_a_dead_owners_slots_stay_taken_until_its_backends_are_gone(
     killed(tmp_path, seated=8)
     assert ledger.in_use == 8
     assert len(ledger.lease(99)) == 2
-    orphans = ledger.orphans()
+    orphans = ledger.orphans.claim()
     assert [orphan.backend for orphan in orphans] == [Backend(1000 + n, 7.0) for n in range(8)]
-    assert other.orphans() == []  # one asks at a time
-    ledger.settle(orphans, gone=orphans[:3])
+    assert other.orphans.claim() == []  # one asks at a time
+    ledger.orphans.resolve(orphans, gone=orphans[:3])
     assert len(ledger.lease(99)) == 3
-    assert len(other.orphans()) == 5
+    assert len(other.orphans.claim()) == 5
 
 
 def test_a_dead_worker_is_buried(join: Join, tmp_path: Path) -> None:
@@ -584,10 +592,10 @@ def test_a_dead_worker_is_buried(join: Join, tmp_path: Path) -> None:
     first, second = join(), join()
     killed(tmp_path, seated=8)
     second.lease(2)
-    first.heard()
-    assert first.wanted() == (0, 0)
-    orphans = first.orphans()
-    first.settle(orphans, gone=orphans)
+    first.siblings.catch_up()
+    assert first.siblings.owed() == (0, 0)
+    orphans = first.orphans.claim()
+    first.orphans.resolve(orphans, gone=orphans)
     third = join()
     assert len(third.lease(99)) == 2 + 6
     assert len([*(tmp_path / "run").glob("*.bell")]) == 3
@@ -598,10 +606,10 @@ def test_who_died_while_connecting_is_waited_for(
 ) -> None:
     ledger = join()
     killed(tmp_path, seated=0)
-    assert ledger.orphans() == []
+    assert ledger.orphans.claim() == []
     assert ledger.in_use == 10
-    monkeypatch.setattr(host, "UNSEATED_GRACE", 0.0)
-    assert ledger.orphans() == []
+    monkeypatch.setattr("poolguard.budget.host.orphans.CONNECTING_GRACE", 0.0)
+    assert ledger.orphans.claim() == []
     assert ledger.in_use == 0
 
 
@@ -611,16 +619,16 @@ def test_who_died_while_connecting_is_forgotten_though_nobody_can_ask(
     """All connections may be lent, for long."""
     ledger = join()
     killed(tmp_path, seated=0)
-    assert ledger.tend(unsaid)
-    monkeypatch.setattr(host, "UNSEATED_GRACE", 0.0)
-    assert not ledger.tend(unsaid)
+    assert ledger.maintain(unsaid)
+    monkeypatch.setattr("poolguard.budget.host.orphans.CONNECTING_GRACE", 0.0)
+    assert not ledger.maintain(unsaid)
     assert ledger.in_use == 0
 
 
 def test_who_died_behind_a_pooler_is_not_waited_for(join: Join, tmp_path: Path) -> None:
     ledger = join()
     killed(tmp_path, seated=1, first_pid=POOLED.pid)
-    assert ledger.orphans() == []
+    assert ledger.orphans.claim() == []
     assert ledger.in_use == 9
 
 
@@ -632,22 +640,22 @@ def test_with_nobody_left_to_ask_one_slot_is_taken_over(
     one, other = join(), join()
     assert one.in_use == 12
     assert one.lease(1) == []  # the backends are given time to notice
-    monkeypatch.setattr(host, "OVERDUE", 0.0)
+    monkeypatch.setattr("poolguard.budget.host.orphans.OVERDUE", 0.0)
     leased = leased_in_time(one, 1)
     assert other.lease(1) == []
     assert one.in_use == 12
 
-    one.seated(leased[0], Backend(5000, 9.0))
-    orphans = one.orphans()
+    one.record_backend(leased[0], Backend(5000, 9.0))
+    orphans = one.orphans.claim()
     assert len(orphans) == 12
-    one.settle(orphans, gone=())
+    one.orphans.resolve(orphans, gone=())
     one.release(leased[0])  # the backend before it may still be there: the slot stays taken
     assert one.in_use == 12
 
     leased = leased_in_time(other, 1)
-    other.seated(leased[0], Backend(5001, 9.0))
-    orphans = other.orphans()
-    other.settle(orphans, gone=orphans)
+    other.record_backend(leased[0], Backend(5001, 9.0))
+    orphans = other.orphans.claim()
+    other.orphans.resolve(orphans, gone=orphans)
     assert other.in_use == 1
     other.release(leased[0])
     assert other.in_use == 0
@@ -700,7 +708,7 @@ def test_it_has_room_on_the_disk_for_all_of_it(
     if size is not None:
         os.truncate(path, size)
         assert one.lease(3), "what is gone reads as nobody's"
-        one.tend(unsaid)
+        one.maintain(unsaid)
     assert path.stat().st_size == whole
     assert path.stat().st_blocks * 512 >= whole
     other, numbers = join(), {slot.number for slot in held}
@@ -710,7 +718,7 @@ def test_it_has_room_on_the_disk_for_all_of_it(
 FULL = """
 import resource, sys
 from pathlib import Path
-from poolguard.budget.host import HostLedger
+from poolguard.budget.host.ledger import HostLedger
 from poolguard.util.rundir import RuntimeDir
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 HostLedger(RuntimeDir(Path(sys.argv[1])), "shop", workers=1)
@@ -730,12 +738,12 @@ def test_without_a_doorbell_it_is_looked_instead(
     one = join()
     (tmp_path / "run" / "shop.1.bell").mkdir()
     other = join()
-    assert other.fileno() == -1
+    assert other.siblings.fileno() == -1
     assert "shop.1.bell cannot be used" in caplog.text
     assert other.lease(99)
-    one.starving(3)
-    other.tend(unsaid)
-    assert other.wanted().idle > 0
+    one.siblings.report_starving(3)
+    other.maintain(unsaid)
+    assert other.siblings.owed().idle > 0
 
 
 @pytest.mark.parametrize("byte", [None, 0x00, 0x01, 0xFF])
@@ -743,22 +751,22 @@ def test_nonsense_in_it_heals(
     join: Join, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, byte: int | None
 ) -> None:
     """Among those who hold slots: nobody loses one, and what nobody holds is found free."""
-    monkeypatch.setattr(host, "UNSEATED_GRACE", 0.0)
+    monkeypatch.setattr("poolguard.budget.host.orphans.CONNECTING_GRACE", 0.0)
     one, other = join(), join()
     held = [*one.lease(3), *other.lease(3)]
     for slot in held:
-        one.seated(slot, Backend(1000 + slot.number, 7.0))
+        one.record_backend(slot, Backend(1000 + slot.number, 7.0))
     path = tmp_path / "run" / "shop.ledger"
     size = path.stat().st_size
     random.seed(byte)
     path.write_bytes(random.randbytes(size) if byte is None else bytes([byte]) * size)
     for ledger in (one, other, one):
-        ledger.tend(unsaid)
-        orphans = ledger.orphans()
+        ledger.maintain(unsaid)
+        orphans = ledger.orphans.claim()
         assert not {orphan.number for orphan in orphans} & {slot.number for slot in held}
-        ledger.settle(orphans, orphans)
-    assert (one.in_use, one.limit, one.wanted()) == (6, 12, (0, 0))
-    assert not one.tend(unsaid)
+        ledger.orphans.resolve(orphans, orphans)
+    assert (one.in_use, one.limit, one.siblings.owed()) == (6, 12, (0, 0))
+    assert not one.maintain(unsaid)
     third = join()
     found = third.lease(99)
     assert len(found) == 6
@@ -768,13 +776,13 @@ def test_nonsense_in_it_heals(
 def test_the_dead_are_seen_by_who_needs_nothing(join: Join, tmp_path: Path) -> None:
     ledger = join()
     ledger.lease(2)
-    assert not ledger.tend(unsaid)
+    assert not ledger.maintain(unsaid)
     killed(tmp_path, seated=99)
-    assert ledger.tend(unsaid)
-    orphans = ledger.orphans()
-    assert ledger.tend(unsaid) is False, "they are being asked about"
-    ledger.settle(orphans, ())
-    assert ledger.tend(unsaid)
+    assert ledger.maintain(unsaid)
+    orphans = ledger.orphans.claim()
+    assert ledger.maintain(unsaid) is False, "they are being asked about"
+    ledger.orphans.resolve(orphans, ())
+    assert ledger.maintain(unsaid)
 
 
 def test_a_ledger_that_nobody_uses_any_more_is_used_again(join: Join, tmp_path: Path) -> None:

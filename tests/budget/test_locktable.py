@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from poolguard.budget.locktable import Marks
-from poolguard.budget.sharedfile import SharedFile
+from poolguard.budget.host.locktable import LockTable
+from poolguard.budget.host.sharedfile import SharedFile
 
 PLACES = 8
 
-View = Callable[[], Marks]
+View = Callable[[], LockTable]
 
 
 @pytest.fixture
@@ -27,9 +27,9 @@ def view(tmp_path: Path) -> Iterator[View]:
     path.write_bytes(bytes(PLACES))
     opened: list[int] = []
 
-    def another() -> Marks:
+    def another() -> LockTable:
         opened.append(os.open(path, os.O_RDWR | os.O_CLOEXEC))
-        return Marks(SharedFile(opened[-1], PLACES), 0, PLACES)
+        return LockTable(SharedFile(opened[-1], PLACES), 0, PLACES)
 
     yield another
     for fd in opened:
@@ -50,9 +50,9 @@ def test_a_place_has_one_holder(view: View) -> None:
 
 
 def test_the_search_goes_round_and_stays_within_its_bounds(view: View) -> None:
-    marks = view()
-    assert [marks.take(2, 5, 4), marks.take(2, 5, 4), marks.take(2, 5, 99)] == [4, 2, 3]
-    assert marks.take(2, 5, 2) is None
+    table = view()
+    assert [table.take(2, 5, 4), table.take(2, 5, 4), table.take(2, 5, 99)] == [4, 2, 3]
+    assert table.take(2, 5, 2) is None
 
 
 def test_there_are_no_places_beyond_the_last_one(tmp_path: Path) -> None:
@@ -60,13 +60,13 @@ def test_there_are_no_places_beyond_the_last_one(tmp_path: Path) -> None:
     path = tmp_path / "places"
     path.write_bytes(bytes(PLACES) + b"\0\1")
     with path.open("r+b") as file:
-        marks = Marks(SharedFile(file.fileno(), PLACES + 2), 0, PLACES)
-        assert marks.count() == 0
-        assert [marks.take(0, 99, 5) for _ in range(PLACES)] == [5, 6, 7, 0, 1, 2, 3, 4]
-        assert marks.take(0, 99, 0) is None
-        assert marks.count() == PLACES
-        assert list(marks.marked(0, 99)) == list(range(PLACES))
-        assert list(marks.inherit(0, 99)) == []
+        table = LockTable(SharedFile(file.fileno(), PLACES + 2), 0, PLACES)
+        assert table.count() == 0
+        assert [table.take(0, 99, 5) for _ in range(PLACES)] == [5, 6, 7, 0, 1, 2, 3, 4]
+        assert table.take(0, 99, 0) is None
+        assert table.count() == PLACES
+        assert list(table.taken(0, 99)) == list(range(PLACES))
+        assert list(table.inherit(0, 99)) == []
     assert path.read_bytes()[PLACES:] == b"\0\1"
 
 
@@ -74,7 +74,7 @@ def test_a_living_owner_leaves_nothing_to_inherit(view: View) -> None:
     one, other = view(), view()
     one.take(0, PLACES, 0)
     assert list(other.inherit(0, PLACES)) == []
-    assert list(other.marked(0, PLACES)) == [0]
+    assert list(other.taken(0, PLACES)) == [0]
 
 
 def test_what_is_abandoned_stays_taken_until_it_is_inherited(view: View) -> None:
@@ -99,22 +99,22 @@ def test_any_value_but_nought_says_taken(view: View, tmp_path: Path) -> None:
     assert not other.take_this(2)
     for place in (1, 3, 7):
         other.abandon(place)
-    one.renew()
-    assert list(other.marked(0, PLACES)) == [2, 7], "one that died may have been there"
+    one.restore()
+    assert list(other.taken(0, PLACES)) == [2, 7], "one that died may have been there"
 
 
 DIE = """
 import os, sys
-from poolguard.budget.locktable import Marks
-from poolguard.budget.sharedfile import SharedFile
-marks = Marks(SharedFile(os.open(sys.argv[1], os.O_RDWR), 8), 0, 8)
-print(marks.take(0, 8, 5), flush=True)
+from poolguard.budget.host.locktable import LockTable
+from poolguard.budget.host.sharedfile import SharedFile
+table = LockTable(SharedFile(os.open(sys.argv[1], os.O_RDWR), 8), 0, 8)
+print(table.take(0, 8, 5), flush=True)
 sys.stdin.read()
 """
 
 
 def test_a_killed_owner_is_found_by_its_mark_without_a_lock(view: View, tmp_path: Path) -> None:
-    marks = view()
+    table = view()
     owner = subprocess.Popen(
         [sys.executable, "-c", DIE, tmp_path / "places"],
         stdin=subprocess.PIPE,
@@ -124,7 +124,7 @@ def test_a_killed_owner_is_found_by_its_mark_without_a_lock(view: View, tmp_path
     with owner:
         assert owner.stdout is not None
         assert owner.stdout.readline() == "5\n"
-        assert list(marks.inherit(0, PLACES)) == []
+        assert list(table.inherit(0, PLACES)) == []
         owner.send_signal(signal.SIGKILL)
         owner.wait()
-    assert list(marks.inherit(0, PLACES)) == [5]
+    assert list(table.inherit(0, PLACES)) == [5]

@@ -20,7 +20,6 @@ from psycopg.rows import dict_row
 
 from poolguard import Guard
 from poolguard.budget import session
-from poolguard.budget.ledger import POOLED, Backend, Orphan
 from poolguard.budget.queries import rows
 from poolguard.budget.session import (
     ASK_ALIVE,
@@ -35,6 +34,7 @@ from poolguard.budget.session import (
     pids_of,
     to_be_ended,
 )
+from poolguard.budget.slots import POOLED, Backend, Orphan
 from poolguard.lab.binaries import find_all
 from poolguard.lab.postgres import PrivatePostgres
 from tests.support import until

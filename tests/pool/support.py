@@ -21,7 +21,7 @@ from typing import Any, Literal, ParamSpec, TypeAlias
 
 import psycopg
 
-from poolguard.budget.ledger import StaticLedger
+from poolguard.budget.static import StaticLedger
 from poolguard.pool.acquirer import CURRENT, Acquirer
 from poolguard.pool.aio import AsyncGuardedPool
 from poolguard.pool.entry import Entry

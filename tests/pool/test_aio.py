@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from poolguard.budget.ledger import StaticLedger
+from poolguard.budget.static import StaticLedger
 from poolguard.errors import ForkError
 from poolguard.lab.proxy import SlowProxy
 from poolguard.pool.aio import AsyncGuardedPool

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from poolguard.budget.ledger import Backend, Orphan, Slot
+from poolguard.budget.slots import Backend, Orphan, Slot
 from poolguard.pool.core import Core
 from poolguard.pool.entry import Check, Entry, State, Verdict
 from poolguard.pool.events import CloseReason

@@ -24,7 +24,7 @@ import psycopg_pool
 import pytest
 from psycopg import errors
 
-from poolguard.budget.ledger import StaticLedger
+from poolguard.budget.static import StaticLedger
 from poolguard.lab.postgres import PrivatePostgres
 from poolguard.lab.proxy import SlowProxy
 from poolguard.pool import entry, sockets

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from poolguard.budget.ledger import StaticLedger
+from poolguard.budget.static import StaticLedger
 from poolguard.lab.proxy import SlowProxy
 from poolguard.pool.errors import PoolTimeout
 from tests.pool.support import Kind, eventually, in_loop, opened

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from poolguard import Guard
-from poolguard.budget.ledger import StaticLedger
 from poolguard.budget.plan import Workplace
+from poolguard.budget.static import StaticLedger
 from poolguard.lab.proxy import SlowProxy
 from poolguard.worker import registry
 from poolguard.worker.context import WorkerContext

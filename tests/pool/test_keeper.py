@@ -12,7 +12,8 @@ import pytest
 from psycopg import errors
 from psycopg.pq import ConnStatus
 
-from poolguard.budget.ledger import Slot, StaticLedger
+from poolguard.budget.slots import Slot
+from poolguard.budget.static import StaticLedger
 from poolguard.pool import keeper as module
 from poolguard.pool.entry import Entry, Verdict
 from poolguard.pool.errors import lacks_room, verdict_of
@@ -464,7 +465,13 @@ def test_slots_that_are_not_there_are_tried_again_and_nobody_is_asked_for_them()
 class Neighbourly(StaticLedger):
     """One whose siblings hold seven each."""
 
-    def usual(self) -> int:
+    def __init__(self) -> None:
+        super().__init__()
+        self.usage = self
+
+    processes, established, database_share = 2, 7, None
+
+    def expected(self) -> int:
         return 7
 
 

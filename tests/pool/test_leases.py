@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from poolguard.budget.ledger import Backend, Orphan, Slot, StaticLedger, Wanted
+from poolguard.budget.sharing import Owed
+from poolguard.budget.slots import Backend, Orphan, Slot
+from poolguard.budget.static import NoOrphans, NoSiblings, StaticLedger
 from poolguard.pool.entry import Entry
 from poolguard.pool.events import Listener
 from poolguard.pool.fates import Waiter
@@ -24,14 +26,15 @@ def unsaid(level: int, text: str) -> None:
     raise AssertionError(text)
 
 
-class Recording(StaticLedger):
+class Recording(StaticLedger, NoSiblings, NoOrphans):
     """One that shares its slots, and is told of by what was called."""
 
     def __init__(self, limit: int | None = None, recheck: float | None = 0.25) -> None:
         super().__init__(limit)
+        self.siblings = self.orphans = self
         self.told: list[Any] = []
-        self.asks = Wanted(0, 0)
-        self.taken_over = False
+        self.asks = Owed(0, 0)
+        self.took_over = False
         self.dead = False
         self._recheck = recheck
 
@@ -40,17 +43,17 @@ class Recording(StaticLedger):
         return self._recheck
 
     @property
-    def unsettled(self) -> bool:
-        return self.taken_over
+    def has_taken_over(self) -> bool:
+        return self.took_over
 
-    def wanted(self) -> Wanted:
+    def owed(self) -> Owed:
         return self.asks
 
-    def starving(self, n: int) -> None:
+    def report_starving(self, n: int) -> None:
         self.told.append(n)
 
-    def tend(self, say: Callable[[int, str], None]) -> bool:
-        self.told.append("tend")
+    def maintain(self, say: Callable[[int, str], None]) -> bool:
+        self.told.append("maintain")
         return self.dead
 
     def release(self, slot: Slot) -> None:
@@ -60,10 +63,10 @@ class Recording(StaticLedger):
     def abandon(self, slot: Slot) -> None:
         self.told.append("abandon")
 
-    def orphans(self) -> list[Orphan]:
+    def claim(self) -> list[Orphan]:
         return DEAD
 
-    def settle(self, orphans: Collection[Orphan], gone: Collection[Orphan]) -> None:
+    def resolve(self, orphans: Collection[Orphan], gone: Collection[Orphan]) -> None:
         self.told.append((list(orphans), list(gone)))
 
     def drain(self) -> None:
@@ -183,7 +186,7 @@ def test_a_pool_that_starves_looks_again_when_it_may_ask_again(
 def test_what_is_on_its_way_is_owed_no_more() -> None:
     """Of both kinds: a slot is a slot."""
     ledger = Recording()
-    ledger.asks = Wanted(3, 2)
+    ledger.asks = Owed(3, 2)
     leases = Leases(ledger)
     assert leases.owed() == (3, 2)
     entries = [Entry(slot, NOW) for slot in leases.lease(4, NOW)]
@@ -230,7 +233,7 @@ def test_a_slot_is_given_back_once(*, certainly: bool, told: str) -> None:
 
 def unsettled() -> Leases:
     ledger = Recording()
-    ledger.taken_over = True
+    ledger.took_over = True
     return Leases(ledger)
 
 
@@ -253,7 +256,7 @@ def test_a_shared_ledger_is_tended_now_and_then() -> None:
     again = leases.tend(NOW, unsaid)
     assert again == NOW + TEND_EVERY
     assert leases.tend(again - 0.01, unsaid) == again
-    assert ledger.told == ["tend"]
+    assert ledger.told == ["maintain"]
     assert leases.tend(again, unsaid) == again + TEND_EVERY
     assert Leases(Recording(recheck=None)).tend(NOW, unsaid) is None
 

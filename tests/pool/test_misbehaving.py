@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from poolguard.budget.ledger import StaticLedger
+from poolguard.budget.static import StaticLedger
 from poolguard.pool.events import Listener
 from poolguard.util.clock import now as clock
 

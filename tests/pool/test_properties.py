@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from poolguard.budget.ledger import StaticLedger
+from poolguard.budget.static import StaticLedger
 from poolguard.util.clock import now as clock
 from tests.pool.support import Face, Kind, at_rest, eventually, expire, in_loop
 

@@ -20,9 +20,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from poolguard.budget import host as module
-from poolguard.budget.host import HostLedger
-from poolguard.budget.ledger import Orphan, Slot, Terms
+from poolguard.budget.host import orphans
+from poolguard.budget.host.ledger import HostLedger
+from poolguard.budget.ledger import Orphans, Siblings
+from poolguard.budget.slots import Orphan, Slot
+from poolguard.budget.terms import Terms
 from poolguard.lab.proxy import SlowProxy
 from poolguard.pool import upkeep
 from poolguard.pool.events import Connected
@@ -41,26 +43,57 @@ class Counting(HostLedger):
     def __init__(self, folder: RuntimeDir, name: str, *, workers: int) -> None:
         self.calls: Counter[str] = Counter()
         super().__init__(folder, name, workers=workers)
+        self.siblings = CountingSiblings(self.siblings, self.calls)
+        self.orphans = CountingOrphans(self.orphans, self.calls)
 
     def lease(self, n: int) -> list[Slot]:
         self.calls["lease"] += 1
         return super().lease(n)
 
-    def starving(self, n: int) -> None:
+
+class CountingSiblings:
+    """Counts what the siblings are told, and how often their news are read."""
+
+    def __init__(self, siblings: Siblings, calls: Counter[str]) -> None:
+        self.counted = siblings
+        self.calls = calls
+        self.fileno = siblings.fileno
+        self.report_failing = siblings.report_failing
+        self.drain = siblings.drain
+        self.guaranteed = siblings.guaranteed
+        self.owed = siblings.owed
+
+    @property
+    def could_help(self) -> bool:
+        return self.counted.could_help
+
+    def report_starving(self, n: int) -> None:
         self.calls["starving"] += n > 0
-        super().starving(n)
+        self.counted.report_starving(n)
 
-    def heard(self) -> None:
-        self.calls["heard"] += 1
-        super().heard()
+    def catch_up(self) -> None:
+        self.calls["caught up"] += 1
+        self.counted.catch_up()
 
-    def orphans(self) -> list[Orphan]:
-        self.calls["orphans"] += 1
-        return super().orphans()
 
-    def settle(self, orphans: Collection[Orphan], gone: Collection[Orphan]) -> None:
-        self.calls["settled"] += len(gone)
-        super().settle(orphans, gone)
+class CountingOrphans:
+    """Counts how often orphans are claimed, and how many of them were gone."""
+
+    def __init__(self, orphans: Orphans, calls: Counter[str]) -> None:
+        self.counted = orphans
+        self.calls = calls
+
+    @property
+    def has_taken_over(self) -> bool:
+        return self.counted.has_taken_over
+
+    def claim(self) -> list[Orphan]:
+        self.calls["claimed"] += 1
+        return self.counted.claim()
+
+    def resolve(self, orphans: Collection[Orphan], gone: Collection[Orphan]) -> None:
+        self.calls["gone"] += len(gone)
+        self.counted.resolve(orphans, gone)
 
 
 class Host:
@@ -173,7 +206,7 @@ async def test_while_nobody_starves_nothing_is_given_and_nothing_asked(
         await borrow(one, 4)
         await borrow(other, 3)
         ledgers: list[Counting] = [pool.pool._keeper.leases.ledger for pool in host.pools]  # type: ignore[misc]
-        await eventually(lambda: [ledger.calls["heard"] for ledger in ledgers] == [1, 0])
+        await eventually(lambda: [ledger.calls["caught up"] for ledger in ledgers] == [1, 0])
         before = [ledger.calls.copy() for ledger in ledgers]
         for _ in range(50):
             for pool, n in ((one, 4), (other, 3)):
@@ -196,7 +229,7 @@ async def test_what_a_sibling_found_elsewhere_is_not_given_as_well(
         await eventually(lambda: rich.pool._keeper.leases.returned_owed > 0)
         await poor.put(own)
         assert await waiting is own
-        await eventually(lambda: not ledger._starving)
+        await eventually(lambda: not ledger._access.members.me.starving)
         await rich.put(*lent)
         assert rich.recorder.closes == []
         await poor.put(own)
@@ -341,8 +374,9 @@ HOLD = """
 import sys
 from pathlib import Path
 import psycopg
-from poolguard.budget.host import HostLedger
-from poolguard.budget.ledger import Backend, Terms
+from poolguard.budget.host.ledger import HostLedger
+from poolguard.budget.slots import Backend
+from poolguard.budget.terms import Terms
 from poolguard.util.rundir import RuntimeDir
 dsn, folder, n, *terms = sys.argv[1:]
 terms = Terms(None, *map(int, terms))
@@ -351,7 +385,7 @@ ledger.agree(terms)
 conns = []
 for slot in ledger.lease(int(n)):
     conns.append(psycopg.connect(dsn, application_name="dead"))
-    ledger.seated(slot, Backend(conns[-1].info.backend_pid, 0.0))
+    ledger.record_backend(slot, Backend(conns[-1].info.backend_pid, 0.0))
     conns[-1].pgconn.send_query(b"SELECT pg_sleep(60)")
 print(len(conns), flush=True)
 sys.stdin.read()
@@ -408,13 +442,13 @@ async def test_a_slot_of_the_dead_stays_taken_until_its_backend_is_gone(
         with holding(host, 3):
             pass
         pool, ledger = await host.join(min_size=3, warm=False)
-        await eventually(lambda: ledger.calls["orphans"] > 3)
+        await eventually(lambda: ledger.calls["claimed"] > 3)
         assert pool.recorder.created == ["warmup"]
         assert ledger.in_use == 4
-        assert ledger.calls["settled"] == 0
+        assert ledger.calls["gone"] == 0
         end_the_dead()
         assert await pool.call("wait_warm", SOON)
-        assert ledger.calls["settled"] >= 2, "as many as it lacked"
+        assert ledger.calls["gone"] >= 2, "as many as it lacked"
 
 
 @in_loop
@@ -433,7 +467,7 @@ async def test_with_every_connection_lent_out_the_next_that_is_returned_asks(
         third = asyncio.create_task(pool.get())
         await pool.put(conn)
         got = await asyncio.wait_for(asyncio.gather(*others, third), SOON)
-        assert ledger.calls["settled"] == 3
+        assert ledger.calls["gone"] == 3
         assert pool.size == 3
         await pool.put(*got)
 
@@ -450,7 +484,7 @@ async def test_with_no_connection_left_one_slot_is_taken_over_to_ask(
     backends: str,
 ) -> None:
     """The new connection asks before a request has it, who might keep it for long."""
-    monkeypatch.setattr(module, "OVERDUE", 0.5)
+    monkeypatch.setattr(orphans, "OVERDUE", 0.5)
     async with shared(kind, dsn, tmp_path, limit=3) as host:
         with holding(host, 2), holding(host, 1):
             pass
@@ -461,16 +495,16 @@ async def test_with_no_connection_left_one_slot_is_taken_over_to_ask(
         if backends == "alive":
             await eventually(lambda: requests[0].done() or requests[1].done())
             requests.sort(key=asyncio.Task.done)
-            assert ledger.calls["settled"] == 0
+            assert ledger.calls["gone"] == 0
             assert ledger.in_use == 3
             end_the_dead()
             await asyncio.sleep(ASK_EVERY)  # it does not ask all the time
             await pool.put(await requests.pop())
             requests.append(asyncio.create_task(pool.get()))
         conns = await asyncio.wait_for(asyncio.gather(*requests), SOON)
-        assert ledger.calls["settled"] == 3
+        assert ledger.calls["gone"] == 3
         assert ledger.in_use == 2
-        assert not ledger.unsettled
+        assert not ledger.orphans.has_taken_over
         await pool.put(*conns)
 
 
@@ -485,13 +519,13 @@ async def test_the_slot_of_a_verification_without_answer_is_asked_about(
         gate.blackhole()
         await eventually(lambda: silent.recorder.closes == ["lost"])
         conn = await asking.get()
-        while asked.calls["orphans"] < 4:
+        while asked.calls["claimed"] < 4:
             conn = await passed_on(asking, conn)
             await asyncio.sleep(0.05)  # it does not ask all the time
-        assert (asked.calls["settled"], ledger.in_use) == (0, 2)
+        assert (asked.calls["gone"], ledger.in_use) == (0, 2)
         assert silent.status()["opening"] == 0
         gate.resume()  # the server hears of the end
-        while not asked.calls["settled"]:
+        while not asked.calls["gone"]:
             conn = await passed_on(asking, conn)
             await asyncio.sleep(0.05)
         await eventually(lambda: silent.size == 1)
@@ -504,7 +538,7 @@ async def test_the_slot_of_a_connect_that_timed_out_stays_taken_for_a_while(
 ) -> None:
     """The server may have gone on with it, and nobody knows its backend."""
     grace = 1.0
-    monkeypatch.setattr(module, "UNSEATED_GRACE", grace)
+    monkeypatch.setattr(orphans, "CONNECTING_GRACE", grace)
     error: list[Exception] = [psycopg.errors.ConnectionTimeout("too late")]
 
     class Late(psycopg.Connection[Any]):

@@ -14,7 +14,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from poolguard.budget.ledger import Slot, StaticLedger
+from poolguard.budget.slots import Slot
+from poolguard.budget.static import StaticLedger
 from poolguard.lab.postgres import PrivatePostgres
 from poolguard.lab.proxy import SlowProxy
 from poolguard.pool import entry, sockets

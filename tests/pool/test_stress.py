@@ -16,7 +16,7 @@ import psycopg
 import psycopg_pool
 import pytest
 
-from poolguard.budget.ledger import StaticLedger
+from poolguard.budget.static import StaticLedger
 from poolguard.lab.postgres import PrivatePostgres
 from poolguard.lab.proxy import SlowProxy
 from poolguard.util.clock import now as clock

@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from poolguard.budget.ledger import StaticLedger
+from poolguard.budget.static import StaticLedger
 from poolguard.errors import ForkError
 from poolguard.pool.entry import Entry
 from poolguard.pool.sync import GuardedPool

@@ -18,8 +18,8 @@ from psycopg.rows import dict_row
 import poolguard
 from poolguard import Guard, PoolguardError, SettingsError
 from poolguard.budget.dialing import Dialing
-from poolguard.budget.host import HostLedger
-from poolguard.budget.ledger import Scope
+from poolguard.budget.host.ledger import HostLedger
+from poolguard.budget.terms import Scope
 from poolguard.lab.postgres import PrivatePostgres
 from poolguard.pool.arguments import PoolArguments
 from poolguard.settings import Settings
@@ -72,7 +72,7 @@ def scope_of(guard: Guard) -> Scope:
     """Whose limits bind its connections, as its ledger has it."""
     ledger = guard._runtime and guard._runtime.ledger
     assert isinstance(ledger, HostLedger)
-    return ledger._scope
+    return ledger.scope
 
 
 def configure(conn: Connection[Any]) -> None:

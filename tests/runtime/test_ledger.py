@@ -18,7 +18,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from poolguard import Guard
-from poolguard.budget import host
+from poolguard.budget.host import orphans
 from poolguard.lab.postgres import PrivatePostgres
 from poolguard.lab.proxy import SlowProxy
 from poolguard.pool.errors import PoolTimeout
@@ -561,7 +561,7 @@ def test_what_the_network_forgets_comes_back(
     postgres: PrivatePostgres, admin: psycopg.Connection, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server counts the forgotten sessions as before, and the budget is all there is."""
-    monkeypatch.setattr(host, "OVERDUE", 0.5)
+    monkeypatch.setattr(orphans, "OVERDUE", 0.5)
     with SlowProxy(("127.0.0.1", postgres.port)) as proxy:
         dsn = named(postgres.conninfo(host=proxy.host, port=proxy.port), f"forgotten-{kind}")
         guard = Guard(dsn, mode=kind, budget=3, floor=3, check_interval=1, check_timeout=0.2)

@@ -1,8 +1,9 @@
-"""Places in a file that processes take and leave, and that the kernel takes back when one dies.
+"""Places in a file that processes take and leave, and that the kernel frees when a process dies.
 
-A byte a place says whether it is taken, so that a free one is found by searching the bytes instead
-of trying one lock after the other; a lock on that byte is the truth. A byte that says taken, by any
-value but 0, while its lock is free was left by a process that died, or by whoever damaged the file.
+Each place has a byte that says whether it is taken, so that a free place is found by searching the
+bytes instead of trying one lock after the other. The lock on that byte is the truth. A byte that
+says taken, by any value but 0, while its lock is free was left by a process that died, or was
+damaged.
 """
 
 from __future__ import annotations
@@ -11,19 +12,21 @@ import fcntl
 import re
 from collections.abc import Iterator
 
-from .sharedfile import SUPPORTED, SharedFile
+from .sharedfile import SharedFile
 
-__all__ = ["SUPPORTED", "Marks"]
+__all__ = ["LockTable"]
 
 _FREE, _TAKEN = b"\0", b"\1"
-_MARKED = re.compile(rb"[^\0]")
-_NO_MARK = re.compile(rb"[^\0\1]")
+_NOT_FREE = re.compile(rb"[^\0]")
+_NONSENSE = re.compile(rb"[^\0\1]")
 
 
-class Marks:
+class LockTable:
     """*n* places, whose bytes are those of *file* from *offset* on.
 
-    Not thread-safe: a process' threads share its locks, so who calls holds a lock of his own.
+    No place is beyond the last one, whatever bounds a method is given.
+
+    Not thread-safe: the locks belong to the process, so its threads need a lock of their own.
     """
 
     def __init__(self, file: SharedFile, offset: int, n: int) -> None:
@@ -36,21 +39,23 @@ class Marks:
         """Whether this process holds it."""
         return place in self._mine
 
-    def is_marked(self, place: int) -> bool:
-        """Whether its byte says taken, by whomsoever."""
+    def is_taken(self, place: int) -> bool:
+        """Whether its byte says that any process has taken it."""
         return self._read(place, place + 1) != _FREE
 
+    def taken(self, first: int, end: int) -> Iterator[int]:
+        """The places whose bytes say taken, by processes that live or died."""
+        for found in _NOT_FREE.finditer(self._read(first, end)):
+            yield first + found.start()
+
     def count(self) -> int:
-        """How many are marked as taken, but for what somebody may have written beyond the last."""
+        """How many places are taken, except for damaged bytes beyond the last taken one."""
         marks = self._read(0, self._n)
         end = marks.rfind(_TAKEN) + 1  # so that the many free ones are not looked at one by one
         return end - marks.count(_FREE, 0, end)
 
     def take(self, first: int, end: int, start: int) -> int | None:
-        """Take a free place from *first* to before *end*, searching from *start* on; or None.
-
-        There are none beyond the last one, whatever *end* says; the same is true of the others.
-        """
+        """Take a free place from *first* to before *end*, searching from *start* on; or None."""
         end = min(end, self._n)
         if not first <= start < end:
             start = first
@@ -71,10 +76,10 @@ class Marks:
         return None
 
     def take_this(self, place: int) -> bool:
-        """Take this very place, if it is free."""
-        if place in self._mine or self.is_marked(place) or not self._lock(place):
+        """Take this very place; False where it is not free."""
+        if place in self._mine or self.is_taken(place) or not self._lock(place):
             return False
-        if self.is_marked(place):  # somebody took it in between, and died
+        if self.is_taken(place):  # a process took it in between, and died
             self._unlock(place)
             return False
         self._write(place, _TAKEN)
@@ -82,41 +87,39 @@ class Marks:
         return True
 
     def free(self, place: int) -> None:
-        """Leave a place of ours."""
+        """Leave a place that this process holds."""
         self._write(place, _FREE)
         self._mine.discard(place)
         self._unlock(place)
 
     def inherit(self, first: int, end: int) -> Iterator[int]:
-        """Take each place whose owner has died; who wants to leave it that way, abandons it."""
-        for at in self.marked(first, end):
+        """Take each place whose owner has died. :meth:`abandon` leaves it as it was."""
+        for at in self.taken(first, end):
             if at not in self._mine and self._lock(at):
-                if self.is_marked(at):
+                if self.is_taken(at):
                     self._mine.add(at)
                     yield at
                 else:
                     self._unlock(at)
 
     def abandon(self, place: int) -> None:
-        """Leave a place of ours marked as taken, as a process that dies does."""
+        """Leave a place that this process holds as if the process had died: it stays taken."""
         self._mine.discard(place)
         self._unlock(place)
 
-    def marked(self, first: int, end: int) -> Iterator[int]:
-        """The places that are marked as taken, living or dead."""
-        for found in _MARKED.finditer(self._read(first, end)):
-            yield first + found.start()
+    def restore(self) -> None:
+        """Repair the bytes, should they be damaged.
 
-    def renew(self) -> None:
-        """Mark again what we hold, and wipe what is no mark where nobody holds it, should somebody
-        else have written there."""
+        What this process holds says taken again. Nonsense is cleared where no process holds the
+        place.
+        """
         for place in self._mine:
             if self._read(place, place + 1) != _TAKEN:
                 self._write(place, _TAKEN)
         marks = self._read(0, self._n)
         if not marks.translate(None, _FREE + _TAKEN):
             return
-        for found in _NO_MARK.finditer(marks):
+        for found in _NONSENSE.finditer(marks):
             place = found.start()
             if place not in self._mine and self._lock(place):
                 self._write(place, _FREE)

@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from poolguard.budget import presence
-from poolguard.budget.host import HostLedger
-from poolguard.budget.ledger import Ledger, Slot, Terms
-from poolguard.budget.lone import LoneLedger
+from poolguard.budget.fallback import FallbackLedger
+from poolguard.budget.host import partitions
+from poolguard.budget.host.ledger import HostLedger
+from poolguard.budget.ledger import Ledger
+from poolguard.budget.slots import Slot
+from poolguard.budget.terms import Terms
 from poolguard.util.rundir import RuntimeDir
 
 ALONE, TWO = Terms(None, 12, 1, 2), Terms(None, 12, 2, 2)
@@ -38,8 +40,8 @@ class Owner:
 
     def tend(self) -> tuple[int, int]:
         """What is wanted of it after a look."""
-        self.ledger.tend(lambda level, text: self.said.append(text) if level else None)
-        return self.ledger.wanted()
+        self.ledger.maintain(lambda level, text: self.said.append(text) if level else None)
+        return self.ledger.siblings.owed()
 
     def give(self, n: int) -> None:
         for _ in range(n):
@@ -83,7 +85,7 @@ def lone(folder: Path, stack: ExitStack) -> Join:
     """One more that cannot use it, of two workers."""
 
     def join() -> Owner:
-        ledger = LoneLedger(folder, "shop", workers=2)
+        ledger = FallbackLedger(folder, "shop", workers=2)
         stack.callback(ledger.close)
         return Owner(ledger, TWO)
 
@@ -141,7 +143,7 @@ def test_one_who_does_not_make_room_keeps_nobody_from_one_connection(
     delete(folder)
     late = host()
     assert late.take() == 0
-    monkeypatch.setattr(presence, "PATIENCE", 0.0)
+    monkeypatch.setattr(partitions, "PATIENCE", 0.0)
     assert late.take() == late.take() == 1
 
 
@@ -178,7 +180,7 @@ def test_without_a_folder_the_others_are_given_time_to_notice(
     folder.write_text("in its place")
     first = lone()
     assert first.take() == 0
-    monkeypatch.setattr(presence, "NOTICED", 0.0)
+    monkeypatch.setattr(partitions, "NOTICED", 0.0)
     assert (first.take(), lone().take()) == (6, 6)
 
 

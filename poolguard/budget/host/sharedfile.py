@@ -10,6 +10,7 @@ import struct
 __all__ = ["SUPPORTED", "SharedFile", "find_lock", "set_lock"]
 
 SUPPORTED = hasattr(fcntl, "F_OFD_SETLK")
+"""Whether this platform has the locks that all of this needs: Linux alone."""
 
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock: type, whence, start, length, pid
 
@@ -17,10 +18,11 @@ _FLOCK = struct.Struct("hhqqi4x")  # struct flock: type, whence, start, length, 
 class SharedFile:
     """*size* bytes of the file that *fd* has open.
 
-    They are read and written by calls, and not mapped into memory: a mapped page without a place
-    on the disk, since that is full or somebody has truncated the file, ends the process with
-    SIGBUS. What cannot be read reads as zeros, and what cannot be written is not: what the bytes
-    say is for finding things quickly, and the locks are the truth.
+    They are read and written by calls, and not mapped into memory. A mapped page that has no place
+    on the disk, since the disk is full or the file was truncated, ends the process with SIGBUS.
+
+    What cannot be read reads as zeros, and a write that fails is ignored. The bytes are for finding
+    things quickly, and the locks are the truth.
     """
 
     def __init__(self, fd: int, size: int) -> None:
@@ -55,8 +57,10 @@ class SharedFile:
             os.truncate(self.fd, max(self.size, found.st_size))  # not every disk knows how to
 
     def lock(self, kind: int, at: int, n: int = 1) -> bool:
-        """Lock these bytes (``fcntl.F_WRLCK``, ``F_RDLCK``) or let go of them (``F_UNLCK``); False
-        where somebody else has them."""
+        """Lock these bytes (``fcntl.F_WRLCK``, ``F_RDLCK``) or unlock them (``F_UNLCK``).
+
+        Returns False where another process has locked them.
+        """
         try:
             set_lock(self.fd, kind, at, n)
         except OSError:
@@ -65,7 +69,7 @@ class SharedFile:
 
 
 def set_lock(fd: int, kind: int, at: int, n: int = 1) -> None:
-    """Lock *n* bytes from *at* on, for the open file: :exc:`OSError` where that is not possible.
+    """Lock *n* bytes from *at* on, for the open file. Raises :exc:`OSError` where that fails.
 
     OFD locks (Linux 3.15, ``fcntl(2)``) belong to the open file: unlike POSIX record locks they are
     not lost when the process closes another descriptor of the same file, and they end when the
@@ -75,7 +79,7 @@ def set_lock(fd: int, kind: int, at: int, n: int = 1) -> None:
 
 
 def find_lock(fd: int, at: int, n: int) -> int | None:
-    """Where one of these *n* bytes is locked through another open file; None: nowhere."""
+    """One of these *n* bytes that is locked through another open file; None where none is."""
     asked = _FLOCK.pack(fcntl.F_WRLCK, 0, at, n, 0)
     kind, _, start, _, _ = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))
     return None if kind == fcntl.F_UNLCK else max(at, start)

@@ -1,4 +1,7 @@
-"""What lies where in the file that a host's processes share, and how it is opened. No decisions."""
+"""The file that a host's processes share: its layout, how it is opened, read and written.
+
+Nothing is decided here.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,20 @@ import struct
 from time import monotonic, monotonic_ns, sleep
 from typing import NamedTuple
 
-from ..errors import RuntimeDirError
-from ..settings import MOST_SLOTS
-from ..util.logs import logger
-from ..util.rundir import RuntimeDir
-from .ledger import POOLED, Backend, Granted, Scope, Terms
-from .locktable import Marks
+from ...errors import RuntimeDirError
+from ...settings import MOST_SLOTS
+from ...util.logs import logger
+from ...util.rundir import RuntimeDir
+from ..sharing import Member
+from ..slots import CONNECTING, POOLED, Backend
+from ..terms import Granted, Scope, Terms
+from .locktable import LockTable
 from .sharedfile import SharedFile, set_lock
-from .sharing import Member
 
 __all__ = ["MOST_PROCESSES", "MOST_SLOTS", "HostFile", "SlotRecord"]
 
 MAGIC = b"poolguard ledger, layout 4\n"
-_HEAD = struct.Struct("28sI")  # and the file's own inode: a copy tells of what others hold
+_HEAD = struct.Struct("28sI")  # with the file's own inode: a copy of a ledger is no ledger
 MOST_PROCESSES = 1024
 YEAR_3000 = 32503680000.0
 """In seconds since the epoch."""
@@ -31,19 +35,19 @@ _MEMBERS = _HELD + 4 * MOST_PROCESSES
 _STARVING = _MEMBERS + MOST_PROCESSES
 _ASKER = _STARVING + MOST_PROCESSES
 _SLOTS = _ASKER + 1
-# Of a member: its pid, its scope (database, role); what the server, the role and the database
-# grant; its terms' shares (instance, the server's, the database's, the role's), workers and floor;
-# what it starves for, and whether it fails to connect, or drains; since when it starves and has
-# none. 0 stands for None.
+# A member: its pid, its scope (database, role); what the server, the role and the database grant;
+# its terms' shares (instance, the server's, the database's, the role's), workers and floor; for how
+# many slots it starves, whether it fails to connect, whether it drains; since when it starves and
+# has none. 0 stands for None.
 _MEMBER = struct.Struct("=i2I3i4i2i3id")
 _WORD = struct.Struct("=Q")
 _INT = struct.Struct("=i")
 _MEMBER_RECORDS = -(-(_SLOTS + MOST_SLOTS) // 8) * 8
-# Of a slot: its backend's pid, its scope; its backend's start, since when its owner is known to be
+# A slot: its backend's pid, its scope; its backend's start, since when its owner is known to be
 # dead, and when it was leased.
 _SLOT = struct.Struct("=i2I4x3d")
 _SLOT_RECORDS = _MEMBER_RECORDS + MOST_PROCESSES * _MEMBER.size
-# Of a database: which it is, what a process of it held that was told to end, and when that was.
+# A database: its key, what a process of it held that was told to end, and when that was.
 _PAST = struct.Struct("=Iid")
 MOST_PASTS = 64
 _PAST_RECORDS = _SLOT_RECORDS + MOST_SLOTS * _SLOT.size
@@ -52,7 +56,7 @@ _SIZE = _PAST_RECORDS + MOST_PASTS * _PAST.size
 
 
 class SlotRecord(NamedTuple):
-    """Whom a slot is held for. Times by the monotonic clock."""
+    """For which session a slot is held. Times by the monotonic clock."""
 
     backend: Backend
     scope: Scope
@@ -63,8 +67,9 @@ class SlotRecord(NamedTuple):
 
 
 class HostFile:
-    """The file *name* of *folder*, made where it is missing, and anew where it is no ledger of this
-    layout and nobody uses it.
+    """The file *name* of *folder*, which is made where it is missing.
+
+    It is made anew where it is no ledger of this layout, and no process uses it.
 
     Raises :exc:`~poolguard.errors.RuntimeDirError` where it cannot be used.
     """
@@ -78,33 +83,33 @@ class HostFile:
                 folder.path / name,
             )
         self._file = found
-        self.members = Marks(found, _MEMBERS, MOST_PROCESSES)
-        self.asker = Marks(found, _ASKER, 1)
-        self.slots = Marks(found, _SLOTS, MOST_SLOTS)
+        self.members = LockTable(found, _MEMBERS, MOST_PROCESSES)
+        self.asker = LockTable(found, _ASKER, 1)
+        self.slots = LockTable(found, _SLOTS, MOST_SLOTS)
 
     def close(self) -> None:
-        """Close it; whatever this process still holds is now that of a dead one."""
+        """Close it. What this process still holds looks like a dead process' from now on."""
         os.close(self._file.fd)
 
     @property
     def inode(self) -> int:
-        """By which file it is, whatever its name."""
+        """Identifies the file, whatever its name."""
         return os.fstat(self._file.fd).st_ino
 
     def is_found(self, folder: RuntimeDir) -> bool:
-        """Whether those who look for it in *folder* now find this very file."""
+        """Whether a process that looks for it in *folder* now finds this very file."""
         return folder.leads_to(self._name, self._file.fd)
 
-    def mend(self) -> None:
-        """Write again what this process holds, and the head: others may have damaged the file.
+    def repair(self) -> None:
+        """Write the head and what this process holds again, should the file be damaged.
 
-        Raises :exc:`OSError` where somebody has truncated it, and the disk has no room now.
+        Raises :exc:`OSError` where it was truncated, and the disk has no room now.
         """
         self._file.allocate()
         if self._file.read(0, _HEAD.size) != _head(self._file.fd):
             self._file.write(0, _head(self._file.fd))
-        for marks in (self.members, self.asker, self.slots):
-            marks.renew()
+        for table in (self.members, self.asker, self.slots):
+            table.restore()
 
     def member(self, number: int) -> Member:
         """What the process *number* tells of itself."""
@@ -114,7 +119,7 @@ class HostFile:
         database, role, *granted = rest[:5]
         instance, server, of_database, of_role, workers, floor = rest[5:11]
         terms = None
-        # Where somebody has damaged the file, its owner writes it anew within a second.
+        # A damaged record is written anew by its owner within a second.
         if instance > 0 and workers > 0 and min(floor, server, of_database, of_role, *granted) >= 0:
             terms = Terms(
                 Granted(*(limit or None for limit in granted)) if any(granted) else None,
@@ -177,13 +182,13 @@ class HostFile:
 
     @property
     def version(self) -> int:
-        """Another one whenever a process has come, has ended, or tells something else of itself
-        than what it holds and lacks."""
+        """Changes whenever a process has come, has ended, or has changed what it tells of itself,
+        except for what it holds and lacks."""
         version: int = _WORD.unpack(self._file.read(_VERSION, _WORD.size))[0]
         return version
 
     def change_version(self) -> None:
-        """Call it after a change. No two calls write the same, at the same time neither."""
+        """To be called after a change. No two calls write the same, not even at the same time."""
         version = monotonic_ns() << 22 & _LARGEST | os.getpid()
         self._file.write(_VERSION, _WORD.pack(version))
 
@@ -194,7 +199,7 @@ class HostFile:
         self._file.write(_STARVING + number, b"\0")
 
     def starving(self) -> list[int]:
-        """The numbers of the processes that say they starve; some may have died since."""
+        """The numbers of the processes that say they starve. Some may have died since."""
         told = self._file.read(_STARVING, MOST_PROCESSES)
         found: list[int] = []
         at = -1
@@ -203,17 +208,17 @@ class HostFile:
         return found
 
     def slot(self, number: int) -> SlotRecord:
-        """Whom a slot is held for."""
+        """For which session a slot is held."""
         pid, database, role, started, dead_since, since = _SLOT.unpack(
             self._file.read(_SLOT_RECORDS + number * _SLOT.size, _SLOT.size)
         )
         backend = Backend(pid, started)
-        if pid < POOLED.pid or not 0 <= started < YEAR_3000:  # nobody of ours has written that
-            backend = Backend(0, 0.0)
+        if pid < POOLED.pid or not 0 <= started < YEAR_3000:  # no process of ours writes that
+            backend = CONNECTING
         return SlotRecord(backend, Scope(database, role), since, dead_since)
 
     def write_slot(self, number: int, record: SlotRecord) -> None:
-        """Record whom a slot is held for."""
+        """Record for which session a slot is held."""
         packed = _SLOT.pack(
             record.backend.pid,
             *record.scope,
@@ -223,8 +228,8 @@ class HostFile:
         )
         self._file.write(_SLOT_RECORDS + number * _SLOT.size, packed)
 
-    def keep_slot(self, number: int, backend: Backend, scope: Scope) -> None:
-        """Record again whom a slot is held for, where that does not stand there."""
+    def restore_slot(self, number: int, backend: Backend, scope: Scope) -> None:
+        """Record again for which session a slot is held, should the record be damaged."""
         found = self.slot(number)
         if (found.backend, found.scope, found.dead_since) != (backend, scope, 0.0):
             self.write_slot(number, SlotRecord(backend, scope, monotonic()))
@@ -235,7 +240,7 @@ class HostFile:
         return (held, at) if whose == database else (0, 0.0)
 
     def write_past(self, database: int, held: int, at: float) -> None:
-        """Record it for those who come after."""
+        """Record it for processes that start later."""
         self._file.write(_past_at(database), _PAST.pack(database, held, at))
 
 
@@ -244,13 +249,13 @@ def _head(fd: int) -> bytes:
 
 
 def _opened(folder: RuntimeDir, name: str) -> SharedFile | None:
-    """The file, with room for all of it; None where it was something else, and is gone now."""
+    """The file, with room for all of it; None where it was something else, and was removed."""
     fd = folder.file(name)
     file = SharedFile(fd, _SIZE)
     try:
         head = file.read(0, _HEAD.size)
         if os.fstat(fd).st_size <= _SIZE and head in (_head(fd), bytes(_HEAD.size)):
-            set_lock(fd, fcntl.F_RDLCK, 0)  # it says why, where there are no such locks
+            set_lock(fd, fcntl.F_RDLCK, 0)  # its error says why, where there are no such locks
             file.allocate()
             file.write(0, _head(fd))  # two processes that do this at once do the same
             return file
@@ -259,7 +264,7 @@ def _opened(folder: RuntimeDir, name: str) -> SharedFile | None:
                 f"{folder.path / name} is no ledger of this version of poolguard, and others use "
                 f"it: when none of them runs any more, it is made anew"
             )
-        if os.fstat(fd).st_nlink:  # or somebody else has just done it
+        if os.fstat(fd).st_nlink:  # otherwise another process has just removed it
             folder.remove(name)
         if os.fstat(fd).st_nlink:
             raise folder.refused(name, "it is no ledger of this version of poolguard, and stays")
@@ -274,7 +279,7 @@ def _opened(folder: RuntimeDir, name: str) -> SharedFile | None:
 
 
 def _has_lock(file: SharedFile) -> bool:
-    """Whether nobody uses it but us; several who find that out together do so one by one."""
+    """Whether no other process uses it. Processes that ask at once find it out one by one."""
     for _ in range(20):
         if file.lock(fcntl.F_WRLCK, 0, 0):
             return True
