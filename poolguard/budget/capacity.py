@@ -18,7 +18,7 @@ __all__ = ["CONSUMERS", "OTHERS", "QUERY", "Capacity"]
 
 # current_setting(…, true) is NULL where the server is older than the setting (reserved_connections
 # came with PostgreSQL 16, the rds one exists on that service only), and so reserves nothing.
-# An unprivileged role sees other roles' rows without backend_type: those with a role and a database
+# An unprivileged role sees other roles' rows without backend_type. Rows with a role and a database
 # count as clients. Some are not (a parallel worker, a replica), so free_now may be too low by
 # `unclassified` at most.
 QUERY = """
@@ -81,10 +81,10 @@ SELECT coalesce(usename, '?') AS role, coalesce(application_name, '') AS applica
  GROUP BY 1, 2
  ORDER BY 3 DESC, 1, 2
 """
-"""Asks who else holds how many connections to the whole server."""
+"""Asks which other roles and applications hold how many connections to the whole server."""
 
 OTHERS = f"{CONSUMERS} LIMIT 20"
-"""Asks the same of those with the most."""
+"""Asks the same of the 20 with the most."""
 
 
 class Capacity(NamedTuple):
@@ -117,7 +117,7 @@ class Capacity(NamedTuple):
     used_own: int = 0
     """Connections of this role to this database."""
     unclassified: int = 0
-    """Of those in use, others' that may not be clients': an unprivileged role cannot tell."""
+    """Connections in use that may not be clients': an unprivileged role cannot tell."""
     superuser: bool = False
     standby: bool = False
 
@@ -140,7 +140,7 @@ class Capacity(NamedTuple):
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Capacity:
-        """Make one of the row that :data:`QUERY` answers."""
+        """Make a capacity of the row that :data:`QUERY` answers."""
         return cls(**row)
 
     def explain(self) -> str:

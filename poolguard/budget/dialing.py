@@ -1,7 +1,7 @@
-"""What connects are made with, beside what the application says of its database.
+"""The parameters that connects are given beside those of the application: timeouts and options.
 
-The application has several ways to say something: a string, a callable's answer, libpq's variables
-and a service file. What any of them says is obeyed; only the rest is filled in.
+The application has several ways to set a parameter: a string, a callable's answer, libpq's
+variables and a service file. What any of them sets is obeyed. Only the rest is filled in.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["Dialing", "effective"]
 _OF_OPTIONS = re.compile(
     r"option|startup parameter|tcp_keepalives|client_connection_check", re.IGNORECASE
 )
-"""How a refusal reads that is about the options: each pooler has words of its own for it."""
+"""The words of a refusal that is about the options. Each pooler has its own."""
 _OF_OTHER_THINGS = re.compile(
     r"authentication|password|pg_hba|too many|reserved|starting up|shutting down|does not exist"
     r"|recovery",
@@ -35,13 +35,14 @@ _SETTINGS_ONLY = re.compile(r"\s*((-c\s*|--)[\w.-]+=(\\.|[^\s\\])*(\s+|$))*")
 def effective(conninfo: str, **overrides: Any) -> dict[str, str]:
     """The parameters that libpq goes by, with those of its variables and of a service file.
 
-    Without the password. Where the service is not known they are those of *conninfo*.
+    The password and sslmode are left out. Where the service is not known, the parameters are those
+    of *conninfo*.
     """
     from psycopg.conninfo import conninfo_to_dict, make_conninfo
     from psycopg.pq import PGconn
 
-    # libpq tells this of a connection alone. There is no such sslmode, so this one goes nowhere.
-    # With a password it does not look for one.
+    # libpq tells this of a connection only. There is no such sslmode, so this one goes nowhere. It
+    # is given a password so that it does not look for one.
     nowhere = make_conninfo(conninfo, **{**overrides, "password": "-", "sslmode": "nowhere"})
     pgconn = PGconn.connect_start(nowhere.encode())
     try:
@@ -61,12 +62,12 @@ def effective(conninfo: str, **overrides: Any) -> dict[str, str]:
 
 
 class Dialing:
-    """What the connects of one opening are made with.
+    """What the connects of one opening are given.
 
-    It begins by sending the options that let the server notice that this process has died. What
-    they set, ``RESET ALL`` and ``DISCARD ALL`` set again. Not everybody takes them: PostgreSQL 13
-    and older do not know one of the settings, nor do some platforms, and poolers refuse those that
-    they do not know. So they are given up, one after the other, where they are refused.
+    At first these are the options that let the server notice that this process has died. What they
+    set, ``RESET ALL`` and ``DISCARD ALL`` set again. PostgreSQL 13 and older do not know one of the
+    settings, nor do some platforms, and poolers refuse options that they do not know. So options
+    that are refused are given up, one after the other.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -81,12 +82,14 @@ class Dialing:
 
     @property
     def options(self) -> str:
-        """The options that are sent now; empty: none."""
+        """The options that are sent now; empty where none are."""
         return next(iter(self._left), "")
 
     def beside(self, conninfo: str, theirs: Mapping[str, Any] = _NONE) -> dict[str, Any]:
-        """What is to be given to a connect beside *conninfo* and *theirs*: keywords of libpq's that
-        the application overrules it with. Their ``options`` are replaced by what holds them, too.
+        """The keywords that a connect is to be given beside *conninfo* and *theirs*.
+
+        :param theirs: keywords of libpq with which the application overrules *conninfo*. Their
+            ``options`` are replaced by ones that contain them.
         """
         given = effective(conninfo, **theirs)
         asked = given.get("connect_timeout")
@@ -100,7 +103,7 @@ class Dialing:
         return more | self.joined(given.get("options", ""))
 
     def joined(self, theirs: str) -> dict[str, str]:
-        """The options that are sent now before *theirs*; nothing where they cannot be joined."""
+        """The options that are sent now, followed by *theirs*; nothing where that cannot be."""
         if not self.options or not _SETTINGS_ONLY.fullmatch(theirs):
             return {}
         return {"options": f"{self.options} {theirs}".rstrip()}  # the last one of a name counts
@@ -108,7 +111,7 @@ class Dialing:
     def completing(
         self, dsn: Callable[[], Any], theirs: Mapping[str, Any] = _NONE
     ) -> Callable[[], Any]:
-        """*dsn*, whose answers have in them what is to be given beside them and *theirs*."""
+        """The callable *dsn*, whose answers are completed by what is given :meth:`beside` them."""
 
         def conninfo() -> Any:
             answer = dsn()
@@ -127,19 +130,19 @@ class Dialing:
         return make_conninfo(answer, **self.beside(answer, theirs))
 
     def succeeded(self, *, pooled: bool) -> None:
-        """A connect has succeeded. What is *pooled* is not to be told anything."""
+        """Note that a connect has succeeded. A *pooled* session is not to be told anything."""
         self._proven = True
         if pooled:
             self._left = ()
 
     def refused(self, error: BaseException) -> bool:
-        """A connect has failed with *error*. True: it may be tried again at once, with less."""
+        """Note that a connect has failed with *error*; whether it may be tried again with less."""
         text = str(error)
         if not self._left or not _ANSWERED.search(text):
             return False
         if not _OF_OPTIONS.search(text):
             if not self._proven and not _OF_OTHER_THINGS.search(text):
-                self._left = ()  # who knows: from the next connect on
+                self._left = ()  # it may be the options: leave them out from the next connect on
             return False
         self._left = self._left[1:] if "client_connection_check" in text else ()
         return True

@@ -1,7 +1,8 @@
 """The plan: from capacity and settings to each worker's floor and maximum. Arithmetic alone.
 
-What all instances may hold together is the *budget*, and each has an equal part of it. Of that,
-each worker is sure of its *floor*; what is left over is *shared*, and lent to whoever is busy.
+What all instances may hold together is the *budget*, and each instance has an equal part of it. Of
+that part, each worker is guaranteed its *floor*. What is left over is *shared*, and lent to the
+workers that are busy.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ __all__ = [
 
 
 class Workplace(NamedTuple):
-    """What the server around this process is: gunicorn's numbers, or one process alone."""
+    """The server around this process: gunicorn's numbers, or one process alone."""
 
     workers: int = 1
     at_once: int = 10
@@ -66,11 +67,11 @@ class Step(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """Who gets how many connections."""
+    """How many connections each instance and each worker gets."""
 
     capacity: int | None
-    """What the server grants; None where the budget was given as a number and nobody asked, and
-    behind a pooler."""
+    """What the server grants; None behind a pooler, and where the server was not asked since the
+    budget was given as a number."""
     budget: int
     """What all instances together may hold. Behind a pooler: clients of the pooler."""
     instance: int
@@ -86,12 +87,14 @@ class Plan(NamedTuple):
     ledger: Literal["static", "host"] = "static"
     warm_on_reload: int = 0
     """Of the workers × floor connections of a new generation, how many can be open while the old
-    one still holds its floors. With a static ledger all, since nobody counts both generations."""
+    one still holds its floors. With a static ledger these are all, since the two generations are
+    not counted together."""
     warnings: tuple[str, ...] = ()
-    """What works but is likely not meant; each one sentence for what is so, one for the remedy."""
+    """What works but is likely not meant. Each is one sentence that says what it is, and one that
+    says how to change it."""
     steps: tuple[Step, ...] = ()
     short: bool = False
-    """It is less than the settings need: the reserve has given way, and perhaps the floors."""
+    """There is less than the settings need: the reserve was reduced, and perhaps the floors."""
 
     @property
     def held(self) -> int:
@@ -119,8 +122,10 @@ def known_budget(settings: Settings) -> int | None:
 
 
 def took_the_reserve(usable: int, share: int, settings: Settings) -> bool:
-    """Whether a *share* that somebody goes by is more than these settings give of what is *usable*:
-    then a service runs that the server grants less than it needs."""
+    """Whether a *share* that a process goes by is more than these settings give of *usable*.
+
+    Then the service runs already, and the server grants less than it needs.
+    """
     budget = _budget(Capacity(usable), settings, behind=False, needed=0, gives_way=True).value
     return share > budget // settings.instances
 
@@ -137,11 +142,11 @@ def make_plan(
 
     :param capacity: what the server said; None only where *settings* give the budget as a number.
     :param pooler: what stands before the server, as detected; by default what *settings* say, and
-        none where those leave it to detection. Behind a pooler the server's capacity says nothing,
-        and the budget counts the pooler's clients.
+        none where the settings leave it to detection. Behind a pooler the server's capacity says
+        nothing, and the budget counts the pooler's clients.
     :param runs: whether the service runs already. Where the server then grants less than the
-        settings need, it goes on with what there is: the reserve gives way, then the floors, and in
-        the end not every worker has a connection. A warning says so.
+        settings need, it goes on with what there is. The reserve is reduced first, then the floors,
+        and in the end not every worker has a connection. A warning says so.
 
     Raises :exc:`~poolguard.errors.PlanError`, with the arithmetic and what to change, where a
     worker would be left without a connection, or where the settings ask for more than there is.
@@ -168,7 +173,7 @@ def _divided(
     behind: bool,
     gives_way: bool,
 ) -> Plan:
-    """The plan; where it *gives_way*, one of what there is."""
+    """The plan. Where it *gives_way*, it divides what there is instead of raising an error."""
     known = None if behind else capacity
     usable = None if known is None else known.usable
     workers = workplace.workers if settings.workers == "auto" else settings.workers
@@ -213,11 +218,11 @@ def _divided(
 def shares(
     plan: Plan, capacity: Capacity | None, settings: Settings
 ) -> tuple[int | None, int | None, int | None]:
-    """An instance's shares of what the server grants to all, of what it grants to the database, and
-    of what it grants to the role; None where there is no such limit.
+    """An instance's shares of what the server grants to all, to the database, and to the role.
 
-    The narrowest is the plan's own. A budget that is a number, or a percentage, binds who uses the
-    same database; a percentage leaves the rest of the server to other databases.
+    A share is None where there is no such limit. The narrowest is the plan's own. A budget that is
+    a number, or a percentage, binds all that use the same database. A percentage leaves the rest of
+    the server to other databases.
     """
     if capacity is None or isinstance(settings.budget, int):
         return None, plan.instance, None
@@ -245,9 +250,12 @@ def _budget(
     needed: int = 1,
     gives_way: bool = False,
 ) -> Step:
-    """What all instances together may hold, *needed* of it for their workers. A reserve that nobody
-    has set gives way to what they need where that is enough; where the service runs, all of it
-    *gives_way*."""
+    """What all instances together may hold.
+
+    :param needed: what their workers need of it. A reserve that was not set is reduced for them,
+        where that is enough.
+    :param gives_way: whether any reserve is reduced as far as it has to be.
+    """
     asked = settings.budget
     if isinstance(asked, int):
         if capacity is not None and asked > capacity.usable:
@@ -340,7 +348,7 @@ class _Instance:
             return Step("floor", floor, how)
         if most < floor:
             return Step("floor", most, f"max_size, below {how}")
-        # What is set for one worker goes before what the others would keep warm unasked.
+        # A max_size that was set matters more than a floor that was not.
         left = share if workers == 1 else max(1, (share - most) // (workers - 1))
         if self._settings.ledger == "host" and left < floor:
             return Step("floor", left, f"what max_size {most} leaves to each other, below {how}")
@@ -365,7 +373,7 @@ class _Instance:
             )
             if known_budget(self._settings) is not None:
                 raise PlanError(excess)
-            self.warnings.append(excess)  # what the server grants, nobody has set
+            self.warnings.append(excess)  # the budget follows the server: no setting is wrong
             return Step(
                 "max_size", most, f"{how}, below what {self._settings.source('max_size')} allows"
             )
@@ -410,7 +418,7 @@ def _warnings(plan: Plan, capacity: Capacity | None, workplace: Workplace) -> It
             f"of the budget of {plan.budget} only {left} can be opened now, since others hold the "
             f"rest. Set budget to {max(left, 1)}, or have them hold fewer"
         )
-    # A role's own limit is no matter of other roles.
+    # A role's own limit does not concern other roles.
     granted = min(capacity.server, capacity.database or capacity.server)
     if plan.budget >= granted:
         yield (

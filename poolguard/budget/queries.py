@@ -1,7 +1,7 @@
-"""Asks the server one thing over an idle connection: sync and async I/O.
+"""Asks the server one question over an idle connection: sync and async I/O.
 
-It goes through libpq's own connection and reads the bytes of the answer. So it takes no part in
-what the application has set up, and leaves all of it as it is: loaders, factories, prepared
+A question goes through libpq's own connection, and the bytes of its answer are read. So it does not
+depend on what the application has set up, and changes none of it: loaders, factories, prepared
 statements, the transaction mode, and the instrumentation that traces what the application executes.
 """
 
@@ -39,9 +39,10 @@ SET LOCAL extra_float_digits = 3;
 SELECT CASE WHEN current_setting('transaction_timeout', true) <> '0'
             THEN set_config('transaction_timeout', '0', true) END;
 """
-"""What holds for a question, and for nothing after it: what is sent as one message is one
-transaction. The application, or its role, may have set any of these otherwise, so that the server
-would answer too late, to another role, by functions of its own, or with fewer digits."""
+"""Settings for one question alone: what is sent as one message is one transaction.
+
+The application, or its role, may have set any of these otherwise. The server would then answer too
+late, to another role, by functions of the application's, or with fewer digits."""
 
 Row = Mapping[str, Any]
 Values = Mapping[str, int | Sequence[int]]
@@ -60,7 +61,7 @@ async def async_answer(conn: psycopg.AsyncConnection[Any]) -> None:
 def rows(conn: psycopg.Connection[Any], query: str, values: Values | None = None) -> list[Row]:
     """What the server answers to *query*, in which *values* stand for ``%(name)s``.
 
-    Of a row, integers, floats and booleans are such, and anything else is text. Raises
+    Integers, floats and booleans of a row have these types, and anything else is text. Raises
     :exc:`psycopg.Error`.
     """
     return conn.wait(_ask(conn, _asked(query, values)))

@@ -1,4 +1,4 @@
-"""Several limits at once: the server's, a database's and a role's, and whom each of them binds.
+"""Several limits at once, the server's, a database's and a role's, and what they leave a process.
 
 Pure: the counts of taken slots are arguments. Under each limit alone :mod:`.sharing` decides.
 """
@@ -61,7 +61,7 @@ class Constraint(NamedTuple):
 
 
 def quotas(members: Sequence[Member]) -> list[Quota]:
-    """The quotas that matter, the whole server's first; none where nobody knows any terms.
+    """The quotas that matter, the whole server's first; none where no process knows any terms.
 
     The limit of a database or a role is a quota of its own where it does not bind all members
     anyway, and is lower than the whole server's.

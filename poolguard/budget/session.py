@@ -1,11 +1,13 @@
-"""What a new session is asked and told, in one round trip, so that its slot comes back in time.
+"""The SQL that a new session is greeted with, and that asks about sessions of dead owners.
 
 A server that runs a query does not notice that its client has died until it writes to it, unless
-``client_connection_check_interval`` (PostgreSQL 14) has it look now and then; a client whose host
+``client_connection_check_interval`` (PostgreSQL 14) has it look now and then. That a client's host
 has vanished it notices by TCP keepalives alone, after more than two hours by default. Any role may
-set these for its own session. They are told to the server as a session begins, where it takes that,
-and else in the greeting. Through a pooler nothing is set: a setting would stay with a server
-connection that others use next, or reset it.
+set these for its own session. They are sent as options when a session begins, where the server
+takes them, and otherwise in the greeting. So a slot comes back in time.
+
+Through a pooler nothing is set: a setting would stay with a server connection that others use next,
+or reset it.
 """
 
 from __future__ import annotations
@@ -53,11 +55,12 @@ OPTIONS = (
     f"{_TELLING_KEEPALIVES} -c client_connection_check_interval={CHECK_INTERVAL}",
     _TELLING_KEEPALIVES,
 )
-"""What a session can be told as it begins, most first. What is told in this way is what ``RESET``
-and ``DISCARD ALL`` go back to."""
+"""The options that a session may begin with, those that set most first.
+
+``RESET`` and ``DISCARD ALL`` go back to what was set in this way."""
 
 UNSUPPORTED = "22023"
-"""SQLSTATE of a server whose platform cannot look for its client; then it is greeted plainly."""
+"""SQLSTATE of a server whose platform cannot look for its client. It is greeted plainly then."""
 
 _BACKEND = """
        pg_backend_pid() AS pid,
@@ -66,7 +69,7 @@ _BACKEND = """
 """
 
 PLAIN_GREETING = f"SELECT {_BACKEND}"
-"""Asks who serves this session."""
+"""Asks which backend serves this session."""
 
 RESTORE = """
 SELECT set_config(name, value, false)
@@ -81,10 +84,10 @@ SELECT set_config(name, value, false)
          ORDER BY 1, s.setrole = 0, s.setdatabase = 0) AS theirs
  WHERE pg_backend_pid() = %(login_pid)s;
 """
-"""Sets what the operator has told this role or database, which the options have overruled."""
+"""Sets what the operator has set for this role or database, which the options have overruled."""
 
-# The pid that the server gave at login is this session's own, unless a pooler gave it. What the
-# server does not know is NULL, and what its operator has made strict already is left alone.
+# The pid that was given at login is this session's own, unless a pooler gave it. A setting that the
+# server does not know is NULL, and one that its operator has made strict already is left alone.
 GREETING = f"""
 SELECT {_BACKEND},
        CASE WHEN pg_backend_pid() = %(login_pid)s THEN concat(
@@ -113,16 +116,18 @@ END = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
  WHERE pid = ANY(%(pids)s) AND usename = current_user
 """
-"""Ends these backends: :func:`to_be_ended`. A query whose client has died ends within a second by
-what a session is told when it is greeted. But where the network forgot its connection, the server
-counts an idle session for a minute more, and for hours where it was told nothing."""
+"""Ends these backends: :func:`to_be_ended`.
+
+A query whose client has died ends within a second, by what the session was told when it was
+greeted. But where the network has lost a connection, the server counts an idle session for a minute
+more, and for hours where it was told nothing."""
 
 Row = tuple[int, float, bool]
-"""A backend as the server answers: its pid, since when, and whether it is ours to end."""
+"""A backend as the server answers: its pid, its start, and whether this role may end it."""
 
 
 def backend_of(row: Mapping[str, Any], login_pid: int) -> Backend:
-    """Whom a session is with, by the greeting's answer and the pid given at login."""
+    """The backend of a session, by the greeting's answer and the pid given at login."""
     if row["pid"] != login_pid:
         return POOLED
     return Backend(row["pid"], row["started"])
@@ -134,15 +139,15 @@ def backends_of(rows: Iterable[Mapping[str, Any]]) -> list[Row]:
 
 
 def pids_of(orphans: Iterable[Orphan]) -> list[int]:
-    """What to ask about."""
+    """The pids to ask about."""
     return [orphan.backend.pid for orphan in orphans]
 
 
 def gone_among(orphans: Iterable[Orphan], rows: Sequence[Row]) -> list[Orphan]:
-    """Those whose backends the server does not have any more, by its answer.
+    """The orphans whose backends the server does not have any more, by its answer.
 
-    A pid that was given to another session since then tells of a backend that is gone. The start
-    of another role's session is not shown to everybody: it may be the one that is asked about.
+    Where a pid was given to another session since then, the backend is gone. The start of another
+    role's session is not shown to every role, and that session may be the one asked about.
     """
     living = {pid: started for pid, started, _ in rows}
 
@@ -156,6 +161,6 @@ def gone_among(orphans: Iterable[Orphan], rows: Sequence[Row]) -> list[Orphan]:
 
 
 def to_be_ended(orphans: Iterable[Orphan], rows: Sequence[Row]) -> list[int]:
-    """The pids of those that ought to be gone, and are beyond doubt the sessions that we held."""
+    """The pids of the backends that ought to be gone, and are beyond doubt those of the orphans."""
     ours = {(pid, started) for pid, started, ours in rows if ours and started}
     return [orphan.backend.pid for orphan in orphans if orphan.overdue and orphan.backend in ours]

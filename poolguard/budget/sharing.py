@@ -189,7 +189,7 @@ def _needed(
 
 
 def _part(whole: int, mine: int, everybody: int) -> int:
-    """My part of *whole* in proportion, rounded up, and at most what I have."""
+    """The part of *whole* in proportion to *mine*, rounded up, and at most *mine*."""
     return min(mine, -(-whole * mine // everybody)) if everybody else 0
 
 

@@ -14,7 +14,7 @@ MOST_NAMED = 8
 
 
 def before_any_terms(me: Member, siblings: Collection[Member]) -> str:
-    """Why *me* has no connection while nobody has learned what the server grants."""
+    """Why *me* has no connection while no process has learned what the server grants."""
     return (
         f"nobody has learned yet what the server grants ({_holders(me, siblings)}). Look for what "
         f"keeps those from connecting, or set budget to a number"

@@ -60,8 +60,8 @@ class Maintenance:
         if wrong is not None and self._warned is None:
             say(
                 logging.WARNING,
-                f"poolguard: {wrong}. Those who have it open go on sharing it. Those who start now "
-                f"do not find it, and the budget is divided equally between them. A reload ends "
-                f"that, once the folder is as it should be",
+                f"poolguard: {wrong}. Processes that have it open go on sharing it. Those that "
+                f"start now do not find it, and the budget is divided equally between them. A "
+                f"reload ends that, once the folder is as it should be",
             )
         self._warned = wrong
