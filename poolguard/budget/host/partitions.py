@@ -41,9 +41,12 @@ NOTICED = 1.5
 """Seconds within which the users of a folder notice that it is gone, or cannot be trusted."""
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_PARTITIONS_OF_A_NAME = 1 << 22
+_KEYS = 1 << 22
+"""Partitions of one name that can be told apart."""
 _ALONE = 1 << 21
-_ROOM = _PARTITIONS_OF_A_NAME * (MOST_PARTITIONS + 1)
+"""Keys below are of files, and those from here on of processes that count alone."""
+_BYTES = _KEYS * (MOST_PARTITIONS + 1)
+"""Bytes for the locks of one name: of each partition, one for each number that it may divide by."""
 
 
 class Partitions:
@@ -63,17 +66,23 @@ class Partitions:
                 path = default_path()
         self._path = path
         self._name = name
-        self._mine = secrets.randbelow(_ALONE) | _ALONE if file is None else file % _ALONE
+        self._key = secrets.randbelow(_ALONE) | _ALONE if file is None else file % _ALONE
         self.least = least
         self._began = monotonic()
         self.count = least
         """By how many partitions the budget is divided now."""
         self._divides_by = MOST_PARTITIONS
+        """By how many this process says that it divides: by fewer than there are, while its own
+        partition holds too much for that."""
         self._crowded_since: float | None = None
+        """Since when another partition has not made room; None while all have."""
         self._fd = -1
         self._home = True
+        """The locks are in the folder itself, and not in the root folder."""
         self._where = (0, 0)
+        """The device and the inode of the folder with the locks."""
         self._base = 0
+        """Where in that folder the bytes of this name begin."""
         with suppress(OSError):  # no descriptor is left: it sees no other, and is not seen
             self._enter()
         _open.add(self)
@@ -119,12 +128,12 @@ class Partitions:
         found: dict[int, int] = {}
         for at in self._locked():
             partition, divides_by = divmod(at - self._base, MOST_PARTITIONS + 1)
-            if partition != self._mine:
+            if partition != self._key:
                 found[partition] = min(divides_by, found.get(partition, MOST_PARTITIONS))
         return found
 
     def _locked(self) -> Iterator[int]:
-        ranges = [(self._base, self._base + _ROOM)]
+        ranges = [(self._base, self._base + _BYTES)]
         while ranges:
             first, end = ranges.pop()
             at = None
@@ -142,7 +151,7 @@ class Partitions:
                 set_lock(self._fd, fcntl.F_UNLCK, self._at(before))
 
     def _at(self, divides_by: int) -> int:
-        return self._base + self._mine * (MOST_PARTITIONS + 1) + divides_by
+        return self._base + self._key * (MOST_PARTITIONS + 1) + divides_by
 
     # -- the folder with the locks -------------------------------------------------------------
 
@@ -153,7 +162,7 @@ class Partitions:
         self._where = found.st_dev, found.st_ino
         whose = self._name if self._home else f"{os.geteuid()}\0{self._path}\0{self._name}"
         digest = sha256(whose.encode(errors="surrogateescape")).digest()
-        self._base = (int.from_bytes(digest[:4], "big") >> 1) * _ROOM
+        self._base = (int.from_bytes(digest[:4], "big") >> 1) * _BYTES
         self._publish(self._divides_by)
         if before >= 0:
             os.close(before)
