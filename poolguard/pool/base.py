@@ -343,7 +343,7 @@ class Base:
         """Say which session a connection of this pool is with, as the server tells it: should this
         process die, its slot stays taken until that session is gone."""
         if (entry := entry_of(conn)) is not None:
-            self._keeper.leases.seated(entry, backend)
+            self._keeper.leases.record_backend(entry, backend)
 
     @property
     def recovering(self) -> bool:

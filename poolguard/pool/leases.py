@@ -142,7 +142,7 @@ class Leases:
 
     # -- entries -------------------------------------------------------------------------------
 
-    def seated(self, entry: Entry, backend: Backend) -> None:
+    def record_backend(self, entry: Entry, backend: Backend) -> None:
         """Say which session the entry's slot is held for."""
         if entry.slot is not None:
             self.ledger.record_backend(entry.slot, backend)

@@ -48,7 +48,7 @@ def arrive(conn: Any, entry: Entry, watch: Watch, leases: Leases) -> None:
     watch.add(entry, _socket_of(conn))
     info = getattr(conn, "info", None)
     if info is not None:
-        leases.seated(entry, Backend(info.backend_pid, 0.0))
+        leases.record_backend(entry, Backend(info.backend_pid, 0.0))
         # What comes next has as long as the login had. An answer may be lost as well as a login,
         # and a question waits for it as long as TCP keeps the connection.
         entry.give_up_at = clock() + _bound_of(info.get_parameters())

@@ -219,13 +219,13 @@ def test_a_slot_is_given_back_once(*, certainly: bool, told: str) -> None:
     ledger = Recording()
     leases = Leases(ledger)
     entry = Entry(leases.lease(1, NOW)[0], NOW)
-    leases.seated(entry, Backend(1, 2.0))
+    leases.record_backend(entry, Backend(1, 2.0))
     assert entry.slot is not None
     assert entry.slot.backend == Backend(1, 2.0)
     leases.vacate(entry, certainly=certainly)
     leases.vacate(entry)
     assert ledger.told == [told]
-    leases.seated(entry, Backend(1, 2.0))  # its end was faster
+    leases.record_backend(entry, Backend(1, 2.0))  # its end was faster
 
 
 # -- asking
