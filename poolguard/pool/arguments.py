@@ -14,6 +14,7 @@ from inspect import iscoroutinefunction
 from typing import Any, get_origin
 
 from ..errors import SettingsError
+from .events import Listener
 
 __all__ = ["PoolArguments"]
 
@@ -36,6 +37,8 @@ class PoolArguments:
     check: Callback | None = None
     kwargs: Mapping[str, Any] | Callable[[], Any] | None = None
     connection_class: type[Any] | None = None
+    listener: Listener | None = None
+    """Told of the pool's events beside poolguard's own: :mod:`poolguard.testing` has one."""
 
     def __post_init__(self) -> None:
         # Generic[…] of a class is how psycopg's documentation types a pool; it is the class.

@@ -125,7 +125,7 @@ class Runtime:
             "min_size": floor,
             "max_size": max_size,
             "ledger": self.sizing.ledger,
-            "listener": _listener(self.settings),
+            "listener": _listeners(self.settings, self._given.listener),
             "at_once": context.current().workplace.most_at_once,
             "configure": welcome,
             "reset": self._given.reset,
@@ -201,14 +201,15 @@ def _settings_for(kind: type[Any], settings: Settings) -> dict[str, Any]:
     return {theirs: getattr(settings, ours) for theirs, ours in names.items() if theirs in taken}
 
 
-def _listener(settings: Settings) -> Listener:
-    """Who is told of the pool's events."""
+def _listeners(settings: Settings, given: Listener | None) -> Listener:
+    """All that is told of the pool's events."""
     from ..telemetry.spans import SpanListener
 
-    spans = SpanListener(settings.spans)
-    if settings.metrics == "off":
-        return spans
-    from ..telemetry.durations import MetricListener, UseListener
+    told: list[Listener] = [SpanListener(settings.spans)]
+    if given is not None:
+        told.append(given)
+    if settings.metrics != "off":
+        from ..telemetry.durations import MetricListener, UseListener
 
-    durations = UseListener() if settings.metrics == "all" else MetricListener()
-    return Listeners([spans, durations])
+        told.append(UseListener() if settings.metrics == "all" else MetricListener())
+    return Listeners(told)
