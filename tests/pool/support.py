@@ -1,5 +1,5 @@
-"""What the tests of the pools share: both kinds behind one face, a listener that remembers, and
-what stands for a connection or a request."""
+"""What the tests of the pools share: both kinds behind one face, and what stands for a
+connection or a request."""
 
 from __future__ import annotations
 
@@ -25,23 +25,16 @@ from poolguard.budget.static import StaticLedger
 from poolguard.pool.acquirer import CURRENT, Acquirer
 from poolguard.pool.aio import AsyncGuardedPool
 from poolguard.pool.entry import Entry
-from poolguard.pool.events import (
-    AcquireEnded,
-    Closed,
-    Connected,
-    ConnectFailed,
-    Leak,
-    Listener,
-    Outcome,
-    Warmed,
-)
 from poolguard.pool.sockets import Watch
 from poolguard.pool.sync import GuardedPool
+from poolguard.testing import RecordingListener
 
 P = ParamSpec("P")
 Kind: TypeAlias = Literal["sync", "async"]
 Guarded: TypeAlias = "GuardedPool[Any] | AsyncGuardedPool[Any]"
 Pair: TypeAlias = tuple[socket.socket, socket.socket]
+
+Recorder = RecordingListener
 
 _numbers = count(1)
 
@@ -134,45 +127,6 @@ def serving(request: Acquirer) -> Iterator[None]:
         yield
     finally:
         CURRENT.reset(token)
-
-
-class Recorder(Listener):
-    """Remembers every event, in order."""
-
-    def __init__(self) -> None:
-        self.events: list[Any] = []
-
-    def _remember(self, event: Any, /) -> None:
-        self.events.append(event)
-
-    acquire_ended = connected = connect_failed = closed = warmed = leak = _remember
-
-    def of(self, kind: type[Any]) -> list[Any]:
-        return [event for event in self.events if isinstance(event, kind)]
-
-    @property
-    def outcomes(self) -> list[Outcome]:
-        return [event.outcome for event in self.of(AcquireEnded)]
-
-    @property
-    def created(self) -> list[str]:
-        return [event.reason for event in self.of(Connected)]
-
-    @property
-    def closes(self) -> list[str]:
-        return [event.reason for event in self.of(Closed)]
-
-    @property
-    def leaks(self) -> list[Leak]:
-        return self.of(Leak)
-
-    @property
-    def failures(self) -> list[ConnectFailed]:
-        return self.of(ConnectFailed)
-
-    @property
-    def warmups(self) -> list[Warmed]:
-        return self.of(Warmed)
 
 
 class Face:

@@ -21,6 +21,8 @@ from poolguard.pool.core import Core
 from poolguard.pool.entry import Check, Entry, State, Verdict
 from poolguard.pool.events import CloseReason
 from poolguard.pool.fates import Ask, Close, Condition, Counts, Fate, Misplaced, Reset, Waiter
+from poolguard.testing import FakeConnection as Conn
+from poolguard.testing import ManualClock
 
 T = TypeVar("T")
 
@@ -31,12 +33,6 @@ STALE = 30.0
 STORY = 25_000
 """Steps of one story."""
 STEPS = int(os.environ.get("POOLGUARD_TEST_STEPS", "100000"))
-
-
-class Conn:
-    """Stands for a connection: it may be referred to weakly, and knows its entry."""
-
-    _poolguard_entry: Entry
 
 
 class Bench:
@@ -933,7 +929,7 @@ class Story:
 
     def __init__(self, seed: int) -> None:
         self.random = Random(seed)
-        self.now = NOW
+        self.clock = ManualClock(NOW)
         self.rush = False
         """Many want a connection, and go on wanting it."""
         self.core = Core(
@@ -1020,6 +1016,10 @@ class Story:
 
     # -- telling it
 
+    @property
+    def now(self) -> float:
+        return self.clock()
+
     def tell_it(self, seed: int, steps: int) -> None:
         """Have so many steps happen; at last the pool is shut, and all comes to its end."""
         last: deque[str] = deque(maxlen=8)
@@ -1027,7 +1027,8 @@ class Story:
         try:
             for step in range(steps):
                 pause = self.random.random()
-                self.now += LONG_PAUSE if pause < 0.005 else PAUSES[int(pause * len(PAUSES))]
+                seconds = LONG_PAUSE if pause < 0.005 else PAUSES[int(pause * len(PAUSES))]
+                self.clock.advance(seconds)
                 self.ruling = self.random.choice(RULINGS)
                 self.judged.clear()
                 last.append(self.make_a_move())
@@ -1612,7 +1613,7 @@ class Story:
         self.rush = self.random.random() < 0.5
 
     def pause(self) -> None:
-        self.now += LONG_PAUSE
+        self.clock.advance(LONG_PAUSE)
 
     def resize(self) -> None:
         most = self.random.randint(1, 8)

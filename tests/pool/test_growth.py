@@ -21,6 +21,7 @@ from poolguard.pool.growth import (
     patience,
     with_headroom,
 )
+from poolguard.testing import ManualClock
 
 NOW = 1000.0
 CALM = Demand(
@@ -332,28 +333,28 @@ def test_where_all_may_hang_one_more_tries_at_a_time() -> None:
 def test_where_all_hang_few_hang() -> None:
     """For five seconds nothing answers, and twenty wait."""
     begun: list[float] = []
-    time = NOW
-    while time < NOW + 5.0:
+    clock = ManualClock(NOW)
+    while clock() < NOW + 5.0:
         state = CALM._replace(
             waiting=20,
             opening=len(begun),
             size=len(begun),
             begun=len(begun),
-            waited=time - NOW,
+            waited=clock() - NOW,
             lent=1,  # so that the queue may empty itself
-            late=late_ones(time, begun, 0.01, -math.inf),
+            late=late_ones(clock(), begun, 0.01, -math.inf),
             max_size=100,
         )
-        n = connects_to_begin(time, state)
-        begun += [time] * n
-        late_now = late_ones(time, begun, 0.01, -math.inf)
+        n = connects_to_begin(clock(), state)
+        begun += [clock()] * n
+        late_now = late_ones(clock(), begun, 0.01, -math.inf)
         wake = next_look(
-            time,
+            clock(),
             state._replace(opening=len(begun), size=len(begun), begun=len(begun), late=late_now),
         )
         assert wake is not None
-        assert wake > time
-        time = wake
+        assert wake > clock()
+        clock.advance(wake - clock())
     beside = [at - NOW for at in begun[20:]]
     assert 2 <= len(beside) <= 4
     assert beside[0] < 2 * SHORTEST_LATE

@@ -23,6 +23,8 @@ from poolguard.pool.keeper import Keeper
 from poolguard.pool.report import status_of
 from poolguard.pool.session import note_errors
 from poolguard.pool.upkeep import Pace, between_retirements
+from poolguard.testing import AsyncFakeConnection as AsyncConn
+from poolguard.testing import FakeConnection as Conn
 from tests.pool.support import Kind, Recorder, in_loop, opened
 
 PLACE = Place("db", 5432, "shop")
@@ -43,30 +45,6 @@ def keeper(recorder: Recorder | None = None, **arguments: Any) -> Keeper:
     )
     made.opened("shop", NOW, lambda: None)
     return made
-
-
-class Libpq:
-    """Stands for libpq's part of a connection."""
-
-    status = ConnStatus.OK
-    pgconn_ptr: object = object()
-
-
-class Conn:
-    """Stands for a connection, over which *error* comes with whatever is waited for."""
-
-    def __init__(self, error: BaseException | None = None) -> None:
-        self.pgconn = Libpq()
-        self.error = error
-
-    def wait(self) -> None:
-        if self.error is not None:
-            raise self.error
-
-
-class AsyncConn(Conn):
-    async def wait(self) -> None:  # type: ignore[override]
-        super().wait()
 
 
 def begun(made: Keeper, began: float = NOW, slot: Slot | None = None) -> Entry:
@@ -354,7 +332,10 @@ def test_the_worst_error_counts_that_came_over_a_connection(*, is_async: bool) -
 
 
 def test_an_error_of_one_that_was_closed_on_this_side_tells_nothing() -> None:
-    entry, conn = Entry(None, NOW), Conn(psycopg.OperationalError("the connection is closed"))
+    entry, conn = (
+        Entry(None, NOW),
+        Conn(psycopg.OperationalError("the connection is closed")),
+    )
     note_errors(conn, entry)
     conn.pgconn.status, conn.pgconn.pgconn_ptr = ConnStatus.BAD, None
     with pytest.raises(psycopg.OperationalError):

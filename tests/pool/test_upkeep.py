@@ -26,6 +26,7 @@ from poolguard.pool.upkeep import (
     decide,
     lifetime,
 )
+from poolguard.testing import ManualClock
 
 NOW = 1000.0
 PACE = Pace(check_interval=25.0, check_timeout=1.0, idle_timeout=600.0)
@@ -505,31 +506,31 @@ def test_after_a_sleep_of_hours_one_after_the_other_is_verified_and_few_are_repl
 ) -> None:
     """Told step by step: what is decided is done at once, and the time is that of the next look."""
     idle = [entry(proved=4 * 3600 + n, retire=-3 * 3600 - n) for n in range(8)]
-    time, retire_from = NOW, 0.0
+    clock, retire_from = ManualClock(NOW), 0.0
     verified: list[Entry] = []
     replaced: list[Entry] = []
-    while time < NOW + 60:
+    while clock() < NOW + 60:
         state = pool(
             *idle, floor=8, max_size=max_size, retire_from=retire_from, doubted_at=-math.inf
         )
-        actions, wakes = decide(time, state, PACE)
+        actions, wakes = decide(clock(), state, PACE)
         assert sum(isinstance(action, Verify) for action in actions) <= 1
         assert sum(isinstance(action, Open | Retire) for action in actions) <= 1
         for action in actions:
             if isinstance(action, Verify):
-                action.entry.proved_at = time
+                action.entry.proved_at = clock()
                 verified.append(action.entry)
             elif isinstance(action, Open):
                 assert action.n == 1
-                idle.append(entry(proved=NOW - time))
+                idle.append(entry(proved=NOW - clock()))
             else:
                 assert isinstance(action, Retire)
                 idle.remove(action.entry)
                 replaced.append(action.entry)
-                retire_from = time + between_retirements(8, 3600.0)
+                retire_from = clock() + between_retirements(8, 3600.0)
         assert wakes is not None
-        time = time + 0.001 if actions else max(wakes, time + 0.001)
-        assert time < NOW + 1 or len(verified) >= 7
+        clock.advance(0.001 if actions else max(wakes - clock(), 0.001))
+        assert clock() < NOW + 1 or len(verified) >= 7
     assert len(replaced) == 2
     assert len(verified) >= 7
     assert len(idle) == 8
