@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
 from ..errors import ModeError, PoolguardError, SettingsError
@@ -41,6 +42,7 @@ class Lifecycle:
     that opens all guards opens it."""
     in_file: Literal["", "now", "before"]
     """gunicorn.conf.py has made it, as it ran last or before that; the registry's to change."""
+    status: Callable[[], dict[str, Any]]
     _lock: threading.RLock
     _runtime: AnyRuntime | None
 
@@ -90,9 +92,7 @@ class Lifecycle:
             runtime = self._begin_sync()
         else:
             runtime = self._runtime = AsyncRuntime(self.name, self.settings, self.arguments)
-        # Another ledger is in the same folder, and says what is wrong with that.
-        said = self.settings.ledger != "static"
-        publish.publish(self, self.settings.runtime_dir, self._published, said=said)
+        self._publish()
         return runtime
 
     def _begin_sync(self) -> SyncRuntime:
@@ -245,9 +245,10 @@ class Lifecycle:
 
     # -- what others read ----------------------------------------------------------------------
 
-    def status(self) -> dict[str, Any]:
-        """What the guard has and does, JSON-ready."""
-        raise NotImplementedError
+    def _publish(self) -> None:
+        # Another ledger is in the same folder, and says what is wrong with that.
+        said = self.settings.ledger != "static"
+        publish.publish(self, self.settings.runtime_dir, self._published, said=said)
 
     def _published(self) -> dict[str, Any]:
         """The status, and what a reader of several needs to tell them apart, or add them up."""

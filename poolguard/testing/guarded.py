@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import PoolguardError, SettingsError
 from ..pool.fates import Waiter
-from ..runtime.guards import Guard, guard
-from ..runtime.opening import AsyncOpening
+from ..runtime.aio import AsyncRuntime
+from ..runtime.guards import Guard
+from ..runtime.lookup import guard
 from ..util import clock
 from ..util.conninfo import of_libpq
 from ..worker import registry
@@ -38,7 +39,7 @@ _FIXED: Mapping[str, Any] = {
     **{"instances": 1, "workers": 1, "ledger": "static", "pooler": "none"},
 }
 """Settings that are the same in every block, or not for a test to choose."""
-_STATE = ("settings", "arguments", "from_environment", "retired", "_opening")
+_STATE = ("settings", "arguments", "from_environment", "retired", "_runtime")
 """What of a guard is another within the block."""
 
 
@@ -151,7 +152,7 @@ class FakedGuard(FakePostgres):
             found.arguments, kwargs=_placeless(found.arguments.kwargs), listener=self.events
         )
         found.from_environment = found.retired = False
-        found._opening = None
+        found._runtime = None
         registry.changed()
 
     def _replacing(self) -> dict[str, Any]:
@@ -178,14 +179,14 @@ class FakedGuard(FakePostgres):
 
     def _shut(self) -> None:
         """Close what was opened within the block, wherever that was."""
-        opening = self.guard._opening
-        if not isinstance(opening, AsyncOpening) or not opening.alive:
+        runtime = self.guard._runtime
+        if not isinstance(runtime, AsyncRuntime) or not runtime.alive:
             self.guard.shut()
-        elif opening.loop.is_running() and not _runs_here(opening.loop):
-            closing = asyncio.run_coroutine_threadsafe(self.guard.ashut(), opening.loop)
+        elif runtime.loop.is_running() and not _runs_here(runtime.loop):
+            closing = asyncio.run_coroutine_threadsafe(self.guard.ashut(), runtime.loop)
             closing.result(OPENS_WITHIN)
         else:
-            opening.close_soon()
+            runtime.close_soon()
 
     def _end(self) -> None:
         """Have the guard be as it was."""
@@ -243,14 +244,14 @@ class FakedGuard(FakePostgres):
 
     def _with_pool(self, job: Callable[[], None]) -> None:
         """Do it where the pool may be changed: an async one on its loop alone."""
-        opening = self.guard._opening
-        if not isinstance(opening, AsyncOpening) or _runs_here(opening.loop):
+        runtime = self.guard._runtime
+        if not isinstance(runtime, AsyncRuntime) or _runs_here(runtime.loop):
             return job()
 
         async def there() -> None:
             job()
 
-        return asyncio.run_coroutine_threadsafe(there(), opening.loop).result(OPENS_WITHIN)
+        return asyncio.run_coroutine_threadsafe(there(), runtime.loop).result(OPENS_WITHIN)
 
 
 class _Waits(Waiter):
