@@ -14,6 +14,7 @@ from typing import Any
 from psycopg_pool import ConnectionPool
 
 import poolguard
+from poolguard.runtime.status import not_warm
 
 Borrow = Callable[[], AbstractContextManager[Any]]
 WARM_WITHIN = 30.0
@@ -28,7 +29,7 @@ def main(dsn: str, folder: str, *numbers: str) -> None:
     with ConnectionPool(dsn, min_size=size, open=True) as plain, guard:
         plain.wait(WARM_WITHIN)
         if not guard.wait_warm(WARM_WITHIN):
-            sys.exit(guard.not_warm(WARM_WITHIN))
+            sys.exit(not_warm(guard.status(), WARM_WITHIN))
         acts: dict[str, Borrow] = {"plain": plain.connection, "ours": poolguard.connection}
         for borrow in acts.values():
             _turn(borrow, threads, borrowings // threads, contend=size < threads)

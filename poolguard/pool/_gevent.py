@@ -1,7 +1,7 @@
 """What gevent's patches hide or change, as the watch on sockets needs it: the only file that knows.
 
 ``monkey.patch_all()`` takes epoll away, makes sockets non-blocking, and has every wait switch to
-another greenlet. The originals go on working, as long as nobody waits in them.
+another greenlet. The originals go on working, as long as nothing waits in them.
 """
 
 from __future__ import annotations

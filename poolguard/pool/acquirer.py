@@ -1,7 +1,7 @@
-"""Who acquires: the request that a context serves, as far as a pool needs to know of it.
+"""The request for which a connection is acquired, as far as a pool needs to know of it.
 
-The doors make one for each request; a pool notes on it what was lent to it, so that what is never
-returned can be told with the request that took it.
+The doors make one for each request. A pool notes on it what was lent to it, so that what is never
+returned is reported with the request that took it.
 """
 
 from __future__ import annotations
@@ -28,24 +28,23 @@ class Acquirer:
         self.checkouts: dict[Checkout, None] = {}
         """What it has at the moment, the oldest first."""
         self.retry_after = 0
-        """Seconds after which it is worth trying again, once an acquire has timed out or was
-        rejected; 0 where none has."""
+        """Seconds after which to try again, as an acquire has timed out or was rejected; else 0."""
         self.over = False
         """It has ended; a task that it left behind may go on acquiring."""
 
     @property
     def label(self) -> str:
-        """What to call it in a log: one line, in which nothing is left to be obeyed."""
+        """What to call it in a log: one line, without control characters."""
         raise NotImplementedError
 
     def acquired(self) -> None:
-        """A connection was free for it, and nobody else is told."""
+        """A connection was free for it, of which no listener is told."""
 
     def began(self, span: object) -> None:
-        """A server span has begun within it, for whoever records spans."""
+        """A server span has begun within it, where spans are recorded."""
 
     def lasts(self, source: object) -> bool:  # noqa: ARG002
-        """Whether what enters now, from *source*, is this very request, further in."""
+        """Whether what enters a door now, from *source*, is this very request once more."""
         return False
 
     def ended(self) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import warnings
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, cast
+from typing import TYPE_CHECKING, Generic, cast
 
 from psycopg import AsyncConnection
 from psycopg.pq import TransactionStatus
@@ -20,7 +18,6 @@ from psycopg_pool.abc import (
 
 from ..budget.ledger import Ledger
 from ..budget.queries import async_answer
-from ..errors import PoolguardError
 from ..util.clock import LONGEST_WAIT
 from ..util.clock import now as clock
 from .acquirer import CURRENT
@@ -29,11 +26,10 @@ from .block import AsyncBlock
 from .entry import Entry
 from .errors import PoolTimeout
 from .events import Listener
-from .fates import Misplaced, Waiter
-from .jobs import Job
-from .news import logger
-from .report import status_of
+from .outbox import logger
 from .tasks import Tasks
+from .transitions import Misplaced
+from .waiter import Waiter
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -114,12 +110,7 @@ class AsyncGuardedPool(Tasks, AsyncConnectionPool[ACT], Generic[ACT]):
         await self.open()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     # -- acquiring -----------------------------------------------------------------------------
@@ -168,7 +159,7 @@ class AsyncGuardedPool(Tasks, AsyncConnectionPool[ACT], Generic[ACT]):
                     self._keeper.leaks.asked(acquirer)
                 self._lend(entry, began, acquirer)
             except BaseException:  # what ends the process, in a listener
-                self._take_care(self._put(conn, entry))
+                self._do(self._put(conn, entry))
                 raise
         return conn
 
@@ -198,12 +189,12 @@ class AsyncGuardedPool(Tasks, AsyncConnectionPool[ACT], Generic[ACT]):
         try:
             self._lend_late(entry, waiter)
         except BaseException:
-            self._take_care(self._put(conn, entry))
+            self._do(self._put(conn, entry))
             raise
         return conn
 
     async def _obtain(self, waiter: _Waiter, now: float) -> ACT:
-        """A connection that is free, or whichever comes."""
+        """A connection that is free, or the next that comes in."""
         core = self._core
         conn = core.acquire(now, waiter)
         if conn == "closed":
@@ -217,7 +208,7 @@ class AsyncGuardedPool(Tasks, AsyncConnectionPool[ACT], Generic[ACT]):
                 await waiter.wait()
             except BaseException:
                 if (conn := core.withdraw(waiter, clock())) is not None:
-                    self._take_care(self._put(conn, conn._poolguard_entry, in_acquire=True))
+                    self._do(self._put(conn, conn._poolguard_entry, in_acquire=True))
                 raise
             conn = core.withdraw(waiter, clock(), timed_out=True)
             if conn is None:
@@ -225,20 +216,13 @@ class AsyncGuardedPool(Tasks, AsyncConnectionPool[ACT], Generic[ACT]):
         conn._pool = self
         return cast("ACT", conn)
 
-    def _insist_on_its_loop(self) -> None:
-        if asyncio.get_running_loop() is not self._loop:
-            raise PoolguardError(
-                f"the pool {self.name!r} is open on another event loop, and its connections belong "
-                f"to that: use it there, or open another pool on this loop"
-            )
-
     # -- returning -----------------------------------------------------------------------------
 
     async def putconn(self, conn: ACT) -> None:
         """Take a connection back, as :meth:`psycopg_pool.AsyncConnectionPool.putconn` does.
 
         Raises :exc:`ValueError` for one that is not lent from here. What it takes to make the
-        connection fit for others is done even if this task is cancelled.
+        connection fit for the next acquire is done even if this task is cancelled.
         """
         if not self._give_back(conn):
             entry: Entry = conn._poolguard_entry  # type: ignore[attr-defined]
@@ -272,14 +256,10 @@ class AsyncGuardedPool(Tasks, AsyncConnectionPool[ACT], Generic[ACT]):
             self._refuse(conn)
             return True
         if fate is not None:
-            self._take_care(self._settle(conn, entry, fate))
+            self._do(self._settle(conn, entry, fate))
         if self._core.look_due:
             self._look_soon()
         return True
-
-    def _take_care(self, job: Job[None] | None) -> None:
-        if job is not None:
-            self._do(job)
 
     # -- the pool's life -----------------------------------------------------------------------
 
@@ -313,11 +293,6 @@ class AsyncGuardedPool(Tasks, AsyncConnectionPool[ACT], Generic[ACT]):
             raise error from None
         logger.info("pool %r is ready to use", self.name)
 
-    @property
-    def warm(self) -> bool:
-        """The floor has been reached at least once."""
-        return self._keeper.warm_after is not None
-
     async def wait_warm(self, timeout: float) -> bool:
         """Wait at most *timeout* seconds for the floor to be reached; true when it has been.
 
@@ -348,10 +323,6 @@ class AsyncGuardedPool(Tasks, AsyncConnectionPool[ACT], Generic[ACT]):
         if not self.closed:
             await asyncio.shield(self._begin("close", self._drain()))
 
-    def status(self) -> dict[str, Any]:
-        """The pool's counts, outcomes and last failure: plain data."""
-        return status_of(self._keeper)
-
     async def close(self, timeout: float = 5.0) -> None:
         """Close the pool, as :meth:`psycopg_pool.AsyncConnectionPool.close` does.
 
@@ -364,41 +335,7 @@ class AsyncGuardedPool(Tasks, AsyncConnectionPool[ACT], Generic[ACT]):
             self._do(self._discard(conn))
         await self._end_tasks(until)
 
-    def abandon(self) -> None:
-        """Close a pool whose loop has ended without closing it: nothing can be awaited any more.
-
-        Its slots are given back, also those of connections that are still in use somewhere.
-        """
-        if self.closed:
-            return
-        for conn in self._core.shut(clock())[1]:
-            self._bury(conn)
-        for entry in self._watch.take_all():
-            entry.severed = True  # nobody will hear when the server has ended its side
-            self._keeper.ended(entry, clock())
-        self._keeper.news.tell()
-        self._keeper.close()
-        self._watch.close()
-
     @staticmethod
     async def check_connection(conn: ACT) -> None:
         """As :meth:`~poolguard.pool.sync.GuardedPool.check_connection`."""
         await async_answer(conn)
-
-    def run_task(self, task: Any) -> None:
-        """Run a task on the loop, as psycopg_pool does in a worker."""
-        self._begin("task", task.run())
-
-    async def schedule_task(self, task: Any, delay: float) -> None:
-        """Run a task on the loop, after so many seconds."""
-        self._loop.call_later(delay, self.run_task, task)
-
-    def _warn_of_opening(self) -> None:
-        kind = type(self).__name__
-        warnings.warn(
-            f"{kind} was opened in its constructor, which a pool of asyncio's should not be: say "
-            f"open=False and `await pool.open()`, or open it with a block: "
-            f"`async with {kind}(...) as pool:`",
-            RuntimeWarning,
-            stacklevel=4,
-        )

@@ -1,8 +1,6 @@
-"""What a guard hands to its pool beside the settings, with psycopg_pool's meaning: callbacks,
-connect arguments, and the class of its connections.
+"""What a guard hands to its pool beside the settings: callbacks, connect arguments, a class.
 
-They are objects of the application's, and may hold a password: nothing here shows more of them than
-their names.
+They are the application's objects, and may hold a password: only their names are ever shown.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ _CLASSES = {"sync": "Connection", "async": "AsyncConnection"}
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class PoolArguments:
-    """``configure``, ``reset``, ``check``, ``kwargs`` and ``connection_class``, where one is given.
+    """The arguments, with psycopg_pool's names and meanings, that were given; None for the others.
 
     Raises :exc:`~poolguard.errors.SettingsError`, with a line for each that is of no use. psycopg
     is not imported: guards are made before gevent has patched the process.
@@ -51,7 +49,7 @@ class PoolArguments:
             if (value := getattr(self, name)) is not None and not callable(value)
         ]
         if isinstance(self.kwargs, Mapping) and all(isinstance(name, str) for name in self.kwargs):
-            # A copy: what becomes of the application's own changes no guard that was made with it.
+            # A copy: a guard does not change with the application's own dict.
             object.__setattr__(self, "kwargs", dict(self.kwargs) or None)
         elif self.kwargs is not None and not callable(self.kwargs):
             problems.append(
@@ -92,7 +90,7 @@ class PoolArguments:
             raise SettingsError("\n".join(problems))
 
     def _is_of(self, kind: str) -> bool:
-        psycopg = sys.modules.get("psycopg")  # where nobody has imported it there is no subclass
+        psycopg = sys.modules.get("psycopg")  # until it is imported there is no subclass
         base = getattr(psycopg, _CLASSES[kind], None)
         given = self.connection_class
         return isinstance(given, type) and base is not None and issubclass(given, base)
@@ -134,9 +132,6 @@ def _alike(one: object, other: object) -> bool:
     return bool(one == other)
 
 
-def _name_of(value: object) -> tuple[object, object]:
+def _name_of(value: object) -> list[object]:
     kind = type(value)
-    return (
-        getattr(value, "__module__", kind.__module__),
-        getattr(value, "__qualname__", kind.__qualname__),
-    )
+    return [getattr(value, n, getattr(kind, n)) for n in ("__module__", "__qualname__")]

@@ -45,7 +45,7 @@ class _Common:
     def __init__(self, pool: Any, timeout: float | None) -> None:
         self._pool = pool
         self._timeout = timeout
-        self._free = [True]  # popping is one step, of which two threads cannot both have the half
+        self._free = [True]  # popping is one step, which two threads cannot both have begun
         self._conn: Any = None
 
     def __repr__(self) -> str:
@@ -68,15 +68,14 @@ class _Common:
         )
 
     def _let_go(self) -> Any:
-        """What was entered, which is to be returned. Whoever keeps this object does not keep the
-        connection."""
+        """The connection, which is to be returned: to keep this object is not to keep that."""
         conn, self._conn = self._conn, None
         self._free.append(True)
         return conn
 
 
 class Block(_Common, AbstractContextManager[CT]):
-    """A connection of a sync pool, from the begin of a block to its end.
+    """A connection of a sync pool, from the beginning of a block to its end.
 
     It can be entered again once it was left, and decorates functions: each call has a connection of
     its own. Raises :exc:`RuntimeError` where it is entered while it is.

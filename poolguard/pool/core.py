@@ -1,26 +1,24 @@
-"""All state of a pool, and every transition: which entry is where, and who waits.
+"""The core of a pool: what an acquire is given, and what becomes of a connection that comes in.
 
-Nothing here locks, waits, or does I/O, and time is an argument. The sync pool calls in with its
-lock held, the async one on its loop; what is to be done outside is returned. A connection is one
-entry with one state, which only this file changes. The sizes are derived from the entries and
-counted nowhere, so that a place which belongs to nobody cannot be.
+Nothing here locks, waits, or does I/O; time is an argument, and what is to be done is returned. The
+sync pool calls in with its lock held, the async one on its loop.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-from .entry import Check, Entry, State
-from .events import CloseReason
-from .fates import Ask, Close, Condition, Counts, Fate, Misplaced, Reset, Waiter
+from .entries import Entries
+from .entry import Check, Entry
+from .transitions import Ask, Close, Condition, Fate, Misplaced, Reset
+from .waiter import Waiter
 
 __all__ = ["Core", "bounds"]
 
 
-class Core:
-    """The entries of one pool, and those who wait for one.
+class Core(Entries):
+    """The connections of one pool, and the acquires that wait for one.
 
     :param check_after_idle: seconds; one that has been idle for longer is not lent unchecked.
     :param judge: what else is to become of a connection that would join the pool: asked of those
@@ -36,28 +34,12 @@ class Core:
         check_after_idle: float,
         judge: Callable[[Entry, float, bool], Close | Ask | None] = lambda *_: None,
     ) -> None:
-        self.min_size, self.max_size = min_size, max_size
+        super().__init__(min_size, max_size, check_after_idle)
         self.max_waiting = max_waiting
-        self.check_after_idle = check_after_idle
         self.closed = False
-        self.entries: dict[Entry, None] = {}
-        """All whose server may still hold a session for them, or will soon."""
-        self.idle: deque[Entry] = deque()
-        """The idle ones, the longest idle first: the order in which they are lent."""
-        self.waiting: deque[Waiter] = deque()
-        self.doubted_at = 0.0
-        """What has not been proved since then may be dead, and is checked before it is lent."""
-        self.read_only_at = 0.0
-        """The server was seen to be read-only: what has not been asked since may be so, too."""
         self.drained_at = float("-inf")
-        self.idle_low = 0
-        """The fewest idle ones since that was reset."""
-        self.low_water = 0
-        """With fewer idle ones than this, the pool is to be looked at."""
-        self.look_due = False
-        """It is to be looked at, as soon as no lock is held."""
         self.alert = False
-        """Whatever comes in is to be judged."""
+        """Every connection that comes in is to be judged."""
         self.taken_free = 0
         """So many acquires have found one free."""
         self.queued = 0
@@ -67,9 +49,8 @@ class Core:
         self.usage = 0.0
         """Seconds for which connections were lent, in all."""
         self.unserved_since: float | None = None
-        """Since when somebody has waited and nobody was served; None while nobody has."""
+        """Since when an acquire has waited and none was served; None while none has."""
         self._timed_out = False
-        self._watermark = 0
         self._judge = judge
 
     def __repr__(self) -> str:
@@ -78,27 +59,6 @@ class Core:
             f"<Core {'closed ' if self.closed else ''}{c.idle} idle, {c.lent} lent, "
             f"{c.checking} checking, {c.opening} opening; {c.waiting} waiting>"
         )
-
-    def counts(self) -> Counts:
-        """How many entries are where."""
-        n: dict[State, int] = dict.fromkeys(
-            ("connecting", "idle", "checking", "lent", "resetting", "closing", "gone"), 0
-        )
-        for entry in [*self.entries]:  # a copy, made at once: others may not hold the lock
-            n[entry.state] += 1
-        return Counts(
-            n["idle"],
-            n["lent"] + n["resetting"],
-            n["checking"],
-            n["connecting"],
-            len(self.waiting),
-            self.min_size,
-            self.max_size,
-        )
-
-    def those(self, *states: State) -> Iterator[Entry]:
-        """The entries that are in one of these states."""
-        return (entry for entry in [*self.entries] if entry.state in states)
 
     # -- acquiring -----------------------------------------------------------------------------
 
@@ -157,16 +117,21 @@ class Core:
         return None
 
     def _may_grow(self) -> bool:
-        """Whether a look may find room for one more: also in the place of one that has ended, and
-        that nobody may have any more."""
+        """Whether a look may find room for one more.
+
+        That may be in the place of one that has ended, or that is being closed.
+        """
         size = len(self.entries)
-        if size >= self.max_size and len(self.waiting) == 1:  # others find what the first has found
+        if size >= self.max_size and len(self.waiting) == 1:  # the others find what the first found
             size -= sum(entry.ended or entry.state == "closing" for entry in self.entries)
         return size < self.max_size
 
     def withdraw(self, waiter: Waiter, now: float, *, timed_out: bool = False) -> Any:
-        """*waiter* stops waiting, for whatever reason: the connection that it was given in this
-        very moment, which is its own, or is to be given back; else None."""
+        """*waiter* stops waiting, for whatever reason.
+
+        The answer is the connection that it was given in this very moment, which it may keep or has
+        to give back; else None.
+        """
         conn, waiter.conn = waiter.conn, None
         if conn is None and waiter in self.waiting:
             self.waiting.remove(waiter)
@@ -177,35 +142,10 @@ class Core:
         return conn
 
     def stuck_since(self) -> float | None:
-        """Since when nobody has been served, while some wait or have timed out."""
+        """Since when no acquire has been served, while some wait or have timed out."""
         return self.unserved_since if self.waiting or self._timed_out else None
 
-    def is_stale(self, entry: Entry, now: float) -> bool:
-        """Whether an idle one is to be checked before it is lent."""
-        return now - entry.proved_at > self.check_after_idle or entry.proved_at < self.doubted_at
-
-    def note_idle_low(self) -> None:
-        """From now on the fewest idle ones are watched for anew."""
-        self.idle_low = len(self.idle)
-        self._watermark = max(self.idle_low, self.low_water)
-
-    def look_below(self, low_water: int) -> None:
-        """Have the pool looked at once there are fewer idle ones than that."""
-        self.low_water = low_water
-        self._watermark = max(self.idle_low, low_water)
-
-    def _note_low(self, left: int) -> None:
-        self.idle_low = min(self.idle_low, left)
-        if left < self.low_water:
-            self.look_due = True
-            self.low_water = 0  # once is enough: the look sets it again
-        self._watermark = max(self.idle_low, self.low_water)
-
     # -- coming in -----------------------------------------------------------------------------
-
-    def begin(self, entry: Entry) -> None:
-        """Its connect begins."""
-        self.entries[entry] = None
 
     def arrive(self, entry: Entry, now: float) -> Fate:
         """It is connected, and configured."""
@@ -240,13 +180,13 @@ class Core:
         return self._close(entry, None if by_server else "discarded")
 
     def reset(self, entry: Entry, now: float) -> None:
-        """One that is lent is being made fit for others, by whoever calls this."""
+        """One that is lent is being made fit for the next acquire, by the caller of this."""
         self._leave(entry, "lent")
         self.usage += now - entry.lent_at
         entry.state, entry.kept = "resetting", entry.conn
 
     def was_reset(self, entry: Entry, now: float, *, is_fit: bool) -> Fate:
-        """It is fit for others again, or not."""
+        """It is fit for the next acquire, or not."""
         if entry.state in ("closing", "gone"):  # the server has ended it meanwhile
             return Close(None)
         self._leave(entry, "resetting")
@@ -315,45 +255,10 @@ class Core:
         self.idle.append(entry)
         return None
 
-    # -- going ---------------------------------------------------------------------------------
-
-    def close(self, entry: Entry, reason: CloseReason | None) -> Any:
-        """Its connection is to be closed, which is returned; or its connect has failed. What got as
-        far as a session is gone once the server has ended that."""
-        conn = entry.conn
-        if entry.state not in ("closing", "gone"):
-            self._close(entry, reason)
-        return conn
-
-    def _close(self, entry: Entry, reason: CloseReason | None, *, worn: bool = False) -> Close:
-        if entry.state == "idle":
-            self.idle_low = min(self.idle_low, len(self.idle) - 1)
-        self._leave(entry, entry.state)
-        entry.state, entry.kept = "closing", None
-        entry.plain_until = 0.0
-        entry.reason = entry.reason or reason
-        if entry.ended or not entry.watched:
-            self._forget(entry)
-        return Close(reason, worn)
-
-    def end(self, entry: Entry) -> Any:
-        """The server has ended its side: the connection that lay idle, to be closed; else None.
-
-        One that is checked or reset is left to whoever does that, should there be anybody.
-        """
-        entry.end()
-        if entry.check is not None:
-            self.doubt(entry.check.since)
-        if entry.state in ("idle", "checking", "resetting"):
-            conn = entry.conn if entry.state == "idle" else None
-            self._close(entry, None)
-            return conn
-        if entry.state == "closing":
-            self._forget(entry)
-        return None
+    # -- all at once ---------------------------------------------------------------------------
 
     def shut(self, now: float) -> tuple[list[Waiter], list[Any]]:
-        """The pool closes: those who wait in vain, and the idle connections, to be closed."""
+        """Refuse all from now on: the acquires that wait, and the connections to be closed."""
         self.closed = self.alert = True
         waiting = [*self.waiting]
         self.waiting.clear()
@@ -373,44 +278,6 @@ class Core:
         self.idle.clear()
         self.waiting.clear()
         self.entries.clear()
-
-    def doubt_writes(self, now: float) -> None:
-        """The server takes no writes over one: the others are asked before they are lent."""
-        self.doubt(now)
-        self.read_only_at = now
-        for entry in self.entries:
-            entry.plain_until = 0.0
-
-    def doubt(self, since: float) -> None:
-        """A connection was found dead that may have been so at *since*, and so may others."""
-        self.doubted_at = max(self.doubted_at, since)
-
-    def mend(self) -> None:
-        """Put right what an exception in the midst of a transition has left behind: a signal's
-        handler may raise between any two steps."""
-        for entry in self.those("lent"):
-            if entry.kept is not None:
-                entry.state = "idle"
-        while self.waiting and self.waiting[0].conn is not None:
-            self.waiting.popleft()
-        if sum(1 for _ in self.those("idle")) != len(self.idle):
-            self.idle = deque(entry for entry in self.idle if entry.state == "idle")
-            known = {*self.idle}
-            for entry in self.those("idle"):
-                if entry not in known:
-                    entry.kept = entry.conn
-                    self.idle.append(entry)
-
-    def _leave(self, entry: Entry, state: State) -> None:
-        if entry.state != state:
-            raise Misplaced(f"{entry} is not {state}")
-        if state == "idle":
-            self.idle.remove(entry)
-        entry.check = None
-
-    def _forget(self, entry: Entry) -> None:
-        entry.state = "gone"
-        self.entries.pop(entry, None)
 
 
 def bounds(min_size: int, max_size: int | None) -> tuple[int, int]:

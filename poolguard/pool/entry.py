@@ -10,6 +10,7 @@ import math
 import select
 import socket
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from weakref import ReferenceType, ref
 
@@ -26,8 +27,8 @@ State = Literal["connecting", "idle", "checking", "lent", "resetting", "closing"
 """Where an entry is. Only :mod:`poolguard.pool.core` moves it."""
 
 Verdict = Literal["lost", "ending", "read-only"]
-"""What an error that came over a connection tells of its server: that, or the way to it, has ended
-the connection; it ends; it takes no writes."""
+"""What an error that came over a connection tells of the server: it, or the way to it, has ended
+the connection; it is shutting down; it takes no writes."""
 
 
 class Check(NamedTuple):
@@ -37,98 +38,64 @@ class Check(NamedTuple):
     likely: bool = True
     """There is no reason to think that it will fail."""
     for_waiter: bool = False
-    """Somebody waits for it."""
+    """An acquire waits for it."""
     writable: bool = False
     """The server is to say as well that it takes writes."""
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class Entry:
-    """One connection's state, slot and dates. Times by :func:`poolguard.util.clock.now`.
+    """One connection's state, slot and dates. Times by :func:`poolguard.util.clock.now`."""
 
-    :param slot: the right to hold it; None where no ledger grants any.
-    :param began: when its connect began.
-    """
-
-    __slots__ = (
-        "_conn",
-        "began",
-        "check",
-        "checkout",
-        "connected",
-        "connected_at",
-        "counted",
-        "ended",
-        "expires_at",
-        "give_up_at",
-        "kept",
-        "lent_at",
-        "owner",
-        "plain",
-        "plain_until",
-        "proved_at",
-        "reason",
-        "retire_at",
-        "severed",
-        "slot",
-        "socket",
-        "state",
-        "unowned_at",
-        "verdict",
-        "vouched",
-        "watched",
-        "writable_at",
-    )
-
-    def __init__(self, slot: Slot | None, began: float) -> None:
-        self.state: State = "connecting"
-        self.slot = slot
-        self.began = began
-        self.connected_at = 0.0
-        self.proved_at = 0.0
-        """When it was last used, or checked."""
-        self.writable_at = 0.0
-        """When it was connected, or the server last said that it is no read-only one."""
-        self.retire_at = 0.0
-        """From then on it is to be replaced when that suits."""
-        self.expires_at = 0.0
-        """From then on it is not to be lent again."""
-        self.give_up_at = math.inf
-        """When its connect is given up: so long may what comes after the login take."""
-        self.plain_until = 0.0
-        """Until then there is nothing to decide when it comes back. 0: while it is new, and once it
-        has ended or was cut."""
-        self.connected: Connected | None = None
-        self.kept: Any = None
-        """The connection while it is idle, checked or reset. While it is lent, only those who have
-        it refer to it, so that it shows when nobody does."""
-        self.plain = False
-        """Its class begins and ends a block as psycopg's own does."""
-        self.lent_at = 0.0
-        self.owner: ReferenceType[Any] | None = None
-        """The thread, or greenlet, that used it last; dead once that has ended."""
-        self.unowned_at: float | None = None
-        """When it was first seen that the owner has ended."""
-        self.check: Check | None = None
-        """What is being checked."""
-        self.checkout: Checkout | None = None
-        """Who has it, where that is of interest."""
-        self.verdict: Verdict | None = None
-        """What the worst error that came over it while it was lent says of the server."""
-        self.vouched = False
-        """It comes from a check that a waiter asked for, and is as good as free."""
-        self.reason: CloseReason | None = None
-        """Why the pool closes it; None where the server ended it."""
-        self.ended = False
-        """The server has ended its side."""
-        self.counted = False
-        """Its end has been counted."""
-        self.severed = False
-        """We ended it ourselves without hearing from the server, which may not know."""
-        self.watched = False
-        """It has a connection, or had one, whose end the watch will tell."""
-        self.socket: socket.socket | None = None
-        """A duplicate of the connection's socket, which the watch waits on."""
-        self._conn: ReferenceType[Any] | None = None
+    slot: Slot | None
+    """The right to hold it; None where no ledger grants any, and once it is given back."""
+    began: float
+    """When its connect began."""
+    state: State = "connecting"
+    connected_at: float = 0.0
+    proved_at: float = 0.0
+    """When it was last used, or checked."""
+    writable_at: float = 0.0
+    """When it was connected, or the server last said that it is no read-only one."""
+    retire_at: float = 0.0
+    """From then on it is to be replaced when that suits."""
+    expires_at: float = 0.0
+    """From then on it is not to be lent again."""
+    give_up_at: float = math.inf
+    """When its connect is given up: so long may what comes after the login take."""
+    plain_until: float = 0.0
+    """Until then there is nothing to decide when it comes back; 0 if new, ended or cut."""
+    connected: Connected | None = None
+    kept: Any = None
+    """The connection, but not while it is lent: then it shows when nothing else refers to it."""
+    plain: bool = False
+    """Its class begins and ends a block as psycopg's own does."""
+    lent_at: float = 0.0
+    owner: ReferenceType[Any] | None = None
+    """The thread, or greenlet, that used it last; dead once that has ended."""
+    unowned_at: float | None = None
+    """When it was first seen that the owner has ended."""
+    check: Check | None = None
+    """What is being checked."""
+    checkout: Checkout | None = None
+    """What has it, where that is of interest."""
+    verdict: Verdict | None = None
+    """What the worst error that came over it while it was lent says of the server."""
+    vouched: bool = False
+    """It comes from a check that a waiter asked for, and is as good as free."""
+    reason: CloseReason | None = None
+    """Why the pool closes it; None where the server ended it."""
+    ended: bool = False
+    """The server has ended its side."""
+    counted: bool = False
+    """Its end has been counted."""
+    severed: bool = False
+    """We ended it ourselves without hearing from the server, which may not know."""
+    watched: bool = False
+    """It has a connection, or had one, whose end the watch will tell."""
+    socket: socket.socket | None = None
+    """A duplicate of the connection's socket, which the watch waits on."""
+    _conn: ReferenceType[Any] | None = None
 
     def __repr__(self) -> str:
         more = " ended" if self.ended and self.state != "gone" else ""
@@ -136,7 +103,7 @@ class Entry:
 
     @property
     def conn(self) -> Any:
-        """The connection; None before there is one, and when nobody refers to it any more."""
+        """The connection; None before there is one, and once nothing refers to it any more."""
         return None if self._conn is None else self._conn()
 
     def take(self, conn: Any) -> None:
@@ -161,7 +128,7 @@ class Entry:
         self._shutdown(socket.SHUT_WR)
 
     def cut(self) -> None:
-        """End a connection whose peer does not answer: whoever reads from it gets end-of-file."""
+        """End a connection whose peer does not answer: reading from it gives end-of-file."""
         if not self.severed:  # once it is, the end may be our own
             self.severed = not self._has_ended()
             self.plain_until = 0.0
@@ -192,14 +159,12 @@ def entry_of(conn: Any) -> Entry | None:
 
 
 def is_closed_here(conn: Any) -> bool:
-    """Whether a connection was closed on this side: nothing is left of libpq's part of it then. Of
-    one that libpq has found ended there is, until it is closed."""
+    """Whether a connection was closed on this side: then nothing is left of libpq's part of it."""
     return conn is not None and getattr(conn.pgconn, "pgconn_ptr", None) is None
 
 
 def finish(conn: Any) -> None:
-    """Close a connection of either kind on this side, for a pool that is gone: ``close()`` of an
-    async one is a coroutine, and there may be no loop."""
+    """Close a connection of a pool that is gone: ``close()`` of an async one needs a loop."""
     silence(conn)
     conn.pgconn.finish()
     if (entry := entry_of(conn)) is not None:

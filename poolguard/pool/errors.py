@@ -12,14 +12,7 @@ from ..errors import PoolguardError
 from ..util.escape import escape_errors, escaped
 from .entry import Verdict
 
-__all__ = [
-    "PoolClosed",
-    "PoolTimeout",
-    "TooManyRequests",
-    "describe",
-    "lacks_room",
-    "verdict_of",
-]
+__all__ = ["PoolClosed", "PoolTimeout", "TooManyRequests", "describe", "lacks_room", "verdict_of"]
 
 READ_ONLY = "25006"
 """After a failover, what a connection leads to may be a standby now: it lives on, and every write

@@ -1,4 +1,4 @@
-"""What happens in a pool, as events, and who is told: the seam between the pool and telemetry.
+"""What happens in a pool, as events for listeners: the seam between the pool and telemetry.
 
 Events are plain data with times of :func:`poolguard.util.clock.now`, in seconds: named tuples,
 which are made in a fraction of the time that frozen dataclasses take, their classes at each boot as
@@ -9,7 +9,7 @@ its request's own context, a connect in an empty one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple
 
 from ..util.logs import name_of
 from ..util.rarely import Failures
@@ -48,10 +48,8 @@ its slot; the pool was closed."""
 LeakKind = Literal["overdue", "returned", "unreturned", "nested", "collected", "abandoned"]
 """What is wrong with a lent connection: it is held longer than ``leak_after``; such a one came back
 after all; the request that took it has ended; its request acquires another one of the same pool;
-nobody refers to it any more, so that it cannot be returned; the thread, or greenlet, that used it
+nothing refers to it any more, so that it cannot be returned; the thread, or greenlet, that used it
 last has ended, and the pool has taken it back."""
-
-E = TypeVar("E")
 
 
 class Place(NamedTuple):
@@ -84,7 +82,7 @@ class ConnectFailed(NamedTuple):
 
 
 class AcquireEnded(NamedTuple):
-    """Somebody asked for a connection and has got one, or has not."""
+    """An acquire has ended, with a connection or without."""
 
     pool: str
     outcome: Outcome
@@ -123,13 +121,13 @@ class Warmed(NamedTuple):
 
 
 class Leak(NamedTuple):
-    """Somebody has a connection in a way that can empty the pool."""
+    """A connection is lent in a way that can empty the pool."""
 
     pool: str
     kind: LeakKind
     held: float
-    """Seconds for which he has had it."""
-    borrower: str | None
+    """Seconds for which it has been lent."""
+    acquirer: str | None
     """The request, as ``GET /path``; None where it is not known."""
     stack: tuple[str, ...]
     """Where it was taken, innermost first; where it is acquired, for ``nested``. Empty where
@@ -197,34 +195,29 @@ class Listeners(Listener):
                 self._failed(listener, "acquire_ended", event)
 
     def returned(self, event: Returned, /) -> None:
-        for listener in self._listeners:
-            self._tell(listener, "returned", event)
+        self._tell("returned", event)
 
     def connected(self, event: Connected, /) -> None:
-        for listener in self._listeners:
-            self._tell(listener, "connected", event)
+        self._tell("connected", event)
 
     def connect_failed(self, event: ConnectFailed, /) -> None:
-        for listener in self._listeners:
-            self._tell(listener, "connect_failed", event)
+        self._tell("connect_failed", event)
 
     def closed(self, event: Closed, /) -> None:
-        for listener in self._listeners:
-            self._tell(listener, "closed", event)
+        self._tell("closed", event)
 
     def warmed(self, event: Warmed, /) -> None:
-        for listener in self._listeners:
-            self._tell(listener, "warmed", event)
+        self._tell("warmed", event)
 
     def leak(self, event: Leak, /) -> None:
-        for listener in self._listeners:
-            self._tell(listener, "leak", event)
+        self._tell("leak", event)
 
-    def _tell(self, listener: Listener, method: str, event: object) -> None:
-        try:
-            getattr(listener, method)(event)
-        except Exception:  # noqa: BLE001 - logged
-            self._failed(listener, method, event)
+    def _tell(self, method: str, event: object) -> None:
+        for listener in self._listeners:
+            try:
+                getattr(listener, method)(event)
+            except Exception:  # noqa: BLE001 - logged
+                self._failed(listener, method, event)
 
     def _failed(self, listener: Listener, method: str, event: object) -> None:
         where = (id(listener), method)  # it need not be hashable
@@ -232,7 +225,7 @@ class Listeners(Listener):
 
 
 def hears_acquires(listener: Listener, *, immediate: bool = False) -> bool:
-    """Whether anybody wants to be told of acquires; of *immediate* ones."""
+    """Whether any listener wants to be told of acquires; of *immediate* ones."""
     if isinstance(listener, Listeners):
         return any(hears_acquires(each, immediate=immediate) for each in listener)
     heard = _defines(listener.acquire_ended, Listener.acquire_ended)
@@ -240,7 +233,7 @@ def hears_acquires(listener: Listener, *, immediate: bool = False) -> bool:
 
 
 def hears_returns(listener: Listener) -> bool:
-    """Whether anybody wants to be told of returns, which are as many."""
+    """Whether any listener wants to be told of returns, which are as many."""
     if isinstance(listener, Listeners):
         return any(hears_returns(each) for each in listener)
     return _defines(listener.returned, Listener.returned)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import isqrt
-from typing import NamedTuple
+
+from .snapshot import Late, Snapshot
 
 __all__ = [
-    "Demand",
-    "Late",
     "connects_to_begin",
     "late_ones",
     "lent_at_most",
@@ -32,96 +31,7 @@ LATE_FACTOR = 5
 SHORTEST_LATE = 0.5
 """... but not before so many seconds: one lost packet, or a busy machine, costs a part of that."""
 LATE_AT_FIRST = 1.0
-"""Seconds after which a connect is late while nobody knows how long one takes."""
-
-
-class Late(NamedTuple):
-    """What of the connects under way is likely to hang, at one moment."""
-
-    n: int = 0
-    """Those that take much longer than connects lately took."""
-    next_at: float | None = None
-    """When the next of the others will, or one that begins now."""
-    probe_at: float | None = None
-    """Where all connects may hang, since none of those begun later has ended well: when one more
-    may begin beside them."""
-
-
-class Demand(NamedTuple):
-    """What a pool has and what is asked of it, at one moment. Counts of connections; seconds."""
-
-    waiting: int
-    """Acquires in the queue."""
-    idle: int
-    opening: int
-    size: int
-    """All connections: idle, lent, being verified, and those being opened."""
-    lent: int
-    """Connections that somebody may still return."""
-    floor: int
-    max_size: int
-    max_connecting: int
-    begun: int
-    """Connects begun since the queue last was empty."""
-    waited: float
-    """How long the queue has not been empty."""
-    connect_time: float
-    """What a connect takes, as lately seen."""
-    retry_at: float | None
-    """Set while connecting fails: not before this."""
-    promised: int = 0
-    """Connections that are being verified, and are likely to serve waiters in a moment."""
-    promised_until: float | None = None
-    """When the first of them ceases to be likely."""
-    starved: bool = False
-    """The ledger had no slot left when it was last asked, and has not rung since."""
-    at_once: float = 0
-    """Most acquires that can be under way at once: up to so many, connections are opened ahead."""
-    expected: int = 0
-    """Connections that the pool will likely use, before it can know by itself."""
-    headroom_from: float = 0.0
-    """None is opened ahead before: there was no slot for it just now."""
-    late: Late = Late()
-
-    @property
-    def coming(self) -> int:
-        """Connects under way that are likely to end well soon."""
-        return self.opening - self.late.n
-
-    @property
-    def for_queue(self) -> int:
-        """Waiters that neither a connect nor a verification under way is for."""
-        return self.waiting - self.coming - self.promised
-
-    def likely(self, n: int) -> int:
-        """Of *n* connections those that can be lent at once."""
-        return int(min(n, self.at_once))
-
-    @property
-    def headroom(self) -> int:
-        """Connections to open before anybody asks for them."""
-        if self.retry_at is not None:
-            return 0
-        return max(0, self.likely(max(with_headroom(self.lent), self.expected)) - self.size)
-
-    @property
-    def wanted(self) -> int:
-        """Connects that the floor and the queue ask for, were there no reason to go slowly."""
-        return max(self.floor - self.size, self.for_queue)
-
-    @property
-    def room(self) -> int:
-        """Connects that the pool's bounds, and the ledger's, allow to begin."""
-        return (
-            0
-            if self.starved
-            else max(0, min(self.max_size - self.size, self.max_connecting - self.opening))
-        )
-
-    @property
-    def step(self) -> float:
-        """Seconds in which the connects under way may double."""
-        return min(SLOWEST_STEP, max(SHORTEST_STEP, self.connect_time / 20))
+"""Seconds after which a connect is late while it is not known how long one takes."""
 
 
 def patience(connect_time: float) -> float:
@@ -154,63 +64,75 @@ def late_ones(
     return Late(len(late), next_at, max(newest + wait, 2 * newest - oldest))
 
 
-def connects_to_begin(now: float, demand: Demand) -> int:
+def headroom(s: Snapshot) -> int:
+    """Connections to open before any acquire needs them."""
+    if s.retry_at is not None:
+        return 0
+    return max(0, s.likely(max(with_headroom(s.counts.lent), s.expected)) - s.counts.size)
+
+
+def step(connect_time: float) -> float:
+    """Seconds in which the connects under way may double."""
+    return min(SLOWEST_STEP, max(SHORTEST_STEP, connect_time / 20))
+
+
+def connects_to_begin(now: float, s: Snapshot) -> int:
     """How many connects to begin at *now*.
 
-    With nothing lent out, nobody can return anything: every waiter needs a connect. Otherwise the
+    With nothing lent out, nothing can come back: every waiter needs a connect. Otherwise the
     queue may empty itself, so growth starts slowly (one connect, doubling with each step that the
     queue persists): a queue of a millisecond's length opens nothing that is not needed. While
     connecting fails, one connect at a time probes; one that hangs is none. What is opened ahead
-    waits for nobody.
+    does not go slowly.
     """
-    for_queue = demand.for_queue
-    if demand.lent and for_queue > 0:
-        doublings = int(demand.waited / demand.step)
+    for_queue = s.for_queue
+    if s.counts.lent and for_queue > 0:
+        doublings = int(s.waited / step(s.connect_time))
         if doublings < SLOW_DOUBLINGS:
-            for_queue = min(for_queue, (1 << doublings) - 1 - demand.begun)
-    headroom = demand.headroom if now >= demand.headroom_from else 0
-    n = min(max(for_queue, demand.floor - demand.size, headroom), demand.room)
-    if demand.retry_at is not None:
-        n = min(n, 0 if demand.coming or now < demand.retry_at else 1)
-    if demand.late.probe_at is not None:
-        n = min(n, 0 if now < demand.late.probe_at else 1)
+            for_queue = min(for_queue, (1 << doublings) - 1 - s.begun)
+    ahead = headroom(s) if now >= s.headroom_from else 0
+    n = min(max(for_queue, s.for_floor, ahead), s.room)
+    if s.retry_at is not None:
+        n = min(n, 0 if s.coming or now < s.retry_at else 1)
+    if s.late.probe_at is not None:
+        n = min(n, 0 if now < s.late.probe_at else 1)
     return max(0, n)
 
 
-def low_water(now: float, demand: Demand) -> int:
+def low_water(now: float, s: Snapshot) -> int:
     """With fewer idle connections than this, one is due to be opened ahead.
 
-    *demand* is that after the connects due at *now* have begun, and nothing looks before: an
-    acquire that finds a connection free tells nobody.
+    *s* is after the connects due at *now* have begun. Without this there would be no look at the
+    pool: an acquire that finds a connection free rings for none.
     """
-    if demand.room == 0 or demand.size >= demand.at_once:
+    if s.room == 0 or s.counts.size >= s.at_once:
         return 0
-    if demand.retry_at is not None or now < demand.headroom_from:
+    if s.retry_at is not None or now < s.headroom_from:
         return 0
-    return max(0, demand.lent + demand.idle - lent_at_most(demand.size))
+    return max(0, s.counts.lent + s.counts.idle - lent_at_most(s.counts.size))
 
 
-def next_look(now: float, demand: Demand) -> float | None:
+def next_look(now: float, s: Snapshot) -> float | None:
     """When the same question may have another answer without anything having happened.
 
-    *demand* is that after the connects due at *now* have begun. None: not before an event.
+    *s* is after the connects due at *now* have begun. None: not before an event.
     """
-    if demand.room == 0:
+    if s.room == 0:
         return None
     looks: list[float | None] = []
-    if demand.waiting > demand.coming:
-        looks.append(demand.promised_until)
-    if demand.waiting or demand.retry_at is not None:
-        looks.append(demand.late.next_at)
-    if demand.wanted <= 0:
-        if demand.headroom and demand.headroom_from > now:
-            looks.append(demand.headroom_from)
-    elif demand.late.probe_at is not None and demand.late.probe_at > now:
-        looks.append(demand.late.probe_at)
-    elif demand.retry_at is not None:
-        looks = [demand.late.next_at if demand.coming else demand.retry_at]
-    elif demand.for_queue > 0:
-        looks = [now + demand.step]
+    if s.counts.waiting > s.coming:
+        looks.append(s.promised_until)
+    if s.counts.waiting or s.retry_at is not None:
+        looks.append(s.late.next_at)
+    if s.wanted <= 0:
+        if headroom(s) and s.headroom_from > now:
+            looks.append(s.headroom_from)
+    elif s.late.probe_at is not None and s.late.probe_at > now:
+        looks.append(s.late.probe_at)
+    elif s.retry_at is not None:
+        looks = [s.late.next_at if s.coming else s.retry_at]
+    elif s.for_queue > 0:
+        looks = [now + step(s.connect_time)]
     return min((at for at in looks if at is not None), default=None)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from ipaddress import ip_address
 from typing import Any, NamedTuple
@@ -95,26 +95,22 @@ async def _look_up(place: Place) -> list[Place]:
     loop = asyncio.get_running_loop()
     answered: asyncio.Future[list[Place]] = loop.create_future()
 
-    def settle(found: list[Place], error: Exception | None) -> None:
-        if answered.done():
-            return
-        if error is None:
-            answered.set_result(found)
-        else:
-            answered.set_exception(error)
+    def settle(say: Callable[[Any], None], what: Any) -> None:
+        if not answered.done():
+            say(what)
 
     def look_up() -> None:
-        found: list[Place] = []
-        failed: Exception | None = None
+        kind = {"proto": socket.IPPROTO_TCP, "type": socket.SOCK_STREAM}
         try:
-            for *_, address in socket.getaddrinfo(
-                place.host, place.port, proto=socket.IPPROTO_TCP, type=socket.SOCK_STREAM
-            ):
-                found.append(place._replace(address=str(address[0])))
+            found = socket.getaddrinfo(place.host, place.port, **kind)
+            told: tuple[Any, Any] = (
+                answered.set_result,
+                [place._replace(address=str(a[0])) for *_, a in found],
+            )
         except Exception as error:  # noqa: BLE001 - raised where it is awaited
-            failed = error
-        with suppress(RuntimeError):  # the loop is closed, and nobody waits any more
-            loop.call_soon_threadsafe(settle, found, failed)
+            told = (answered.set_exception, error)
+        with suppress(RuntimeError):  # the loop is closed, and nothing waits any more
+            loop.call_soon_threadsafe(settle, *told)
 
     # Not joined at exit: a resolver may take its time.
     threading.Thread(target=look_up, name="poolguard-lookup", daemon=True).start()

@@ -1,7 +1,7 @@
-"""Who has the connections of a pool: those held for too long, never returned, or piled up.
+"""The leaks of a pool: connections held for too long, never returned, or taken one upon another.
 
-A pool that runs empty is mostly one whose connections do not come back. What is noted here says who
-took them. Nothing here blocks, and the pool's lock may be held.
+A pool that runs empty is mostly one whose connections do not come back. What is noted here says
+which request took them, and where. Nothing here blocks, and the pool's lock may be held.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Callable
-from contextvars import ContextVar
-from typing import Any, TypeAlias, cast
-from weakref import ref
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import cast
 
 from ..util.clock import now as clock
 from ..util.logs import logger
@@ -22,9 +21,9 @@ from ..util.rarely import is_said
 from .acquirer import Acquirer
 from .entry import Entry
 from .events import Leak, LeakKind, Returned
+from .owners import Taker, by_thread
 
-__all__ = ["HERE", "Checkout", "Leaks", "Taker", "by_task_of", "log_leak"]
-
+__all__ = ["Checkout", "Leaks", "log_leak"]
 
 DEEPEST = 40
 """Frames of a stack that are kept."""
@@ -32,82 +31,18 @@ DEEPEST = 40
 _OURS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
 
 
-class _Thread:
-    """A thread, or greenlet, for as long as it runs what this context was made for."""
-
-    __slots__ = ("__weakref__", "ident", "reference")
-
-    def __init__(self, ident: int) -> None:
-        self.ident = ident
-        self.reference = ref(self)
-
-
-_THREAD: ContextVar[_Thread | None] = ContextVar("poolguard_thread", default=None)
-
-
-class _Token:
-    """Lives as long as one thread, or one greenlet where threads are patched."""
-
-    __slots__ = ("__weakref__",)
-
-
-class _Here(threading.local):
-    def __init__(self) -> None:
-        self._token = _Token()
-        self.owner = ref(self._token)
-
-
-HERE = _Here()
-"""``HERE.owner`` is the running thread, or greenlet: a reference that dies when it has ended."""
-
-Taker: TypeAlias = "ref[_Thread] | ref[asyncio.Task[Any]] | None"
-"""Who takes a connection. To refer to a task more strongly would keep all that it refers to."""
-
-
-def by_thread() -> Taker:
-    """Who takes a connection of a sync pool.
-
-    A thread of a thread pool is another taker in each call for which it was given a context of its
-    own, as by :func:`asyncio.to_thread`. The taker is gone when such a call has ended.
-    """
-    ident = threading.get_ident()
-    thread = _THREAD.get()
-    if thread is None or thread.ident != ident:
-        thread = _Thread(ident)
-        _THREAD.set(thread)
-    return thread.reference
-
-
-def by_task_of(loop: asyncio.AbstractEventLoop) -> Callable[[], Taker]:
-    """Who takes a connection of an async pool, whose loop this is."""
-
-    def by_task() -> Taker:
-        task = asyncio.current_task(loop)  # to look for the loop would take longer than all else
-        return None if task is None else ref(task)
-
-    return by_task
-
-
+@dataclass(eq=False, repr=False, slots=True)
 class Checkout:
-    """One connection in somebody's hands."""
+    """One connection that is lent."""
 
-    __slots__ = ("_leaks", "acquirer", "since", "stack", "taker", "told")
-
-    def __init__(
-        self,
-        leaks: Leaks,
-        since: float,
-        acquirer: Acquirer | None,
-        stack: tuple[str, ...],
-        taker: Taker = None,
-    ) -> None:
-        self._leaks = leaks
-        self.since = since
-        self.acquirer = acquirer
-        self.stack = stack
-        self.taker = taker
-        self.told = False
-        """It has been reported as held for too long."""
+    _leaks: Leaks
+    since: float
+    acquirer: Acquirer | None
+    stack: tuple[str, ...]
+    """Where it was taken."""
+    taker: Taker = None
+    told: bool = False
+    """It has been reported as held for too long."""
 
     def __repr__(self) -> str:
         by = "nobody known" if self.acquirer is None else self.acquirer.label
@@ -117,8 +52,7 @@ class Checkout:
         self._leaks.unreturned(self)
 
     def waits_with(self, leaks: Leaks, asker: Taker) -> bool:
-        """Whether it is a connection of that pool, and nobody will return it before *asker* is
-        served.
+        """Whether it is a connection of that pool that stays lent until *asker* is served.
 
         What another task or thread of the same request has, that one returns in its own time. But
         one that has ended without returning it has left it to the request.
@@ -137,7 +71,7 @@ class Leaks:
     :param leak_after: seconds after which one is reported; 0: none is.
     :param note: takes what is to be told, also while a lock is held.
     :param tell: tells what was noted.
-    :param returned: told of each connection that comes back; None: nobody wants to know.
+    :param returned: told of each connection that comes back; None: there is no need.
     """
 
     def __init__(
@@ -155,7 +89,7 @@ class Leaks:
         self._tell = tell
         self._returned = returned
         self.taker: Callable[[], Taker] = by_thread
-        """Says who acquires at the moment."""
+        """Says which thread or task acquires at the moment."""
         self._lock = threading.Lock()
         self._watched: dict[Checkout, None] = {}
         """Those that may be held for too long, the oldest first."""
@@ -167,14 +101,12 @@ class Leaks:
 
     @property
     def counts(self) -> dict[LeakKind, int]:
-        """How often what was noticed."""
+        """How often each kind was noticed."""
         with self._lock:
             return dict(self._counts)
 
-    # -- a connection's way --------------------------------------------------------------------
-
     def asked(self, acquirer: Acquirer) -> None:
-        """A request acquires; who acquires for it may have a connection of this pool already."""
+        """A request acquires: report it where the same thread or task has a connection already."""
         asker = self.taker()
         for checkout in [*acquirer.checkouts]:
             if isinstance(checkout, Checkout) and checkout.waits_with(self, asker):
@@ -185,8 +117,7 @@ class Leaks:
                 return
 
     def lent(self, entry: Entry, acquirer: Acquirer | None) -> None:
-        """The entry's connection has been given to *acquirer*, or to somebody of whom nothing is
-        known."""
+        """The entry's connection has been lent, to *acquirer* if that is known."""
         if acquirer is not None and acquirer.over:
             acquirer = None
         taker = None if acquirer is None else self.taker()
@@ -209,16 +140,33 @@ class Leaks:
             self._report("returned", checkout, clock(), checkout.stack)
             self._tell()
 
-    def collected(self, entry: Entry) -> None:
-        """The entry's connection will never come back: nobody refers to it any more."""
-        self._lost("collected", entry)
+    def unowned(
+        self, lent: Iterable[Entry], now: float, patience: float
+    ) -> tuple[list[Entry], bool]:
+        """Report which of the *lent* ones will not be returned, and whether others may follow soon.
 
-    def abandoned(self, entry: Entry) -> None:
-        """The entry's connection is taken back: the thread that used it last has ended."""
-        self._lost("abandoned", entry)
+        Nothing refers to such a connection any more; or its owner has ended, *patience* seconds ago
+        at least, and no request has it.
+        """
+        found: list[Entry] = []
+        others_end = False
+        for entry in lent:
+            if entry.conn is None:
+                self._lost("collected", entry)
+                found.append(entry)
+                continue
+            others_end |= entry.ended
+            if entry.owner is None or entry.owner() is not None or self._has_acquirer(entry):
+                entry.unowned_at = None
+            elif entry.unowned_at is None or entry.unowned_at < entry.lent_at:
+                entry.unowned_at = now
+            elif now >= entry.unowned_at + patience:
+                self._lost("abandoned", entry)
+                found.append(entry)
+        return found, others_end
 
-    def has_acquirer(self, entry: Entry) -> bool:
-        """Whether a request that goes on has the entry's connection."""
+    def _has_acquirer(self, entry: Entry) -> bool:
+        """Whether a request that has not ended has the entry's connection."""
         checkout = cast("Checkout | None", entry.checkout)
         return checkout is not None and not (checkout.acquirer is None or checkout.acquirer.over)
 
@@ -238,7 +186,7 @@ class Leaks:
                 return checkout.since + self.leak_after
             checkout.told = True
             self._report("overdue", checkout, now, checkout.stack)
-        # None that is lent from now on will be due before.
+        # None that is lent from now on is due before that.
         return now + self.leak_after
 
     def _lost(self, kind: LeakKind, entry: Entry) -> None:
@@ -273,8 +221,6 @@ class Leaks:
         return times
 
 
-# -- words -------------------------------------------------------------------------------------
-
 _SAID: dict[LeakKind, str] = {
     "overdue": "{by} has held a connection of pool {pool!r} for {held:.1f} s, which is longer than "
     "leak_after allows",
@@ -295,11 +241,11 @@ _SAID: dict[LeakKind, str] = {
 
 
 def log_leak(leak: Leak) -> None:
-    """Say it; what may happen with every request is said at the 1st, 2nd, 4th, 8th … time."""
+    """Log it; what may happen with every request is logged the 1st, 2nd, 4th, 8th … time."""
     often = leak.kind in ("nested", "unreturned", "collected", "abandoned")
     if often and not is_said(leak.times):
         return
-    text = _SAID[leak.kind].format(by=leak.borrower or "somebody", pool=leak.pool, held=leak.held)
+    text = _SAID[leak.kind].format(by=leak.acquirer or "somebody", pool=leak.pool, held=leak.held)
     if often and leak.times > 1:
         text += f" (the {leak.times}th time)" if leak.times > 2 else " (the 2nd time)"
     if leak.stack:

@@ -1,7 +1,6 @@
-"""One pool's leases from its ledger: what it leases, lacks and owes, and what it asks for others.
+"""One pool's leases from its ledger: the slots that it holds, lacks and owes.
 
-It decides nothing about connections; the keeper draws on it when it looks at the pool. Nothing here
-blocks, and the pool's lock may be held.
+Nothing here decides about connections, or blocks, and the pool's lock may be held.
 """
 
 from __future__ import annotations
@@ -18,35 +17,35 @@ from .entry import Entry
 __all__ = ["Leases"]
 
 ASK_EVERY = 0.1
-"""Seconds between two questions about slots of the dead."""
+"""Seconds between two questions about the slots of processes that have died."""
 ASK_CALMLY = 1.0
-"""The same while nobody here needs one."""
+"""The same while this pool needs none."""
 TEND_EVERY = 0.5
-"""Seconds between two looks at a ledger that is shared: of the dead nobody tells."""
+"""Seconds between two looks at a ledger that is shared: a process that dies tells of nothing."""
 
 
 class Leases:
     """The slots of one pool. Times by the monotonic clock.
 
-    :param ledger: who grants them; by default there is no bound.
+    :param ledger: grants them; by default there is no bound.
     """
 
     def __init__(self, ledger: Ledger | None) -> None:
         self.ledger: Ledger = ledger or StaticLedger()
         self.returned_owed = 0
         """So many connections are to be closed as they come back."""
-        self._hungry = False
+        self.starved = False
         """A lease fell short, and more is wanted since: a queue leases step by step, and what one
         step finds does not say that there is enough for the next."""
-        self._starved = False
-        """The last lease fell short, and nothing has been heard since."""
+        self._in_vain = False
+        """The last lease fell short, and the ledger has not rung since."""
         self._leased_at = 0.0
         self._asked_at = 0.0
         self._tend_at = 0.0
-        self._bereaved = False
-        """Slots were taken at the last look that nobody who lives holds."""
+        self._has_orphans = False
+        """Slots were taken at the last look that no living process holds."""
         self._stood = 0
-        """How many connections all had when the server had no room for one more."""
+        """How many connections stood, in all processes, when the server had no room for another."""
         self._yielding = 0
         self._leaving = False
         self._unsubscribe: Callable[[], None] | None = None
@@ -55,7 +54,7 @@ class Leases:
         """Have *ring* called, from any thread, when a slot may have become free."""
 
         def changed() -> None:
-            self._starved = False
+            self._in_vain = False
             ring()
 
         self._unsubscribe = self.ledger.on_change(changed)
@@ -66,19 +65,17 @@ class Leases:
             self._unsubscribe()
         self.ledger.close()
 
-    # -- needing -------------------------------------------------------------------------------
-
     def lease(self, n: int, now: float) -> list[Slot]:
         """Take up to *n* slots."""
         # A slot may become free while this one is told that there is none: what the ledger's ring
         # takes back must have been set before.
-        self._starved = True
+        self._in_vain = True
         self._leased_at = now
         slots = self.ledger.lease(n)
         if len(slots) < n:
-            self._hungry = True
+            self.starved = True
         else:
-            self._starved = False
+            self._in_vain = False
         return slots
 
     def starved_until(self, now: float) -> float | None:
@@ -86,7 +83,7 @@ class Leases:
 
         For ever, where the ledger tells of every change.
         """
-        if not self._starved:
+        if not self._in_vain:
             return None
         if self.ledger.recheck is None:
             return math.inf
@@ -96,37 +93,25 @@ class Leases:
     def need(self, n: int) -> None:
         """So many connections more are wanted, after what was leased now."""
         if n <= 0:
-            self._hungry = self._starved = False
-        self.ledger.siblings.report_starving(max(0, n) if self._hungry else 0)
+            self.starved = self._in_vain = False
+        self.ledger.siblings.report_starving(max(0, n) if self.starved else 0)
 
     def refused(self) -> None:
-        """The server has no room for a connection whose slot was free: that is as if it were not,
-        and siblings may help."""
-        self._hungry = True
+        """The server has no room for a connection: as if its slot had not been free."""
+        self.starved = True
         self._stood = self.ledger.usage.established
 
     @property
     def has_room(self) -> bool:
-        """Some that stood when the server had no room for one more are gone."""
+        """Some of those that stood when the server had no room for another are gone."""
         return self.ledger.usage.established < self._stood
 
     def sure_of(self, floor: int) -> int:
         """How much of a floor this pool is sure of now: no more is kept warm."""
         return self.ledger.siblings.guaranteed(floor) if floor else 0
 
-    def fails(self, lasts: bool) -> None:
-        """Whether connecting fails: nobody keeps a floor for whoever cannot connect."""
-        self.ledger.siblings.report_failing(lasts)
-
-    @property
-    def starved(self) -> bool:
-        """For errors: a slot is what is missing."""
-        return self._hungry
-
-    # -- owing ---------------------------------------------------------------------------------
-
     def owed(self) -> Owed:
-        """What is to be given up for the siblings, less what is on its way already."""
+        """What is to be given up for the siblings, less what is being closed already."""
         owed = self.ledger.siblings.owed()
         return Owed(max(0, owed.idle - self._yielding), max(0, owed.returned - self._yielding))
 
@@ -140,46 +125,37 @@ class Leases:
             self._leaving = True
             self.ledger.siblings.drain()
 
-    # -- entries -------------------------------------------------------------------------------
-
     def record_backend(self, entry: Entry, backend: Backend) -> None:
         """Say which session the entry's slot is held for."""
         if entry.slot is not None:
             self.ledger.record_backend(entry.slot, backend)
 
     def vacate(self, entry: Entry, *, certainly: bool = True) -> None:
-        """Give the entry's slot back. Where it is not certain that the server has ended its side,
-        the slot is left to be asked about, as a dead owner's."""
+        """Give the entry's slot back; unless the server has *certainly* ended its side, the slot is
+        left to be asked about, like that of a process that has died."""
         slot, entry.slot = entry.slot, None
         if entry.reason == "yielded":
             self._yielding = max(0, self._yielding - 1)
-        if slot is None:
-            return
-        if certainly:
-            self.ledger.release(slot)
-        else:
-            self.ledger.abandon(slot)
-
-    # -- asking --------------------------------------------------------------------------------
+        if slot is not None:
+            (self.ledger.release if certainly else self.ledger.abandon)(slot)
 
     def tend(self, now: float, say: Callable[[int, str], None]) -> float | None:
-        """Look after the ledger, if it is time; when it is again, None for never. *say* takes what
-        is to be logged."""
+        """Look after the ledger if that is due, and *say* what is to be logged; when again."""
         if self.ledger.recheck is None:
             return None
         if now >= self._tend_at:
             self._tend_at = now + TEND_EVERY
-            self._bereaved = self.ledger.maintain(say)
+            self._has_orphans = self.ledger.maintain(say)
         return self._tend_at
 
     @property
     def asks(self) -> bool:
-        """There are slots of the dead, or they matter if there are."""
-        return self._bereaved or self._in_need
+        """There are slots of processes that have died, or they would matter if there were."""
+        return self._has_orphans or self._in_need
 
     @property
     def _in_need(self) -> bool:
-        return self._hungry or self.ledger.orphans.has_taken_over
+        return self.starved or self.ledger.orphans.has_taken_over
 
     def orphans(self, now: float, *, fresh: bool = False) -> list[Orphan]:
         """The slots that a connection is to ask the server about now; mostly there are none.
@@ -195,6 +171,6 @@ class Leases:
         return self.ledger.orphans.claim()
 
     def settle(self, orphans: Collection[Orphan], gone: Collection[Orphan]) -> None:
-        """These were asked about, and of these the backends are gone."""
+        """The *orphans* were asked about, and the backends of those in *gone* are gone."""
         if orphans:
             self.ledger.orphans.resolve(orphans, gone)

@@ -1,7 +1,7 @@
 """A server that cannot be reached: since when, why, and when to try again.
 
-Connecting is tried for ever, by one connect at a time, whether anybody asks for a connection or
-not. Nothing here reads a clock, and nothing is logged: what to say is returned.
+Connecting is tried for ever, by one connect at a time, whether a connection is asked for or not.
+Nothing here reads a clock, and nothing is logged: what to say is returned.
 """
 
 from __future__ import annotations
@@ -9,16 +9,18 @@ from __future__ import annotations
 import random
 from typing import NamedTuple
 
+from ..util.rarely import is_said
+
 __all__ = ["JITTER", "RETRY_AFTER", "RETRY_WHEN_ASKED", "Failure", "Outage"]
 
 RETRY_AFTER = 1.0
 """Seconds between two probes of a server that refuses connections."""
 RETRY_WHEN_ASKED = 0.25
-"""The same while somebody waits for a connection."""
+"""The same while an acquire waits."""
 RETRY_WHEN_REFUSED = 0.5
 """The same where the server has no room for one more, ..."""
 RETRY_WHEN_CLOSED = 0.05
-"""... and where somebody of the same budget has closed one since."""
+"""... and where a process of the same budget has closed one since."""
 JITTER = 0.2
 """Part of an interval by which it varies, so that workers do not probe or verify in step."""
 
@@ -35,7 +37,7 @@ class Failure(NamedTuple):
 class Outage:
     """The connects of one pool that have failed since one last ended well.
 
-    :param reconnect_timeout: seconds after which somebody is to be told, each time.
+    :param reconnect_timeout: seconds after which ``reconnect_failed`` is to be called, each time.
     """
 
     def __init__(self, reconnect_timeout: float) -> None:
@@ -80,13 +82,13 @@ class Outage:
         if gives_up:
             self._since = now
             self._gave_up = True
-        return Failure(not self._times & (self._times - 1), gives_up)
+        return Failure(is_said(self._times), gives_up)
 
     def retry_at(self, *, asked: bool, closed: bool = False) -> float | None:
-        """When to try again; None while connecting works. Sooner where somebody has asked for one,
-        or has *closed* one since there was no room.
+        """When to try again; None while connecting works.
 
-        Whoever is to be told after ``reconnect_timeout`` is told then, not a probe later.
+        It is sooner where an acquire has *asked*, or where one was *closed* since there was no
+        room. ``reconnect_failed`` is called when its time has come, not a probe later.
         """
         if not self._times:
             return None

@@ -1,7 +1,7 @@
-"""What each acquire was: judged on the connection that was delivered, counted, and told.
+"""What each acquire was: judged by the connection that it was given, counted, and told.
 
-A free connection is counted as it is taken; here is counted what went otherwise, so that the
-ordinary acquire costs nothing more.
+The core counts a free connection as it is taken. Only what went otherwise is counted here, so that
+the ordinary acquire costs no more.
 """
 
 from __future__ import annotations
@@ -11,13 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..util.rarely import Failures
-from .events import (
-    AcquireEnded,
-    Listener,
-    Outcome,
-    Place,
-    hears_acquires,
-)
+from .events import AcquireEnded, Listener, Outcome, Place, hears_acquires
 
 if TYPE_CHECKING:
     from .acquirer import Acquirer
@@ -35,12 +29,11 @@ _RANK = {outcome: rank for rank, outcome in enumerate(OUTCOMES)}
 def judge(began: float, connected: float, was_free: bool) -> Outcome:
     """What an acquire that delivered a connection was.
 
-    *began* is when the acquire began and *connected* when the delivered connection's connect had
-    finished, both by the monotonic clock; *was_free* tells that the connection lay in the pool.
-
-    An acquire that set a connect off and was then served by a connection which somebody returned
-    has waited; it has created nothing. So it is not what the acquire caused that counts, but
-    whether the connection it was given is younger than the acquire itself.
+    :param began: when it began, by the monotonic clock.
+    :param connected: when the connect of that connection had ended well. It counts whether the
+        connection is younger than the acquire, not what the acquire has caused: one that sets a
+        connect off, and is served by a connection that comes back, has waited.
+    :param was_free: the connection lay in the pool.
     """
     if connected >= began:
         return "created"
@@ -53,15 +46,15 @@ def worst(a: Outcome, b: Outcome) -> Outcome:
 
 
 class Outcomes:
-    """Of the acquires of one pool. Any thread may call in."""
+    """The outcomes of one pool's acquires. Any thread may call in."""
 
     def __init__(self, listener: Listener) -> None:
         self.pool = ""
         self._heard = hears_acquires(listener)
         self.heard_immediate = hears_acquires(listener, immediate=True)
-        """Each acquire is to be told to somebody."""
+        """A listener is told of each acquire."""
         self.noted = self._heard and not self.heard_immediate
-        """Of those that find a connection free only the request is told."""
+        """Of an acquire that finds a connection free, only its request is told."""
         self._listener = listener
         self._mutex = threading.Lock()
         self._counts: dict[Outcome, int] = dict.fromkeys(OUTCOMES, 0)
@@ -110,8 +103,7 @@ class Outcomes:
         place: Callable[[], Place | None],
         taken: int = 0,
     ) -> None:
-        """An acquire that began at *began* ended without a connection, which would have led to
-        *place*; *taken* as in :meth:`ended`."""
+        """An acquire got no connection, which would have led to *place*; else as :meth:`ended`."""
         with self._mutex:
             self._counts[outcome] += 1
             self._counts["acquired"] -= taken

@@ -18,10 +18,10 @@ from ..util.conninfo import insist_clear, resolved
 from .entry import Entry, is_closed_here
 from .errors import verdict_of
 from .events import Place
-from .fates import Condition
-from .leaks import HERE
 from .leases import Leases
+from .owners import HERE
 from .sockets import Watch
+from .transitions import Condition
 
 __all__ = [
     "NO_WRITES",
@@ -55,9 +55,9 @@ def arrive(conn: Any, entry: Entry, watch: Watch, leases: Leases) -> None:
 
 
 def note_errors(conn: Any, entry: Entry) -> None:
-    """Have errors that come over the connection noted on its entry, with who uses it.
+    """Have errors that come over the connection noted on its entry, and the thread that uses it.
 
-    Frameworks handle an error before they return the connection, so that nothing tells of it then.
+    Frameworks handle an error before they return the connection, which tells nothing of it then.
     All that psycopg does over a connection goes through its ``wait()``.
     """
     own = getattr(type(conn), "wait", None)
@@ -132,8 +132,7 @@ SELECT pg_is_in_recovery() OR EXISTS (
 
 
 def says_no_writes(conn: Any) -> bool | None:
-    """What the server, from PostgreSQL 14 on, has said of itself; None where that decides nothing,
-    and it is to be asked."""
+    """What the server has said by itself, from PostgreSQL 14 on; None: it is to be asked."""
     standby = conn.pgconn.parameter_status(b"in_hot_standby")
     by_default = conn.pgconn.parameter_status(b"default_transaction_read_only")
     if standby == b"on":
@@ -161,8 +160,10 @@ def place_of(conn: Any) -> Place:
 
 
 def place_by(conninfo: str | None, more: object) -> Place | None:
-    """Where a connection with *conninfo*, and with *more* keywords where they are a mapping, would
-    lead: the first of several hosts. None where nobody can know, or where it cannot be read."""
+    """Where a connection with *conninfo*, and *more* keywords if they are a mapping, would lead.
+
+    That is the first of several hosts; None where it cannot be told.
+    """
     if conninfo is None:
         return None
     try:

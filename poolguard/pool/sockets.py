@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from weakref import WeakSet
 
 from ..util.logs import logger
@@ -41,7 +42,7 @@ class Watch:
         self._entries: dict[int, Entry] = {}
         self._unseen: list[Entry] = []
         """Entries whose sockets cannot be watched."""
-        self._closed = False
+        self.closed = False
         self._rung = threading.Event()
         self._ears: dict[int, Callable[[], None]] = {}
         self.on_ring: Callable[[], None] | None = None
@@ -52,18 +53,14 @@ class Watch:
             self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
             self._epoll.register(self._bell, select.EPOLLIN)
         else:
-            _say_once_that_sockets_are_not_watched()
+            _say_that_sockets_are_not_watched()
         _watches.add(self)
 
     def __repr__(self) -> str:
-        return f"<Watch of {len(self)} entries{' closed' if self._closed else ''}>"
+        return f"<Watch of {len(self)} entries{' closed' if self.closed else ''}>"
 
     def __len__(self) -> int:
         return len(self._entries) + len(self._unseen)
-
-    @property
-    def closed(self) -> bool:
-        return self._closed
 
     @property
     def sees_sockets(self) -> bool:
@@ -71,7 +68,7 @@ class Watch:
 
     @property
     def blind(self) -> bool:
-        """Some entry can end without a word: :meth:`wait` has to be called now and then."""
+        """Some entry's end will not be told: :meth:`wait` has to be called now and then."""
         return bool(self._unseen)
 
     def fileno(self) -> int:
@@ -87,7 +84,7 @@ class Watch:
     def add(self, entry: Entry, fileno: int | None) -> None:
         """Watch the socket *fileno* on behalf of *entry*, through a duplicate of it."""
         with self._lock:
-            if self._closed:
+            if self.closed:
                 return
             if self._epoll is None or fileno is None:
                 self._unseen.append(entry)
@@ -108,14 +105,14 @@ class Watch:
     def listen(self, fileno: int, heard: Callable[[], None]) -> None:
         """Call *heard* within :meth:`wait` whenever the descriptor *fileno* is readable."""
         with self._lock:
-            if self._epoll is not None and not self._closed:
+            if self._epoll is not None and not self.closed:
                 self._ears[fileno] = heard
                 self._epoll.register(fileno, select.EPOLLIN)
 
     def ring(self) -> None:
         """Make :meth:`wait` return now."""
         with self._lock:
-            if self._closed:
+            if self.closed:
                 return
             if self._epoll is not None:
                 os.eventfd_write(self._bell, 1)
@@ -125,7 +122,7 @@ class Watch:
             self.on_ring()
 
     def wait(self, timeout: float | None) -> list[Entry]:
-        """The entries that have ended; waits at most *timeout* seconds, and a day, for news."""
+        """The entries that have ended; waits for one at most *timeout* seconds, and a day."""
         if timeout is not None:
             timeout = min(timeout, LONGEST_WAIT)
         if self._epoll is None:
@@ -182,9 +179,9 @@ class Watch:
         self._lock = threading.RLock()  # the old one may be held, by a thread that is not here
 
     def _end(self) -> None:
-        if self._closed:
+        if self.closed:
             return
-        self._closed = True
+        self.closed = True
         self._forget()
         if self._epoll is not None:
             self._epoll.close()
@@ -199,7 +196,7 @@ class Watch:
         self._unseen.clear()
 
     def __del__(self) -> None:
-        if not getattr(self, "_closed", True):
+        if not getattr(self, "closed", True):
             self._end()
 
 
@@ -220,14 +217,10 @@ def _after_fork_in_child() -> None:
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
 
-_said = False
 
-
-def _say_once_that_sockets_are_not_watched() -> None:
-    global _said  # noqa: PLW0603
-    if not _said:
-        _said = True
-        logger.info(
-            "this platform has no epoll: sockets of idle connections are not watched, a connection "
-            "that the server ends is found when it is verified or used"
-        )
+@cache
+def _say_that_sockets_are_not_watched() -> None:  # once in a process
+    logger.info(
+        "this platform has no epoll: sockets of idle connections are not watched, a connection "
+        "that the server ends is found when it is verified or used"
+    )

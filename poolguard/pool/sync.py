@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import threading
-import warnings
 from collections.abc import Callable
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, cast
 
 from psycopg import Connection
@@ -23,22 +21,22 @@ from .block import Block
 from .entry import Entry
 from .errors import PoolTimeout
 from .events import Listener
-from .fates import Condition, Misplaced, Waiter
 from .jobs import at_once
-from .leaks import HERE
-from .news import logger
-from .report import status_of
+from .outbox import logger
+from .owners import HERE
 from .session import condition_of
 from .threads import Threads
+from .transitions import Condition, Misplaced
+from .waiter import Waiter
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 __all__ = ["GuardedPool"]
 
-GLANCE = 1.0
-"""Seconds after which a waiter has the pool looked at, and looks itself whether it was served and
-not woken: a signal's handler may raise between the two."""
+LOOK_EVERY = 1.0
+"""Seconds after which a waiter has the pool looked at, and sees whether it was served without being
+woken: a signal's handler may raise between the two."""
 IDLE = int(TransactionStatus.IDLE)
 
 
@@ -60,7 +58,7 @@ class _Waiter(Waiter):
         woken.acquire()
         left = self.until - self.queued_at
         while self.conn is None and self.error is None and left > 0:
-            if not woken.acquire(True, left if left < GLANCE else GLANCE):
+            if not woken.acquire(True, left if left < LOOK_EVERY else LOOK_EVERY):
                 ring()
                 left = self.until - clock()
 
@@ -70,7 +68,7 @@ class GuardedPool(Threads, ConnectionPool[CT], Generic[CT]):
 
     It takes every argument of that class, with the same defaults and meanings, and these:
 
-    :param ledger: who grants the slots that connections need; by default nobody is asked.
+    :param ledger: grants the slots that connections need; by default there is no bound.
     :param listener: told of every acquire, connect and close.
     :param max_connecting: connects under way at once.
     :param check_interval: an idle connection is verified at least this often, in seconds.
@@ -79,8 +77,8 @@ class GuardedPool(Threads, ConnectionPool[CT], Generic[CT]):
     :param leak_after: seconds after which a connection that is still lent is reported, with the
         stack that took it; 0 (never) by default.
     :param at_once: how many acquires can be under way at once. Up to so many, more connections are
-        opened than are lent, in the background and before anybody waits for them: their square root
-        more. 0 by default: none is opened before it is asked for.
+        opened than are lent, in the background and before an acquire waits for them: their square
+        root more. 0 by default: none is opened before it is asked for.
 
     It differs in this: it opens as many connections at once as are waited for, where psycopg_pool
     opens one after the other. It notices earlier that a connection has died: one that the server
@@ -131,17 +129,8 @@ class GuardedPool(Threads, ConnectionPool[CT], Generic[CT]):
         self.open()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
-
-    def __del__(self) -> None:
-        if (watch := getattr(self, "_watch", None)) is not None:
-            watch.ring()
 
     # -- acquiring -----------------------------------------------------------------------------
 
@@ -211,7 +200,7 @@ class GuardedPool(Threads, ConnectionPool[CT], Generic[CT]):
         return conn
 
     def _obtain(self, waiter: _Waiter, now: float) -> CT:
-        """A connection that is free, or whichever comes."""
+        """A connection that is free, or the next that comes in."""
         core = self._core
         conn: Any = None
         try:
@@ -251,10 +240,12 @@ class GuardedPool(Threads, ConnectionPool[CT], Generic[CT]):
         while mutex._is_owned():
             mutex.release()
         if conn is not None:
-            self._take_back(conn, conn._poolguard_entry, in_acquire=True)
+            self._do(self._put(conn, conn._poolguard_entry, in_acquire=True))
 
     # -- returning -----------------------------------------------------------------------------
 
+    # A call costs as much as all the rest of an ordinary return: so it is one function, with a
+    # branch more than others may have.
     def putconn(self, conn: CT) -> None:
         """Take a connection back, as :meth:`psycopg_pool.ConnectionPool.putconn` does.
 
@@ -279,26 +270,25 @@ class GuardedPool(Threads, ConnectionPool[CT], Generic[CT]):
                 or self._on_reset is not None
                 or pgconn.pipeline_status
             ):
-                return self._take_back(conn, entry)
+                return self._do(self._put(conn, entry))
             conn._pool = None
             with self._mutex:
                 fate = self._core.give_back(entry, clock())
         except Misplaced:
             return self._refuse(conn)
-        except BaseException:  # a signal's handler has raised amid all this
+        except BaseException:  # a signal's handler has raised in the midst of it
             self._put_after_all(conn, entry, lent_at)
             raise
         if isinstance(fate, _Waiter):
             fate.wake()
-        elif fate is not None and (job := self._settle(conn, entry, fate)) is not None:
-            at_once(job)
+        elif fate is not None:
+            self._do(self._settle(conn, entry, fate))
         if self._core.look_due:
             self._look_soon()
         return None
 
     def _put_after_all(self, conn: Any, entry: Entry, lent_at: float) -> None:
-        """A return has been broken off. Where nobody has begun to reset the connection, it is taken
-        back as it is, or closed."""
+        """A return was broken off: take the connection back, or close it, unless a reset runs."""
         self._recover(None)
         is_fit = self._on_reset is None and condition_of(conn, entry) == "clean"
         with self._mutex:
@@ -307,15 +297,9 @@ class GuardedPool(Threads, ConnectionPool[CT], Generic[CT]):
             still = entry.state == "lent" and entry.lent_at == lent_at
             condition: Condition = "clean" if is_fit and entry.verdict is None else "unfit"
             fate = self._core.give_back(entry, clock(), condition) if still else None
-        if (job := self._settle(conn, entry, fate)) is not None:
-            at_once(job)
+        self._do(self._settle(conn, entry, fate))
         for waiter in waiters:
             waiter.wake()
-
-    def _take_back(self, conn: Any, entry: Entry, *, in_acquire: bool = False) -> None:
-        """Take back one that may be in any condition."""
-        if (job := self._put(conn, entry, in_acquire=in_acquire)) is not None:
-            at_once(job)
 
     # -- the pool's life -----------------------------------------------------------------------
 
@@ -346,21 +330,6 @@ class GuardedPool(Threads, ConnectionPool[CT], Generic[CT]):
             raise error
         logger.info("pool %r is ready to use", self.name)
 
-    @property
-    def warm(self) -> bool:
-        """The floor has been reached at least once."""
-        return bool(self._warm_event.is_set())
-
-    def wait_warm(self, timeout: float) -> bool:
-        """Wait at most *timeout* seconds for the floor to be reached; true when it has been.
-
-        Unlike :meth:`wait` it leaves the pool open when it has not. With no time to wait, no lock
-        is taken.
-        """
-        return self._warm_event.is_set() or (
-            timeout > 0 and self._warm_event.wait(waitable(timeout))
-        )
-
     def resize(self, min_size: int, max_size: int | None = None) -> None:
         """Change the bounds, as :meth:`psycopg_pool.ConnectionPool.resize` does."""
         with self._mutex:
@@ -371,16 +340,11 @@ class GuardedPool(Threads, ConnectionPool[CT], Generic[CT]):
 
         One after the other, so that an acquire finds the others; each within ``check_timeout``.
         """
-        at_once(self._check_idle())
+        self._do(self._check_idle())
 
     def drain(self) -> None:
         """Renew all connections, as :meth:`psycopg_pool.ConnectionPool.drain` does."""
-        at_once(self._drain())
-
-    def status(self) -> dict[str, Any]:
-        """The pool's counts, outcomes and last failure: plain data."""
-        with self._mutex:
-            return status_of(self._keeper)
+        self._do(self._drain())
 
     def close(self, timeout: float = 5.0) -> None:
         """Close the pool, as :meth:`psycopg_pool.ConnectionPool.close` does.
@@ -390,7 +354,7 @@ class GuardedPool(Threads, ConnectionPool[CT], Generic[CT]):
         """
         began = clock()
         for conn in [] if self.closed else self._shut():
-            at_once(self._discard(conn))
+            self._do(self._discard(conn))
         self._ring()
         timeout = waitable(timeout)
         while (thread := self._unfinished(clock() - began)) is not None:
@@ -400,28 +364,8 @@ class GuardedPool(Threads, ConnectionPool[CT], Generic[CT]):
 
     @staticmethod
     def check_connection(conn: CT) -> None:
-        """Raise unless the server answers, as
-        :meth:`psycopg_pool.ConnectionPool.check_connection`.
+        """Raise unless the server answers, as psycopg_pool's ``check_connection`` does.
 
         No instrumentation sees the question, and the transaction mode stays as it is.
         """
         answer(conn)
-
-    def run_task(self, task: Any) -> None:
-        """Run a task in a thread, as psycopg_pool does in a worker."""
-        self._in_thread("task", task.run)
-
-    def schedule_task(self, task: Any, delay: float) -> None:
-        """Run a task in a thread, after so many seconds."""
-        timer = threading.Timer(delay, self.run_task, (task,))
-        timer.daemon = True
-        timer.start()
-
-    def _warn_of_opening(self) -> None:
-        kind = type(self).__name__
-        warnings.warn(
-            f"{kind} was opened in its constructor, which will not be the default for ever: say "
-            f"open=True or open=False, or open it with a block: `with {kind}(...) as pool:`",
-            DeprecationWarning,
-            stacklevel=4,
-        )

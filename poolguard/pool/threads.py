@@ -10,12 +10,13 @@ from typing import Any
 from weakref import ReferenceType, ref
 
 from ..util.clock import now as clock
-from ..util.logs import logger as ours
+from ..util.clock import waitable
 from .base import remember_open
 from .entry import finish
-from .jobs import Job, Jobs, at_once
-from .keeper import Keeper
+from .housekeeper import Housekeeper
+from .jobs import Job, at_once
 from .sockets import Watch
+from .tending import Tending
 
 __all__ = ["Threads"]
 
@@ -24,10 +25,15 @@ HANGS_AFTER = 0.5
 hang; psycopg cannot be told to give a connect up."""
 
 
-class Threads(Jobs):
+class Threads(Tending):
     """A sync pool, as far as it works in threads of its own."""
 
     _is_async = False
+    _opening_warning = (
+        DeprecationWarning,
+        "{0} was opened in its constructor, which will not be the default for ever: say open=True "
+        "or open=False, or open it with a block: `with {0}(...) as pool:`",
+    )
 
     def _begin_threads(self) -> None:
         self._mutex = threading.RLock()  # reentrant: a signal's handler may come here, too
@@ -67,19 +73,20 @@ class Threads(Jobs):
         running = {each: its for each, its in self._jobs.items() if each.is_alive()}
         self._jobs = running | {thread: what}
 
-    def _do(self, job: Job[None]) -> None:
-        at_once(job)
+    def _do(self, job: Job[None] | None) -> None:
+        if job is not None:
+            at_once(job)
 
     def _sleep(self, seconds: float) -> None:
         time.sleep(seconds)
 
     def _tell(self) -> None:
         """Have the listeners told in another thread: the upkeep must go on where one blocks."""
-        if self._keeper.news:
+        if self._keeper.outbox:
             try:
-                self._in_thread("tell", self._keeper.news.tell)
+                self._in_thread("tell", self._keeper.outbox.tell)
             except RuntimeError:  # the process may have no more threads
-                self._keeper.news.tell()
+                self._keeper.outbox.tell()
 
     def _unfinished(self, waited: float) -> threading.Thread | None:
         """A thread of the closed pool that is about to end, but for that which asks."""
@@ -97,11 +104,35 @@ class Threads(Jobs):
         stays = not closing and (hangs or (len(watch) > 0 and not opening))
         return None if stays else upkeep
 
+    def wait_warm(self, timeout: float) -> bool:
+        """Wait at most *timeout* seconds for the floor to be reached; true when it has been.
+
+        Unlike :meth:`wait` it leaves the pool open when it has not. With no time to wait, no lock
+        is taken.
+        """
+        return self._warm_event.is_set() or (
+            timeout > 0 and self._warm_event.wait(waitable(timeout))
+        )
+
+    def run_task(self, task: Any) -> None:
+        """Run a task in a thread, as psycopg_pool does in a worker."""
+        self._in_thread("task", task.run)
+
+    def schedule_task(self, task: Any, delay: float) -> None:
+        """Run a task in a thread, after so many seconds."""
+        timer = threading.Timer(delay, self.run_task, (task,))
+        timer.daemon = True
+        timer.start()
+
+    def __del__(self) -> None:
+        if (watch := getattr(self, "_watch", None)) is not None:
+            watch.ring()
+
 
 def _keep_up(
     pool: ReferenceType[Threads],
     watch: Watch,
-    keeper: Keeper,
+    keeper: Housekeeper,
     mutex: AbstractContextManager[Any],
 ) -> None:
     """The upkeep thread: it holds the pool only while it looks at it.
@@ -114,11 +145,7 @@ def _keep_up(
         ended = watch.wait(None if wake is None else max(0.0, wake - clock()))
         this = pool()
         if this is not None and not this.closed:
-            try:
-                wake = this._look(ended)
-            except Exception:  # the upkeep must not end before the pool does
-                ours.exception("the upkeep of pool %r failed; it goes on", this.name)
-                wake = clock() + 1.0
+            wake = this._look_on(ended)
             del this
             continue
         dropped = this is None
@@ -128,9 +155,9 @@ def _keep_up(
             opening = keeper.core.counts().opening
         for conn in idle:
             finish(conn)
-        keeper.news.tell()
+        keeper.outbox.tell()
         wake = clock() + 1.0 if watch.blind or opening else None
         if not len(watch) and not opening:
-            keeper.close()
+            keeper.leases.close()
             watch.close()
             return

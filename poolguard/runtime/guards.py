@@ -287,16 +287,6 @@ class Guard(Lifecycle):
         counts = pool.counts()
         return counts.size > counts.opening and not pool.stuck
 
-    def not_warm(self, after: float) -> str:
-        """What to say when the warm-up has not ended in time, *after* so many seconds."""
-        status = self.status()
-        error, floor = status["last_error"], status["floor"]
-        return (
-            f"poolguard {self.name!r} is not warm after {after:g} s: it has "
-            f"{status['idle'] + status['used']} of {'?' if floor is None else floor} connections"
-            + (f"; the last failure: {error}" if error else "")
-        )
-
     def status(self) -> dict[str, Any]:
         """What the guard has and does, JSON-ready."""
         own = {"name": self.name, "pid": os.getpid(), "mode": self.mode, "ready": self.ready}

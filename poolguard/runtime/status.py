@@ -6,7 +6,7 @@ from typing import Any
 
 from .runtime import Runtime
 
-__all__ = ["status_of"]
+__all__ = ["not_warm", "status_of"]
 
 
 def status_of(runtime: Runtime | None) -> dict[str, Any]:
@@ -40,3 +40,13 @@ def _budget_of(runtime: Runtime | None) -> dict[str, Any]:
         "in_use": 0 if runtime is None else runtime.ledger.in_use,
         "others": [] if runtime is None else runtime.sizing.room.others,
     }
+
+
+def not_warm(status: dict[str, Any], after: float) -> str:
+    """What to say when a guard's warm-up has not ended in time, *after* so many seconds."""
+    error, floor = status["last_error"], status["floor"]
+    return (
+        f"poolguard {status['name']!r} is not warm after {after:g} s: it has "
+        f"{status['idle'] + status['used']} of {'?' if floor is None else floor} connections"
+        + (f"; the last failure: {error}" if error else "")
+    )

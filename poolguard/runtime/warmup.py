@@ -15,6 +15,7 @@ from ..errors import PoolguardError
 from ..worker import context
 from .guards import Guard
 from .prewarm import is_due, prewarm
+from .status import not_warm
 
 __all__ = ["await_warm", "wait_warm"]
 
@@ -88,7 +89,7 @@ def _patience(guard: Guard) -> float:
 
 
 def _be_late(guard: Guard, waited: float, log: Any) -> None:
-    said = guard.not_warm(waited)
+    said = not_warm(guard.status(), waited)
     if guard.settings.on_warmup_failure == "exit" and context.current().first_generation:
         raise PoolguardError(said)
     log.warning("%s. It serves anyway, and keeps trying", said)

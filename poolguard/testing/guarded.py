@@ -12,10 +12,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import PoolguardError, SettingsError
-from ..pool.fates import Waiter
+from ..pool.waiter import Waiter
 from ..runtime.aio import AsyncRuntime
 from ..runtime.guards import Guard
 from ..runtime.lookup import guard
+from ..runtime.status import not_warm
 from ..util import clock
 from ..util.conninfo import of_libpq
 from ..worker import registry
@@ -175,7 +176,7 @@ class FakedGuard(FakePostgres):
 
     def _insist_warm(self, *, warm: bool) -> None:
         if not warm:
-            raise PoolguardError(self.guard.not_warm(OPENS_WITHIN))
+            raise PoolguardError(not_warm(self.guard.status(), OPENS_WITHIN))
 
     def _shut(self) -> None:
         """Close what was opened within the block, wherever that was."""

@@ -334,10 +334,9 @@ class Session:
             raise _Failed(_INTERNAL, self._told.failed(query, failed)) from None
         if isinstance(reply, Reply):
             return reply
-        raise self._scripted(reply)
+        raise _scripted(reply)
 
-    @staticmethod
-    def _scripted(raised: Error) -> Exception:
-        if raised.sqlstate is None:
-            return EOFError()
-        return _Failed(raised.sqlstate, str(raised))
+
+def _scripted(raised: Error) -> Exception:
+    """What the script raises, as the session goes on with it."""
+    return EOFError() if raised.sqlstate is None else _Failed(raised.sqlstate, str(raised))

@@ -156,7 +156,9 @@ class Face:
         to do so: some listeners here block."""
         until = monotonic() + 1.0
         keeper = self.pool._keeper
-        while self.kind == "sync" and (keeper.news or keeper.news.telling) and monotonic() < until:
+        while (
+            self.kind == "sync" and (keeper.outbox or keeper.outbox.telling) and monotonic() < until
+        ):
             sleep(0.001)
         return self._recorder
 

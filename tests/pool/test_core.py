@@ -20,7 +20,9 @@ from poolguard.budget.slots import Backend, Orphan, Slot
 from poolguard.pool.core import Core
 from poolguard.pool.entry import Check, Entry, State, Verdict
 from poolguard.pool.events import CloseReason
-from poolguard.pool.fates import Ask, Close, Condition, Counts, Fate, Misplaced, Reset, Waiter
+from poolguard.pool.snapshot import Counts
+from poolguard.pool.transitions import Ask, Close, Condition, Fate, Misplaced, Reset
+from poolguard.pool.waiter import Waiter
 from poolguard.testing import FakeConnection as Conn
 from poolguard.testing import ManualClock
 

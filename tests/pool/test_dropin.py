@@ -29,6 +29,7 @@ OURS = [
     "check_after_idle",
     "leak_after",
     "at_once",
+    "refresh_interval",  # the former name of check_interval
 ]
 
 

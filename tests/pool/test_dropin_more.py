@@ -21,8 +21,8 @@ from psycopg.rows import dict_row
 from poolguard.lab.proxy import SlowProxy
 from poolguard.pool import outage
 from poolguard.pool.aio import AsyncGuardedPool
-from poolguard.pool.fates import Waiter
 from poolguard.pool.sync import GuardedPool
+from poolguard.pool.waiter import Waiter
 from tests.pool.support import Face, Kind, eventually, in_loop, opened
 from tests.support import HOSTILE, obeyed, until
 

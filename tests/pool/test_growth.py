@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
@@ -12,40 +13,57 @@ from poolguard.pool.growth import (
     SHORTEST_LATE,
     SHORTEST_PATIENCE,
     SLOW_DOUBLINGS,
-    Demand,
-    Late,
     connects_to_begin,
     late_ones,
     lent_at_most,
     next_look,
     patience,
+    step,
     with_headroom,
 )
+from poolguard.pool.snapshot import Counts, Late, Snapshot
 from poolguard.testing import ManualClock
 
 NOW = 1000.0
-CALM = Demand(
-    waiting=0,
-    idle=0,
-    opening=0,
-    size=0,
-    lent=0,
-    floor=0,
-    max_size=100,
+CALM = Snapshot(
+    counts=Counts(max_size=100),
+    idle=(),
+    checking={},
     max_connecting=32,
     begun=0,
     waited=0.0,
     connect_time=0.1,
     retry_at=None,
+    doubted_at=0.0,
+    idle_low=0,
+    idle_low_since=NOW,
+    reason="replace",
 )
 
 
-def begins(**state: object) -> int:
-    return connects_to_begin(NOW, CALM._replace(**state))  # type: ignore[arg-type]
+def state_of(
+    *,
+    floor: int = 0,
+    size: int = 0,
+    idle: int = 0,
+    lent: int = 0,
+    opening: int = 0,
+    waiting: int = 0,
+    max_size: int = 100,
+    **others: Any,
+) -> Snapshot:
+    """A pool of *size* connections: those that are nowhere else are being verified."""
+    checking = size - idle - lent - opening
+    counts = Counts(idle, lent, checking, opening, waiting, floor, max_size)
+    return CALM._replace(counts=counts, **others)
 
 
-def looks(**state: object) -> float | None:
-    return next_look(NOW, CALM._replace(**state))  # type: ignore[arg-type]
+def begins(**state: Any) -> int:
+    return connects_to_begin(NOW, state_of(**state))
+
+
+def looks(**state: Any) -> float | None:
+    return next_look(NOW, state_of(**state))
 
 
 @pytest.mark.parametrize(
@@ -106,14 +124,14 @@ def test_while_something_is_lent_a_queue_of_no_length_opens_nothing() -> None:
 def test_slow_start_doubles_with_each_step_that_the_queue_persists() -> None:
     """A step is a twentieth of a connect's time: here 5 ms."""
     begun, bursts = 0, []
-    for step in range(1, 7):
+    for nth in range(1, 7):
         n = begins(
             waiting=20,
             size=1 + begun,
             opening=begun,
             lent=1,
             begun=begun,
-            waited=step * 0.005 + 1e-9,
+            waited=nth * 0.005 + 1e-9,
         )
         bursts.append(n)
         begun += n
@@ -130,9 +148,9 @@ def test_slow_start_does_not_slow_the_floor_down() -> None:
 
 
 def test_a_step_is_bounded_in_both_directions() -> None:
-    assert CALM.step == pytest.approx(0.005)
-    assert CALM._replace(connect_time=30.0).step == 0.010
-    assert CALM._replace(connect_time=0.0).step == 0.001
+    assert step(CALM.connect_time) == pytest.approx(0.005)
+    assert step(30.0) == 0.010
+    assert step(0.0) == 0.001
 
 
 def test_a_queue_that_never_empties_goes_on_growing() -> None:
@@ -335,10 +353,10 @@ def test_where_all_hang_few_hang() -> None:
     begun: list[float] = []
     clock = ManualClock(NOW)
     while clock() < NOW + 5.0:
-        state = CALM._replace(
+        state = state_of(
             waiting=20,
             opening=len(begun),
-            size=len(begun),
+            size=len(begun) + 1,
             begun=len(begun),
             waited=clock() - NOW,
             lent=1,  # so that the queue may empty itself
@@ -348,10 +366,7 @@ def test_where_all_hang_few_hang() -> None:
         n = connects_to_begin(clock(), state)
         begun += [clock()] * n
         late_now = late_ones(clock(), begun, 0.01, -math.inf)
-        wake = next_look(
-            clock(),
-            state._replace(opening=len(begun), size=len(begun), begun=len(begun), late=late_now),
-        )
+        wake = next_look(clock(), state.after(n)._replace(late=late_now))
         assert wake is not None
         assert wake > clock()
         clock.advance(wake - clock())

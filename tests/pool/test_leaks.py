@@ -52,7 +52,7 @@ async def test_one_held_for_too_long_is_told_once_and_again_when_it_comes_back(
         await pool.put(short)
         await eventually(lambda: recorder.leaks)
         [overdue] = recorder.leaks
-        assert (overdue.kind, overdue.borrower, overdue.times) == ("overdue", None, 1)
+        assert (overdue.kind, overdue.acquirer, overdue.times) == ("overdue", None, 1)
         assert overdue.held >= 0.3
         assert not any("/poolguard/pool/" in place for place in overdue.stack)
         told_at = overdue.held
@@ -139,7 +139,7 @@ async def test_a_request_that_ends_without_returning_is_told_of(
         request.ended()
         request.ended()
         unreturned = pool.recorder.leaks[1:]
-        assert [(leak.kind, leak.borrower) for leak in unreturned] == [
+        assert [(leak.kind, leak.acquirer) for leak in unreturned] == [
             ("unreturned", "GET /orders")
         ]
         assert unreturned[0].stack == ()
@@ -186,7 +186,7 @@ async def test_a_request_that_acquires_twice_is_told_of_before_it_waits(
             with pytest.raises(psycopg_pool.PoolTimeout):
                 await take(pool, 0.05)
         [nested] = pool.recorder.leaks
-        assert (nested.kind, nested.borrower) == ("nested", "GET /orders")
+        assert (nested.kind, nested.acquirer) == ("nested", "GET /orders")
         assert nested.held < 0.05 + 5
         assert nested.stack
         await pool.put(conn)

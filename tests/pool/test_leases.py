@@ -13,10 +13,10 @@ from poolguard.budget.slots import Backend, Orphan, Slot
 from poolguard.budget.static import NoOrphans, NoSiblings, StaticLedger
 from poolguard.pool.entry import Entry
 from poolguard.pool.events import Listener
-from poolguard.pool.fates import Waiter
-from poolguard.pool.keeper import Keeper
+from poolguard.pool.housekeeper import Housekeeper
 from poolguard.pool.leases import ASK_CALMLY, ASK_EVERY, TEND_EVERY, Leases
 from poolguard.pool.upkeep import Pace
+from poolguard.pool.waiter import Waiter
 
 NOW = 1000.0
 DEAD = [Orphan(7, Backend(4711, 1.0))]
@@ -162,7 +162,7 @@ def test_a_pool_that_starves_looks_again_when_it_may_ask_again(
     *, recheck: float | None, wake: float | None
 ) -> None:
     """Not before the ring where every change is told; a thread cannot wait for infinity."""
-    keeper = Keeper(
+    keeper = Housekeeper(
         0,
         1,
         ledger=Recording(0, recheck=recheck),

@@ -13,9 +13,9 @@ import pytest
 from poolguard.pool.entry import Entry
 from poolguard.pool.errors import PoolTimeout
 from poolguard.pool.events import Outcome, Place
-from poolguard.pool.fates import Waiter
 from poolguard.pool.outcomes import OUTCOMES, judge, worst
 from poolguard.pool.sync import GuardedPool
+from poolguard.pool.waiter import Waiter
 from tests.pool.support import Recorder
 
 NOW = 1000.0
@@ -75,7 +75,7 @@ def connected(pool: GuardedPool[Any], conn: Conn) -> Entry:
     core.begin(entry)
     entry.take(conn)
     core.closed = False  # so that it may come in
-    pool._keeper.connected(entry, "growth", Place("db", 5432, "shop"), NOW)
+    pool._keeper.lifecycle.connected(entry, "growth", Place("db", 5432, "shop"), NOW)
     core.arrive(entry, NOW)
     return entry
 

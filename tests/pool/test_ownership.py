@@ -22,7 +22,7 @@ from psycopg.pq import TransactionStatus
 
 from poolguard.errors import PoolguardError
 from poolguard.lab.proxy import SlowProxy
-from poolguard.pool import keeper
+from poolguard.pool import housekeeper
 from poolguard.pool.acquirer import CURRENT, Acquirer
 from tests.pool.support import Face, Kind, eventually, in_loop, opened
 
@@ -87,8 +87,8 @@ async def test_a_block_that_is_entered_and_dropped_keeps_nothing(
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was left behind is taken back soon."""
-    monkeypatch.setattr(keeper, "UNOWNED", 0.1)
-    monkeypatch.setattr(keeper, "UNOWNED_WHEN_WAITING", 0.1)
+    monkeypatch.setattr(housekeeper, "UNOWNED", 0.1)
+    monkeypatch.setattr(housekeeper, "UNOWNED_WHEN_WAITING", 0.1)
 
 
 class Keeps:
@@ -169,8 +169,8 @@ async def test_what_a_thread_leaves_behind_is_taken_back(
 async def test_it_is_taken_back_sooner_while_somebody_waits(
     dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keeper, "UNOWNED", 600.0)
-    monkeypatch.setattr(keeper, "UNOWNED_WHEN_WAITING", 0.1)
+    monkeypatch.setattr(housekeeper, "UNOWNED", 600.0)
+    monkeypatch.setattr(housekeeper, "UNOWNED_WHEN_WAITING", 0.1)
     async with opened("sync", dsn, timeout=20, **ONE) as pool:
         conn = Keeps(pool).ends()
         other = await pool.get()
@@ -230,7 +230,7 @@ async def test_what_a_request_has_is_its_own_while_it_goes_on(dsn: str, impatien
             assert not conn.closed
         request.ended()
         await taken_back(pool, 3, unreturned=1)
-        assert [leak.borrower for leak in pool.recorder.leaks[2:]] == ["GET /orders"] * 2
+        assert [leak.acquirer for leak in pool.recorder.leaks[2:]] == ["GET /orders"] * 2
         await eventually(lambda: conn.closed)
         assert not request.checkouts
         await all_can_be_had(pool, 2)
@@ -257,7 +257,7 @@ async def test_what_another_thread_returns_is_no_leak(dsn: str, impatient: None)
 
 COMMON = """
 import random, sys, time
-from poolguard.pool import keeper
+from poolguard.pool import housekeeper
 from poolguard import GuardedPool
 
 dsn, seed = sys.argv[1], int(sys.argv[2])
@@ -377,7 +377,7 @@ with GuardedPool(dsn, min_size=3, max_size=3, timeout=5, open=True) as pool:
 print("nothing is lost")
 """
 ENDING = """
-keeper.UNOWNED = keeper.UNOWNED_WHEN_WAITING = 0.1
+housekeeper.UNOWNED = housekeeper.UNOWNED_WHEN_WAITING = 0.1
 kept = []
 with GuardedPool(dsn, min_size=1, max_size=1, timeout=8, open=True) as pool:
     pool.wait()

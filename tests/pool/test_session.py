@@ -20,8 +20,8 @@ from psycopg.rows import dict_row, tuple_row
 
 from poolguard.lab.proxy import SlowProxy
 from poolguard.pool.entry import Entry, Verdict
-from poolguard.pool.fates import Condition
 from poolguard.pool.session import condition_of, note_errors, says_no_writes
+from poolguard.pool.transitions import Condition
 from tests.pool.support import Kind, eventually, in_loop, opened
 
 ONE: dict[str, Any] = {"min_size": 1, "max_size": 1}

@@ -19,7 +19,7 @@ from poolguard.budget.static import StaticLedger
 from poolguard.lab.postgres import PrivatePostgres
 from poolguard.lab.proxy import SlowProxy
 from poolguard.pool import entry, sockets
-from poolguard.pool.report import state_of
+from poolguard.pool.status import state_of
 from poolguard.util.clock import now as clock
 from tests.pool.support import Face, Kind, descriptors, eventually, in_loop, opened
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from poolguard.pool.entry import Check, Entry
-from poolguard.pool.growth import Demand
+from poolguard.pool.snapshot import Counts, Snapshot
 from poolguard.pool.upkeep import (
     EXPIRY,
     HEADROOM,
@@ -20,7 +20,6 @@ from poolguard.pool.upkeep import (
     Open,
     Pace,
     Retire,
-    Snapshot,
     Verify,
     between_retirements,
     decide,
@@ -29,7 +28,7 @@ from poolguard.pool.upkeep import (
 from poolguard.testing import ManualClock
 
 NOW = 1000.0
-PACE = Pace(check_interval=25.0, check_timeout=1.0, idle_timeout=600.0)
+PACE = Pace(check_interval=25.0, check_timeout=1.0, max_idle=600.0)
 
 
 def entry(*, proved: float = 0.0, retire: float = 3000.0) -> Entry:
@@ -57,24 +56,24 @@ def pool(
 ) -> Snapshot:
     """A pool of these idle connections, at its floor unless told otherwise."""
     size = len(idle) + lent + opening + (checking is not None)
-    demand = Demand(
-        waiting=waiting,
-        idle=len(idle),
-        opening=opening,
-        size=size,
-        lent=lent,
-        floor=size if floor is None else floor,
-        max_size=max_size,
+    checked = {} if checking is None else {checking: Check(since, likely)}
+    bounds = (size if floor is None else floor, max_size)
+    made = Snapshot(
+        counts=Counts(len(idle), lent, len(checked), opening, waiting, *bounds),
+        idle=idle,
+        checking=checked,
         max_connecting=32,
         begun=0,
         waited=0.0,
         connect_time=0.1,
         retry_at=retry_at,
+        doubted_at=0.0,
+        idle_low=0,
+        idle_low_since=NOW,
+        reason="replace",
         starved=starved,
         at_once=at_once,
     )
-    under_way = {} if checking is None else {checking: Check(since, likely)}
-    made = Snapshot(demand, idle, under_way, 0.0, 0, NOW, "replace")
     return made._replace(**others)  # type: ignore[arg-type]
 
 
@@ -177,7 +176,7 @@ def test_replaced_first_then_retired() -> None:
 def test_the_successor_is_begun_so_early_that_it_is_there_in_time() -> None:
     almost = pool(entry(retire=0.15), entry())
     assert now(almost) == []
-    assert wake(almost) == pytest.approx(0.15 - almost.demand.connect_time)
+    assert wake(almost) == pytest.approx(0.15 - almost.connect_time)
     assert now(pool(entry(retire=0.09), entry())) == [Open(1, "lifetime")]
     arrived = pool(entry(retire=0.01), entry(), entry(), floor=2)
     assert now(arrived) == []
@@ -299,7 +298,7 @@ def test_when_the_process_will_end_a_moment_without_use_is_enough() -> None:
     unused = ending._replace(idle_low_since=NOW - LINGER)
     assert decide(NOW, unused, PACE) == ([CloseIdle(2, "shutdown")], NOW + LINGER)
     assert now(unused._replace(owed=3)) == [CloseIdle(3, "yielded")]
-    hasty = PACE._replace(idle_timeout=LINGER / 2)
+    hasty = PACE._replace(max_idle=LINGER / 2)
     half = unused._replace(idle_low_since=NOW - LINGER / 2)
     assert decide(NOW, half, hasty) == ([CloseIdle(2, "shutdown")], NOW + LINGER / 2)
 
@@ -376,8 +375,7 @@ def test_who_gives_does_not_shrink_in_the_same_look() -> None:
 
 def promising(snapshot: Snapshot, n: int, until: float) -> Snapshot:
     """So many verifications are under way of which there is hope, until then."""
-    demand = snapshot.demand._replace(promised=n, promised_until=until)
-    return snapshot._replace(demand=demand)
+    return snapshot._replace(promised=n, promised_until=until)
 
 
 def test_as_many_are_verified_as_wait_those_proved_last_first() -> None:
@@ -432,9 +430,9 @@ def test_whose_answer_is_late_has_a_connect_begun_however_many_are_idle() -> Non
 def test_a_late_answer_of_one_of_two_is_the_matter_of_one() -> None:
     slow, fast, idle = entry(proved=70), entry(proved=71), entry(proved=80)
     two = pool(idle, checking=slow, since=NOW - 0.06, waiting=2, max_size=20, lent=0)
-    size = two.demand._replace(size=3)
+    counts = two.counts._replace(checking=2)
     both = {slow: Check(NOW - 0.06, True), fast: Check(NOW, True)}
-    two = promising(two._replace(demand=size, checking=both), 1, NOW + 0.05)
+    two = promising(two._replace(counts=counts, checking=both), 1, NOW + 0.05)
     assert now(two) == [Verify(idle, for_waiter=True), Open(1, "growth")]
 
 

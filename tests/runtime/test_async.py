@@ -17,6 +17,7 @@ from poolguard import Guard, ModeError, PoolguardError, SettingsError
 from poolguard.lab.postgres import PrivatePostgres
 from poolguard.lab.proxy import SlowProxy
 from poolguard.pool.errors import PoolClosed
+from poolguard.runtime.status import not_warm
 
 from ..support import until
 from .test_guard import SMALL, backends, named
@@ -183,7 +184,7 @@ def test_it_opens_without_its_database_and_serves_when_that_comes(
         async with Guard(postgres.conninfo(port=proxy.port), **SMALL, warmup_timeout=0.1) as guard:
             assert not guard.ready
             await eventually(lambda: guard.status()["last_error"])
-            assert "Connection refused" in guard.not_warm(1)
+            assert "Connection refused" in not_warm(guard.status(), 1)
             proxy.resume()
             await eventually(lambda: guard.ready)
             assert await answer(guard) == 1

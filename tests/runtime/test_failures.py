@@ -19,6 +19,7 @@ from poolguard.lab.postgres import PrivatePostgres
 from poolguard.lab.proxy import SlowProxy
 from poolguard.pool.errors import PoolClosed, PoolTimeout
 from poolguard.runtime import sizing
+from poolguard.runtime.status import not_warm
 from poolguard.telemetry.spans import SpanListener
 
 from ..support import until
@@ -45,7 +46,7 @@ def test_it_opens_without_its_database_and_serves_when_that_comes(
     until(lambda: guard.status()["last_error"])
     with pytest.raises(PoolTimeout, match=r"Connecting fails: .*[Cc]onnection refused"):
         guard.connection(timeout=0.1).__enter__()
-    assert "Connection refused" in guard.not_warm(1)
+    assert "Connection refused" in not_warm(guard.status(), 1)
     proxy.resume()
     until(lambda: guard.ready)
     with guard.connection() as conn:

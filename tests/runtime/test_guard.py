@@ -23,6 +23,7 @@ from poolguard.lab.postgres import PrivatePostgres
 from poolguard.lab.proxy import SlowProxy
 from poolguard.pool.errors import PoolClosed
 from poolguard.runtime import sizing
+from poolguard.runtime.status import not_warm
 from poolguard.runtime.sync import SyncRuntime
 
 from ..support import until
@@ -184,7 +185,7 @@ def test_a_capacity_that_cannot_be_divided_says_so(postgres: PrivatePostgres) ->
     guard = Guard(role, workers=4)
     assert not guard.open(wait=0.2)
     until(lambda: guard.status()["last_error"])
-    assert "nothing is left to share: the server grants 3 connection" in guard.not_warm(1)
+    assert "nothing is left to share: the server grants 3 connection" in not_warm(guard.status(), 1)
     with postgres.connect() as admin:
         admin.execute("ALTER ROLE limited_to_3 CONNECTION LIMIT 10")
     assert guard.wait_warm(10)

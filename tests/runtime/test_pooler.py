@@ -22,6 +22,7 @@ from poolguard.errors import LabError, PlanError
 from poolguard.lab.janitor import Janitor
 from poolguard.lab.pgbouncer import PgBouncer, find_pgbouncer
 from poolguard.lab.postgres import PrivatePostgres
+from poolguard.runtime.status import not_warm
 from poolguard.util import rundir
 
 from ..cli.test_pooler import REQUIRED
@@ -189,7 +190,7 @@ def test_an_automatic_budget_is_one_clear_error(
         assert remedy in guard.status()["last_error"]
         assert not guard.ready
         assert guard.plan is None
-        assert remedy in guard.not_warm(1)
+        assert remedy in not_warm(guard.status(), 1)
         await guard.aclose()
 
     with caplog.at_level(logging.WARNING):

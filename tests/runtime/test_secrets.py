@@ -15,6 +15,7 @@ from psycopg.conninfo import make_conninfo
 from poolguard import AsyncGuardedPool, Guard, GuardedPool, SettingsError
 from poolguard.lab.postgres import PrivatePostgres
 from poolguard.pool.errors import PoolTimeout
+from poolguard.runtime.status import not_warm
 from poolguard.util.conninfo import parse
 
 from ..support import until
@@ -111,7 +112,12 @@ class Witness:
             self._seen.append(shown_by(error))
 
     def _look(self, guard: Guard) -> None:
-        self._seen += [repr(guard), repr(guard.settings), str(guard.status()), guard.not_warm(1)]
+        self._seen += [
+            repr(guard),
+            repr(guard.settings),
+            str(guard.status()),
+            not_warm(guard.status(), 1),
+        ]
         self._seen.append(repr(guard._runtime))
 
     def all(self) -> str:

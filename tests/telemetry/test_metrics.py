@@ -13,10 +13,10 @@ from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricR
 from opentelemetry.semconv._incubating.metrics import db_metrics
 
 from poolguard import Guard, __version__
-from poolguard.pool import sync
+from poolguard.pool import base
 from poolguard.pool.errors import PoolTimeout, TooManyRequests
-from poolguard.pool.keeper import Keeper
-from poolguard.pool.report import status_of
+from poolguard.pool.housekeeper import Housekeeper
+from poolguard.pool.status import status_of
 from poolguard.telemetry import figures as figures_module
 from poolguard.telemetry.durations import _recorder, look
 from poolguard.telemetry.metrics import BUCKETS, INSTRUMENTS
@@ -361,12 +361,12 @@ def test_one_collection_asks_the_pool_once(
     guard = opened(dsn, name, metrics="all")
     asked: list[str] = []
 
-    def noted(keeper: Keeper) -> dict[str, Any]:
+    def noted(keeper: Housekeeper) -> dict[str, Any]:
         if threading.current_thread() is threading.main_thread():  # not the one that publishes
             asked.append(keeper.name)
         return status_of(keeper)
 
-    monkeypatch.setattr(sync, "status_of", noted)
+    monkeypatch.setattr(base, "status_of", noted)
     read(name)
     once = asked.count(name)
     for n in range(1, 4):

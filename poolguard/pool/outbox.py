@@ -1,7 +1,7 @@
 """What a pool has to tell, kept until no lock is held: events for listeners, and log records.
 
-The records are written under the name of psycopg_pool's logger, so that those who filter or count
-its records go on doing so.
+The records are written under the name of psycopg_pool's logger, so that filters and counters of its
+records go on working.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from ..util.logs import logger as ours
 from .events import Leak, Listener, Listeners
 from .leaks import log_leak
 
-__all__ = ["News", "logger"]
+__all__ = ["Outbox", "logger"]
 
 logger = logging.getLogger("psycopg.pool")
 
 
-class News:
-    """The news of one pool.
+class Outbox:
+    """What one pool has to tell.
 
-    :param listener: told of them; what it raises is logged, and cannot harm the pool.
+    :param listener: told of events; what it raises is logged, and cannot harm the pool.
     """
 
     def __init__(self, listener: Listener) -> None:
         self.listener = listener if isinstance(listener, Listeners) else Listeners([listener])
         self.telling: list[int] = []
-        """The threads that tell of them just now."""
-        self._news: deque[Callable[[], None]] = deque()
+        """The threads that are telling just now."""
+        self._untold: deque[Callable[[], None]] = deque()
 
     def __bool__(self) -> bool:
         """There is something to tell."""
-        return bool(self._news)
+        return bool(self._untold)
 
     def add(self, tell: Callable[..., None], *event: object) -> None:
         """Have ``tell(*event)`` called when no lock is held."""
-        self._news.append(partial(tell, *event))
+        self._untold.append(partial(tell, *event))
 
     def log(self, level: int, text: str, *args: object) -> None:
         """Have a record written that psycopg_pool would write here, too."""
@@ -58,11 +58,11 @@ class News:
         """Tell what came since the last call. Not to be called under a lock."""
         self.telling.append(threading.get_ident())
         try:
-            while self._news:
+            while self._untold:
                 try:
-                    news = self._news.popleft()
+                    tell = self._untold.popleft()
                 except IndexError:
                     return  # another thread tells the rest
-                news()
+                tell()
         finally:
             self.telling.pop()

@@ -14,15 +14,16 @@ from psycopg.pq import ConnStatus
 
 from poolguard.budget.slots import Slot
 from poolguard.budget.static import StaticLedger
-from poolguard.pool import keeper as module
+from poolguard.pool import housekeeper as module
 from poolguard.pool.entry import Entry, Verdict
 from poolguard.pool.errors import lacks_room, verdict_of
 from poolguard.pool.events import Place
-from poolguard.pool.fates import Close, Condition, Fate, Reset, Waiter
-from poolguard.pool.keeper import Keeper
-from poolguard.pool.report import status_of
+from poolguard.pool.housekeeper import Housekeeper
 from poolguard.pool.session import note_errors
+from poolguard.pool.status import status_of
+from poolguard.pool.transitions import Close, Condition, Fate, Reset
 from poolguard.pool.upkeep import Pace, between_retirements
+from poolguard.pool.waiter import Waiter
 from poolguard.testing import AsyncFakeConnection as AsyncConn
 from poolguard.testing import FakeConnection as Conn
 from tests.pool.support import Kind, Recorder, in_loop, opened
@@ -33,8 +34,8 @@ CONNECT_TIME = 0.05
 """Seconds, which a pool that has not connected yet expects as well."""
 
 
-def keeper(recorder: Recorder | None = None, **arguments: Any) -> Keeper:
-    made = Keeper(
+def keeper(recorder: Recorder | None = None, **arguments: Any) -> Housekeeper:
+    made = Housekeeper(
         arguments.pop("min_size", 1),
         arguments.pop("max_size", 100),
         listener=recorder or Recorder(),
@@ -47,50 +48,50 @@ def keeper(recorder: Recorder | None = None, **arguments: Any) -> Keeper:
     return made
 
 
-def begun(made: Keeper, began: float = NOW, slot: Slot | None = None) -> Entry:
+def begun(made: Housekeeper, began: float = NOW, slot: Slot | None = None) -> Entry:
     """The entry of a connect that is under way."""
     entry = Entry(slot, began)
     made.core.begin(entry)
     return entry
 
 
-def arrived(made: Keeper, entry: Entry, now: float = NOW) -> Conn:
+def arrived(made: Housekeeper, entry: Entry, now: float = NOW) -> Conn:
     """The entry's connect has ended well. The connection is idle now, if it is not closed."""
     conn = Conn()
     entry.take(conn)
     entry.watched = True  # by the watch, which there is none of here
-    made.connected(entry, "growth", PLACE, now)
+    made.lifecycle.connected(entry, "growth", PLACE, now)
     made.core.arrive(entry, now)
     return conn
 
 
-def connected(made: Keeper) -> Entry:
+def connected(made: Housekeeper) -> Entry:
     """One that was connected just now, and is idle."""
     entry = begun(made, NOW - CONNECT_TIME, *made.leases.lease(1, NOW))
     arrived(made, entry)
     return entry
 
 
-def take(made: Keeper, now: float = NOW) -> Conn:
+def take(made: Housekeeper, now: float = NOW) -> Conn:
     conn = made.core.take(now)
     assert isinstance(conn, Conn)
     return conn
 
 
-def lent(made: Keeper) -> tuple[Entry, Conn]:
+def lent(made: Housekeeper) -> tuple[Entry, Conn]:
     """One that was connected just now, and is lent. Who has the connection is to keep it."""
     entry = connected(made)
     return entry, take(made)
 
 
-def holding(made: Keeper, *, size: int, idle: int) -> list[Conn]:
+def holding(made: Housekeeper, *, size: int, idle: int) -> list[Conn]:
     """Have it hold so many connections; returns those that are lent, to be kept."""
     for _ in range(size):
         connected(made)
     return [take(made) for _ in range(size - idle)]
 
 
-def openings(made: Keeper, now: float = NOW) -> list[str]:
+def openings(made: Housekeeper, now: float = NOW) -> list[str]:
     """Why the connects are made that a look begins."""
     return [opening.reason for opening in made.look(now).openings]
 
@@ -108,7 +109,7 @@ def test_the_end_of_a_connection_is_counted_once(order: str) -> None:
     conn = arrived(made, entry)
     if order != "end first":
         assert made.look(NOW, [entry]).dead == ([conn] if order == "connect first" else [])
-    made.news.tell()
+    made.outbox.tell()
     assert entry.state == "gone"
     assert recorder.closes == ["lost"]
     assert status_of(made)["closed"] == {"lost": 1}
@@ -119,8 +120,8 @@ def test_a_slot_is_given_back_once() -> None:
     made = keeper(ledger=ledger)
     (slot,) = ledger.lease(1)
     entry = begun(made, NOW, slot)
-    made.ended(entry, NOW)
-    made.ended(entry, NOW)
+    made.lifecycle.ended(entry, NOW)
+    made.lifecycle.ended(entry, NOW)
     made.leases.vacate(entry)
     assert ledger.in_use == 0
 
@@ -130,8 +131,8 @@ def test_a_long_outage_is_told_in_few_lines(caplog: pytest.LogCaptureFixture) ->
     recorder = Recorder()
     made = keeper(recorder)
     for _ in range(1000):
-        made.connect_failed(begun(made), "growth", OSError("away"), NOW)
-    made.news.tell()
+        made.lifecycle.connect_failed(begun(made), "growth", OSError("away"), NOW)
+    made.outbox.tell()
     assert len(caplog.records) == 10
     assert {record.name for record in caplog.records} == {"psycopg.pool"}
     assert len(recorder.failures) == 1000
@@ -141,7 +142,9 @@ def test_a_long_outage_is_told_in_few_lines(caplog: pytest.LogCaptureFixture) ->
 def test_giving_up_is_told_once_in_each_reconnect_timeout() -> None:
     made = keeper(reconnect_timeout=10.0)
     told = [
-        made.connect_failed(begun(made, NOW + after - 5), "growth", OSError(), NOW + after)
+        made.lifecycle.connect_failed(
+            begun(made, NOW + after - 5), "growth", OSError(), NOW + after
+        )
         for after in range(5, 30, 5)
     ]
     assert told == [False, True, False, True, False]
@@ -173,7 +176,7 @@ def test_which_errors_of_a_connect_tell_that_there_is_no_room(text: str, it_does
 
 def test_for_whom_the_server_has_no_room_siblings_may_help() -> None:
     made = keeper()
-    made.connect_failed(begun(made), "growth", errors.TooManyConnections("no room"), NOW)
+    made.lifecycle.connect_failed(begun(made), "growth", errors.TooManyConnections("no room"), NOW)
     assert made.leases.starved
     assert not made.outage.lasts
 
@@ -183,9 +186,11 @@ def test_a_connect_that_hung_while_later_ones_ended_well_is_no_outage() -> None:
     made = keeper()
     hanging, later = begun(made), begun(made)
     arrived(made, later)
-    made.connect_failed(hanging, "growth", errors.ConnectionTimeout("hung"), NOW + 9)
+    made.lifecycle.connect_failed(hanging, "growth", errors.ConnectionTimeout("hung"), NOW + 9)
     assert not made.outage.lasts
-    made.connect_failed(begun(made, NOW + 1), "growth", errors.ConnectionTimeout("hung"), NOW + 9)
+    made.lifecycle.connect_failed(
+        begun(made, NOW + 1), "growth", errors.ConnectionTimeout("hung"), NOW + 9
+    )
     assert made.outage.lasts
 
 
@@ -372,7 +377,7 @@ def test_one_that_comes_back_too_old_is_closed_but_not_several_in_a_row() -> Non
 def test_without_a_server_for_its_successor_one_that_is_too_old_stays() -> None:
     made = keeper()
     entry, _conn = lent(made)
-    made.connect_failed(begun(made), "growth", OSError("away"), NOW)
+    made.lifecycle.connect_failed(begun(made), "growth", OSError("away"), NOW)
     assert made.core.give_back(entry, entry.expires_at + 1) is None
     take(made, entry.expires_at + 1)
     connected(made)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from .growth import LATE_AT_FIRST
 
 if TYPE_CHECKING:
-    from .keeper import Keeper
+    from .housekeeper import Housekeeper
 
 __all__ = ["state_of", "status_of"]
 
 
-def state_of(keeper: Keeper, now: float) -> str:
+def state_of(keeper: Housekeeper, now: float) -> str:
     """What an error tells of the pool, and what to change."""
     c = keeper.core.counts()
     text = (
@@ -42,7 +42,7 @@ def state_of(keeper: Keeper, now: float) -> str:
     return text
 
 
-def status_of(keeper: Keeper) -> dict[str, Any]:
+def status_of(keeper: Housekeeper) -> dict[str, Any]:
     """The pool's part of a guard's status: plain data."""
     counts = keeper.core.counts()
     return {
@@ -54,12 +54,12 @@ def status_of(keeper: Keeper) -> dict[str, Any]:
         "opening": counts.opening,
         "waiting": counts.waiting,
         "acquires": keeper.outcomes.counts(keeper.core.taken_free),
-        "created": dict(keeper.connects.created),
-        "closed": dict(keeper.closed),
+        "created": dict(keeper.lifecycle.created),
+        "closed": dict(keeper.lifecycle.closed),
         "leaks": keeper.leaks.counts,
         "warmup": {
             "asked": keeper.asked or counts.min_size,
-            "opened": keeper.connects.created.get("warmup", 0),
+            "opened": keeper.lifecycle.created.get("warmup", 0),
             "seconds": keeper.warm_after,
         },
         "last_error": keeper.outage.last_error,

@@ -1,0 +1,98 @@
+"""How an idle connection is asked for a sign of life, in a pool of either kind.
+
+With the same round trip it may ask which backends of processes that have died are still there, what
+the server grants, or whether it takes writes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection
+from typing import Any
+
+from ..budget.queries import rows
+from ..budget.session import ASK_ALIVE, END, backends_of, gone_among, pids_of, to_be_ended
+from ..budget.slots import Orphan
+from ..util.clock import now as clock
+from ..util.logs import logger as ours
+from .entry import Entry
+from .jobs import done
+from .outbox import logger
+from .returning import Returning
+from .transitions import Close, Fate
+
+__all__ = ["Checking"]
+
+
+class Checking(Returning):
+    """A pool of either kind, as far as it checks its idle connections."""
+
+    check_connection: Callable[[Any], Any]
+
+    def _begin_check(self, conn: Any, entry: Entry, ask: Collection[Orphan]) -> None:
+        try:
+            self._begin("verify", self._check_one(conn, entry, ask))
+        except RuntimeError:  # there are no more threads: it is checked another time
+            self._keeper.leases.settle(ask, ())
+            with self._mutex:
+                fate = self._core.was_checked(entry, clock())
+            self._do(self._settle(conn, entry, fate))
+
+    async def _check_one(self, conn: Any, entry: Entry, ask: Collection[Orphan]) -> None:
+        """Ask an idle connection for a sign of life, and have it lent again, or let it go.
+
+        Where the backends of processes that died are asked about, the answer is the sign of life.
+        """
+        gone: Collection[Orphan] = ()
+        fate: Fate
+        try:
+            check = entry.check
+            no_writes = False
+            if ask:
+                gone = await self._gone(conn, ask)
+            elif check is not None and check.writable:
+                no_writes = await self._takes_no_writes(conn, ask=True)
+            elif not self._is_to_inquire():
+                await done(self.check_connection(conn))
+            if self._inquire is not None and self._is_to_inquire() and not no_writes:
+                await done(self._inquire(conn))
+        except (Exception, asyncio.CancelledError) as error:
+            with self._mutex:
+                if entry.check is not None and isinstance(error, Exception):
+                    self._core.doubt(entry.check.since)
+                self._core.close(entry, None)
+            self._statistics.count("connections_lost")
+            logger.warning("discarding broken connection: %s", conn)
+            fate = Close(None)
+            if not isinstance(error, Exception):
+                self._bury(conn)
+                raise
+        else:
+            with self._mutex:
+                if no_writes:
+                    self._core.close(entry, "discarded")
+                    fate = Close("discarded")
+                else:
+                    fate = self._core.was_checked(entry, clock())
+        finally:
+            self._keeper.leases.settle(ask, gone)
+            self._ring()
+        await self._settle_all(conn, entry, fate)
+
+    async def _check_idle(self) -> None:
+        """Check the idle connections one after the other, so that an acquire finds the others."""
+        for entry in [*self._core.idle]:
+            with self._mutex:
+                if entry.state != "idle":
+                    continue
+                conn = self._core.check(entry, clock())
+            self._ring()  # should the server not answer
+            await self._check_one(conn, entry, ())
+
+    async def _gone(self, conn: Any, orphans: Collection[Orphan]) -> list[Orphan]:
+        """Which of the backends do not exist any more; those that ought not to are ended."""
+        living = backends_of(await done(rows(conn, ASK_ALIVE, {"pids": pids_of(orphans)})))
+        if overdue := to_be_ended(orphans, living):
+            await done(rows(conn, END, {"pids": overdue}))
+            ours.info("ended %s sessions whose clients are gone", len(overdue))
+        return gone_among(orphans, living)
