@@ -6,7 +6,7 @@ import time
 import unicodedata
 from collections.abc import Callable
 
-from poolguard.lab.janitor import processes
+from poolguard.lab.processes import processes
 
 
 def until(condition: Callable[[], object], within: float = 10.0) -> None:

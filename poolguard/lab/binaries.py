@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from poolguard.errors import LabError
+from ..errors import LabError
 
 __all__ = ["VARIABLE", "Binaries", "find", "find_all"]
 

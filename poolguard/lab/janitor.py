@@ -1,141 +1,47 @@
 """A process that outlives its owner by a moment and tidies up after it, even after ``kill -9``.
 
-Owner and helper share one socket. The kernel closes the owner's end however the owner ends; the
-helper reads end-of-file, ends what it was told to watch, deletes what it was told to remove, and
-exits. :class:`Helper`, the owner's half of such a socket, serves the proxy too.
+Owner and janitor share one socket. The kernel closes the owner's end however the owner ends; the
+janitor then reads end-of-file, ends what it was told to watch, deletes what it was told to remove,
+and exits.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
 import secrets
 import select
 import shutil
 import signal as signals
-import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from poolguard.errors import LabError
+from .helper import Helper
+from .processes import Identity, Process, descendants, kill, processes
 
-__all__ = ["Helper", "Janitor", "Process", "descendants", "processes"]
+__all__ = ["Janitor"]
 
-_ANSWER_WITHIN = 10.0
 _POLL = 0.05
 _FORCED_WITHIN = 5.0  # for killed processes to go, and for a folder they may still write to
-
-
-class Helper:
-    """A child process ``python -m MODULE`` that obeys JSON lines and ends when its owner does.
-
-    It runs in a session of its own, so Ctrl-C in the owner's terminal does not reach it. A forked
-    child of the owner drops its copy of the socket: only the owner keeps the helper alive.
-    """
-
-    def __init__(self, module: str, *arguments: str) -> None:
-        self._module = module
-        self._lock = threading.Lock()
-        self._numbers = itertools.count()
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments],
-                stdin=theirs.fileno(),
-                stdout=theirs.fileno(),
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-        ours.settimeout(_ANSWER_WITHIN)
-        self._socket: socket.socket | None = ours
-        self._answers = ours.makefile("rb")
-        _helpers.add(self)
-
-    def __repr__(self) -> str:
-        return f"Helper({self._module!r}, pid={self.pid})"
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def ask(self, do: str, **arguments: object) -> dict[str, Any]:
-        """Send one command and return its answer, once the helper has carried it out.
-
-        Raises :class:`LabError` when the helper refuses, is gone, or is silent for 10 s.
-        """
-        with self._lock:
-            if self._socket is None:
-                raise LabError(f"{self!r} is closed, or is the parent process's own: start another")
-            number = next(self._numbers)
-            command = {"number": number, "do": do, **arguments}
-            try:
-                self._socket.sendall(json.dumps(command).encode() + b"\n")
-                answer = self._answer_to(number)
-            except OSError as error:
-                raise LabError(
-                    f"{self!r} did not answer {do!r} ({error!r}): start another"
-                ) from None
-        if "error" in answer:
-            raise LabError(f"{self!r} could not {do!r}: {answer['error']}")
-        return answer
-
-    def _answer_to(self, number: int) -> dict[str, Any]:
-        for line in self._answers:
-            answer: dict[str, Any] = json.loads(line)
-            # Ctrl-C may have left behind the answer to an earlier question that nobody read.
-            if answer.pop("number") == number:
-                return answer
-        raise ConnectionResetError("it has ended")
-
-    def close(self, timeout: float = 20.0) -> None:
-        """Let the helper finish, and wait for that; after ``timeout`` seconds it is killed."""
-        if self._socket is None:
-            return
-        self._drop_socket()
-        try:
-            self._process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-
-    def _drop_socket(self) -> None:
-        if self._socket is not None:
-            self._answers.close()
-            self._socket.close()
-            self._socket = None
-
-
-_helpers: weakref.WeakSet[Helper] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for helper in list(_helpers):
-        helper._drop_socket()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class Janitor:
     """Ends processes and deletes folders when this process ends, in whichever way it ends.
 
-    A context manager: leaving it does the same at once. Everything it promises is promised when
-    the method returns; there is no moment at which a ``kill -9`` leaves something behind.
+    It is a context manager, and leaving it does the same at once. What a method promises holds
+    from the moment at which it returns: no later ``kill -9`` leaves anything behind.
     """
 
     def __init__(self, *, grace: float = 5.0) -> None:
-        """``grace`` is for how many seconds a signalled process may take before it is killed."""
+        """``grace`` is the time in seconds that a signalled process has before it is killed."""
         self._helper = Helper("poolguard.lab.janitor", str(grace))
-        # The grace, then a bound each for killing and for deleting.
+        # After the grace come killing and deleting, each with a bound of its own.
         self._patience = grace + 3 * _FORCED_WITHIN
 
     def __repr__(self) -> str:
@@ -152,23 +58,28 @@ class Janitor:
         return self._helper.pid
 
     def watch(self, pid: int, *, signal: int = signals.SIGTERM, group: bool = False) -> None:
-        """End this process at the end: ``signal`` first, SIGKILL for it and its descendants later.
+        """End this process when the owner ends.
 
-        ``group`` is for a process started with ``start_new_session``: its whole process group is
-        signalled, and counts as alive while any of its members is.
+        It is sent ``signal``. If it still runs after the grace, it and its descendants are killed.
+
+        ``group`` is for a process that was started with ``start_new_session``: its whole process
+        group is signalled, and counts as alive while any of its members is.
         """
         self._helper.ask("watch", pid=pid, signal=int(signal), group=group)
 
     def forget(self, pid: int) -> None:
-        """Watch this process no longer; no error where it was never watched."""
+        """Watch this process no longer. It is no error if it was never watched."""
         self._helper.ask("forget", pid=pid)
 
     def remove(self, path: Path | str) -> None:
-        """Delete this folder and all that is in it at the end; it need not exist yet."""
+        """Delete this folder with all its contents when the owner ends. It need not exist yet."""
         self._helper.ask("remove", path=os.path.abspath(path))
 
     def folder(self, parent: Path | str | None = None) -> Path:
-        """Make a private folder (0700) in ``parent``, else where temporary ones are; remove it."""
+        """Make a private folder (0700), and delete it when the owner ends.
+
+        It is made in ``parent``, or without one where temporary folders are.
+        """
         path = Path(parent or tempfile.gettempdir()).resolve() / f"poolguard-{secrets.token_hex(8)}"
         self.remove(path)
         path.mkdir(mode=0o700)
@@ -187,7 +98,7 @@ class Janitor:
         ``as_group`` is :meth:`watch`'s ``group``. ``options`` are Popen's (whose own ``group`` is
         a group of users), except ``stdin``: the program reads from /dev/null.
         """
-        # The shell waits for our word and becomes the program. Should this process be killed in
+        # The shell waits for our word, and then becomes the program. If this process is killed in
         # between, the shell reads end-of-file and ends instead.
         gate = ["/bin/sh", "-c", 'read -r go && exec "$@" </dev/null', "sh", *map(str, argv)]
         process = subprocess.Popen(
@@ -206,69 +117,12 @@ class Janitor:
         return process
 
     def close(self) -> None:
-        """Do now what was promised for the end, and wait until it is done. Idempotent."""
+        """Do now what was promised for the owner's end, and wait until it is done. Idempotent."""
         self._helper.close(self._patience)
 
 
-class Process(NamedTuple):
-    """One row of the system's process table."""
-
-    pid: int
-    parent: int
-    group: int
-    zombie: bool
-    started: str
-    """Together with the pid, this process and no later one."""
-
-
-def processes() -> dict[int, Process]:
-    """All processes that can be seen, by pid: from /proc, else from ``ps``."""
-    if os.path.exists("/proc/self/stat"):
-        return {row.pid: row for row in map(_from_proc, os.listdir("/proc")) if row is not None}
-    listing = subprocess.run(
-        ["ps", "-A", "-o", "pid=,ppid=,pgid=,stat=,lstart="],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "LC_ALL": "C"},
-    )
-    rows = (line.split(maxsplit=4) for line in listing.stdout.splitlines())
-    return {
-        int(pid): Process(int(pid), int(parent), int(group), state.startswith("Z"), started)
-        for pid, parent, group, state, started in rows
-    }
-
-
-def _from_proc(name: str) -> Process | None:
-    if not name.isdecimal():
-        return None
-    try:
-        stat = Path("/proc", name, "stat").read_text(errors="replace")
-    except OSError:
-        return None
-    # The program's name stands in parentheses and may hold blanks and parentheses itself.
-    state, parent, group, *rest = stat.rpartition(")")[2].split()
-    return Process(int(name), int(parent), int(group), state in "ZX", rest[16])
-
-
-def descendants(roots: Iterable[int], table: Mapping[int, Process]) -> set[int]:
-    """The pids of these processes' children, their children's and so on, without the roots."""
-    children: dict[int, list[int]] = {}
-    for row in table.values():
-        children.setdefault(row.parent, []).append(row.pid)
-    known = set(roots)
-    found: set[int] = set()
-    queue = list(known)
-    while queue:
-        new = [pid for pid in children.get(queue.pop(), ()) if pid not in known]
-        known.update(new)
-        found.update(new)
-        queue += new
-    return found
-
-
 class _Watched:
-    """One process, or process group, to be ended; holds a pidfd where the system has them."""
+    """One process, or process group, that is to be ended. It holds a pidfd where there are any."""
 
     def __init__(self, pid: int, signal: int, *, group: bool) -> None:
         self.pid = pid
@@ -283,10 +137,10 @@ class _Watched:
             os.close(self.pidfd)
 
     def alive(self, table: Mapping[int, Process]) -> set[int]:
-        """Who is still to end: the process and, for a group, its members."""
+        """The pids that are still to end: the process and, for a group, its members."""
         leader = table.get(self.pid)
-        # A pid is not given out again while a group bears it, so another process under our pid
-        # means that the whole group is gone, too.
+        # A pid is not given out again while a group bears it. So another process under this pid
+        # means that the whole group is gone too.
         if leader is not None and leader.started != self._started:
             return set()
         return {
@@ -310,15 +164,15 @@ class _Watched:
 
 def _open_pidfd(pid: int) -> int | None:
     if sys.platform == "linux":
-        # ESRCH: it is gone already. ENOSYS, EPERM: a kernel or a sandbox without pidfds; then the
-        # time at which the process started tells it from a later one.
+        # ESRCH: it is gone already. ENOSYS and EPERM come from a kernel or a sandbox without
+        # pidfds: there, the time at which the process started tells it from a later one.
         with contextlib.suppress(OSError):
             return os.pidfd_open(pid)
     return None
 
 
 class _Duties:
-    """What the janitor process has to do at the end."""
+    """The janitor process's list of what it has to do when its owner ends."""
 
     def __init__(self, grace: float) -> None:
         self._grace = grace
@@ -361,27 +215,19 @@ class _Duties:
 
     def _kill(self) -> None:
         deadline = time.monotonic() + _FORCED_WITHIN
-        victims: set[Process] = set()
+        # Those that an earlier round has orphaned are no descendants any more, but known by then.
+        victims: set[Identity] = set()
         while time.monotonic() < deadline:
             table = processes()
             alive = self._alive(table)
-            victims |= {table[pid] for pid in alive | descendants(alive, table)}
-            # Orphaned by a parent killed in an earlier round, they are found by their start.
-            left = {row for row in table.values() if not row.zombie and _among(row, victims)}
-            if not left:
+            victims |= {table[pid].identity for pid in alive | descendants(alive, table)}
+            if not kill(victims, table):
                 return
-            for row in left:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(row.pid, signals.SIGKILL)
             time.sleep(_POLL)
 
 
-def _among(row: Process, victims: Iterable[Process]) -> bool:
-    return any(row.pid == other.pid and row.started == other.started for other in victims)
-
-
 def _delete(path: str) -> None:
-    # An orphan that is still on its way out may write into the folder while it is being emptied.
+    # An orphan that is about to end may write into the folder while it is being emptied.
     deadline = time.monotonic() + _FORCED_WITHIN
     while True:
         shutil.rmtree(path, ignore_errors=True)

@@ -1,6 +1,6 @@
-"""A private PgBouncer in front of a server, that lives as long as a ``with`` block.
+"""A private PgBouncer in front of a server, which lives as long as a ``with`` block.
 
-Its package is Debian's ``pgbouncer``, or any other whose program is on PATH.
+The program is that of the system's package ``pgbouncer``, or any other of that name on PATH.
 """
 
 from __future__ import annotations
@@ -8,22 +8,20 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
-import random
 import shutil
 import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from signal import SIGKILL
-from types import TracebackType
 from typing import Any, Literal
 
-import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from poolguard.errors import LabError
-from poolguard.lab.janitor import Janitor
-from poolguard.lab.proxy import PORTS
+from ..errors import LabError
+from .janitor import Janitor
+from .last_words import last_words
+from .private_server import PrivateServer
 
 __all__ = ["PgBouncer", "find_pgbouncer"]
 
@@ -36,7 +34,7 @@ _OURS = frozenset({"listen_addr", "listen_port", "auth_type", "auth_file", "pool
 
 
 def find_pgbouncer() -> Path:
-    """The program. Raises :class:`LabError` where there is none."""
+    """The path of the program. Raises :class:`LabError` where there is none."""
     path = os.pathsep.join((os.environ.get("PATH", ""), *_PLACES))
     found = shutil.which("pgbouncer", path=path)
     if found is None:
@@ -47,11 +45,14 @@ def find_pgbouncer() -> Path:
     return Path(found)
 
 
-class PgBouncer:
+class PgBouncer(PrivateServer):
     """One PgBouncer on 127.0.0.1, with a folder and a port of its own.
 
-    A context manager: entering starts it, leaving ends it and deletes its folder.
+    It is a context manager: entering starts it, leaving ends it and deletes its folder, which holds
+    its configuration and its log.
     """
+
+    _process: subprocess.Popen[bytes] | None
 
     def __init__(
         self,
@@ -62,12 +63,14 @@ class PgBouncer:
         settings: Mapping[str, str] | None = None,
         janitor: Janitor | None = None,
     ) -> None:
-        """``target`` is the conninfo of the server, with a user and a password who may come in.
+        """``target`` is the conninfo of the server, with a user that it admits and the password.
 
         ``others`` are conninfos of further users of the same server. ``settings`` go to
-        pgbouncer.ini. ``janitor`` is one that already exists, else it starts its own. Raises
-        :class:`LabError` where PgBouncer is not installed, or a setting is not the caller's.
+        pgbouncer.ini. ``janitor`` is one that already exists; without it the server starts its own.
+        Raises :class:`LabError` where PgBouncer is not installed, or a setting is not the caller's
+        to choose.
         """
+        super().__init__(janitor)
         self.pool_mode = pool_mode
         self._auth_type = auth_type
         self.settings = dict(settings or {})
@@ -76,116 +79,33 @@ class PgBouncer:
         self._binary = find_pgbouncer()
         self._target = target
         self._users = [conninfo_to_dict(conninfo) for conninfo in (target, *others)]
-        self._janitor = janitor
-        self._own_janitor: Janitor | None = None
-        self._folder: Path | None = None
-        self._port: int | None = None
-        self._process: subprocess.Popen[bytes] | None = None
 
     def __repr__(self) -> str:
         state = "running" if self.running else "stopped"
         return f"PgBouncer(pool_mode={self.pool_mode!r}, port={self._port}, {state})"
 
-    def __enter__(self) -> PgBouncer:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    @property
-    def running(self) -> bool:
-        return self._process is not None and self._process.poll() is None
-
-    @property
-    def pid(self) -> int:
-        """Raises :class:`LabError` when it is not running."""
-        if self._process is None:
-            raise LabError(f"{self!r} has no process: call start()")
-        return self._process.pid
-
-    @property
-    def port(self) -> int:
-        if self._port is None:
-            raise LabError(f"{self!r} has no port yet: call start()")
-        return self._port
-
-    @property
-    def folder(self) -> Path:
-        """Its private folder, which holds its configuration and its log."""
-        if self._folder is None:
-            raise LabError(f"{self!r} has no folder: call start()")
-        return self._folder
-
-    def conninfo(self, conninfo: str | None = None, **overrides: str | int) -> str:
+    def conninfo(self, conninfo: str | None = None, /, **overrides: str | int) -> str:
         """The way through it for the first user, or for the one that ``conninfo`` names."""
         way = {"host": "127.0.0.1", "port": self.port, **overrides}
         return make_conninfo(conninfo or self._target, **way)
 
-    def connect(self, **overrides: Any) -> psycopg.Connection[Any]:
-        """A new connection in autocommit mode; takes what :func:`psycopg.connect` takes."""
-        return psycopg.connect(self.conninfo(), **{"autocommit": True, **overrides})
-
-    def read_log(self) -> str:
-        """All that it has logged."""
-        log = self.folder / "log"
-        return log.read_text(errors="replace") if log.exists() else ""
-
-    def start(self) -> None:
-        """Start it and wait until it accepts connections; does nothing when it is running.
-
-        Raises :class:`LabError`, with the last words of its log, when it does not come up.
-        """
-        if self.running:
-            return
-        for port in [self._port] if self._port is not None else random.sample(PORTS, 20):
-            if self._launch(port):
-                self._port = port
-                return
-        raise LabError(f"{self!r} found no free port on 127.0.0.1: end what uses them")
-
-    def close(self) -> None:
-        """End it and delete its folder. Idempotent."""
-        self._end()
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder = None
-        if self._own_janitor is not None:
-            self._own_janitor.close()
-            self._own_janitor = None
-
-    def _watcher(self) -> Janitor:
-        if self._janitor is not None:
-            return self._janitor
-        if self._own_janitor is None:
-            self._own_janitor = Janitor()
-        return self._own_janitor
+    def _prepare(self) -> None:
+        if self._folder is None:
+            # It refuses to run as root, and nobody, as which it then runs, must be able to enter.
+            self._folder = self._watcher().folder("/tmp" if os.geteuid() == 0 else None)
 
     def _launch(self, port: int) -> bool:
-        """Start the process; false when the port was taken."""
         options: dict[str, Any] = {"cwd": "/"}
-        if self._folder is None:
-            # It refuses to run as root, and whom it runs as then must be able to enter.
-            self._folder = self._watcher().folder("/tmp" if os.geteuid() == 0 else None)
-        self._configure(self._folder, port)
+        self._configure(self.folder, port)
         if os.geteuid() == 0:
             nobody = pwd.getpwnam("nobody")
             options |= {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-            for path in (self._folder, *self._folder.iterdir()):
+            for path in (self.folder, *self.folder.iterdir()):
                 os.chown(path, nobody.pw_uid, nobody.pw_gid)
-        with (self._folder / "log").open("ab") as log:
-            # It has nothing to save, and since 1.23 would wait for its clients after SIGTERM.
+        with self.log_path.open("ab") as log:
+            # It has nothing to save, and since 1.23 it waits for its clients after SIGTERM.
             self._process = self._watcher().spawn(
-                [self._binary, self._folder / "pgbouncer.ini"],
+                [self._binary, self.folder / "pgbouncer.ini"],
                 signal=SIGKILL,
                 stdout=log,
                 stderr=log,
@@ -197,11 +117,13 @@ class PgBouncer:
                 return True
             time.sleep(0.005)
         self._end()
-        words = (self.read_log().strip().splitlines() or ["it said nothing"])[-1]
-        if "in use" in self.read_log():
-            (self._folder / "log").unlink()
+        said = self.read_log()
+        if "in use" in said:
+            self.log_path.unlink()
             return False
-        raise LabError(f"PgBouncer did not start ({words}): correct what it complains about")
+        raise LabError(
+            f"PgBouncer did not start ({last_words(said)}): correct what it complains about"
+        )
 
     def _configure(self, folder: Path, port: int) -> None:
         server = self._users[0]

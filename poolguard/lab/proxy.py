@@ -18,13 +18,10 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any, cast
 
-from poolguard.lab.janitor import Helper
+from .helper import Helper
+from .ports import PORTS
 
-__all__ = ["PORTS", "SlowProxy"]
-
-PORTS = range(20_000, 32_768)
-"""Where the lab's servers listen: below the ports that systems hand out to clients. A client that
-retries while its server is away would now and then get that very port, and connect to itself."""
+__all__ = ["SlowProxy"]
 
 _HELD_MOST = 1 << 20  # bytes of one direction on their way, before its sender is slowed down
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER with a timeout of 0: close() sends RST

@@ -22,8 +22,9 @@ from typing import Any
 
 import psycopg
 
-from poolguard.lab.janitor import Janitor, descendants, processes
-from poolguard.lab.proxy import PORTS
+from poolguard.lab.janitor import Janitor
+from poolguard.lab.ports import PORTS
+from poolguard.lab.processes import descendants, processes
 
 from ..support import alive, until
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from poolguard.lab.janitor import descendants, processes
+from poolguard.lab.processes import descendants, processes
 from tests.support import alive, until
 
 

@@ -20,7 +20,8 @@ from typing import Any
 import gunicorn
 import pytest
 
-from poolguard.lab.janitor import Janitor, processes
+from poolguard.lab.janitor import Janitor
+from poolguard.lab.processes import processes
 from poolguard.lab.server import listen
 
 from ..support import until

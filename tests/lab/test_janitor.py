@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from poolguard.errors import LabError
-from poolguard.lab.janitor import Janitor, descendants, processes
+from poolguard.lab.janitor import Janitor
+from poolguard.lab.processes import descendants, processes
 from tests.support import alive, until
 
 SLEEPER = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]

