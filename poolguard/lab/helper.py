@@ -1,7 +1,7 @@
 """A child process that obeys commands as lines of JSON, and ends when its owner does.
 
 Owner and child share one socket, which the kernel closes however the owner ends: the child then
-reads end-of-file. This is the owner's half; the janitor and the proxy have each a child's.
+reads end-of-file. Here is the owner's half; the child's is in the module that the child runs.
 """
 
 from __future__ import annotations

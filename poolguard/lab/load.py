@@ -1,6 +1,6 @@
 """An open-loop HTTP load: each request starts when it is due, whatever became of those before it.
 
-A closed loop waits for an answer before it asks again, and so leaves out just the requests that a
+A closed loop waits for an answer before it asks again, and so leaves out the very requests that a
 stall would have hit (coordinated omission). Here latency is counted from the moment at which a
 request was *meant* to start, and the generator reports how late it was itself.
 """
@@ -33,8 +33,8 @@ async def drive(
     """Send the requests of *arrivals* to *address*; returns the samples and the worst own lag.
 
     *began* is the moment, by the monotonic clock, from which the arrivals count. *progress* is
-    called with the seconds passed since then, before each request. Who has no answer *give_up*
-    seconds after the request was sent counts as failed.
+    called before each request with the seconds that have passed since then. A request that has no
+    answer *give_up* seconds after it was sent counts as failed.
     """
     loop = asyncio.get_running_loop()
     pending: list[asyncio.Future[Sample]] = []
@@ -98,11 +98,11 @@ class _Exchange(asyncio.Protocol):
                 self.done.set_exception(exc)
 
     def status(self) -> int:
-        """The HTTP status; 0 where the answer was none."""
+        """The HTTP status; 0 where there was no answer, or none of HTTP."""
         parts = self._received.split(b" ", 2)
         return int(parts[1]) if len(parts) > 1 and parts[1].isdigit() else 0
 
     def created(self) -> bool:
-        """The application says that the request was given a connection opened while it waited."""
+        """Whether the request was given a connection opened while it waited, as the app says."""
         head = self._received.partition(b"\r\n\r\n")[0].lower()
         return b"\r\nx-connection: created" in head

@@ -1,4 +1,4 @@
-"""What one run of the demo measured: plain data, the only thing its reports know."""
+"""What a run of the demo has measured: plain data, and all that its reports know."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Sample:
     phase: str
     """The ``name`` of the story's phase it belongs to."""
     created: bool = False
-    """It was served by a connection that was opened while it waited for one."""
+    """Whether it was served by a connection that was opened while it waited for one."""
 
     @property
     def failed(self) -> bool:
@@ -44,7 +44,7 @@ class Run:
     budget: int
     """Server connections that the contender was told it may use."""
     lag: float
-    """How late the load generator itself was at worst, in seconds."""
+    """By how many seconds the load generator itself was late at worst."""
     spans: tuple[Span, ...] = ()
 
     @property
@@ -54,7 +54,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Both contenders under the same story, and what the reader must know to judge it."""
+    """Both contenders under the same story, and what a reader must know to judge them."""
 
     phases: tuple[tuple[str, str, float, float], ...]
     """(name, title, start, end) of each phase, in seconds since the traffic began."""

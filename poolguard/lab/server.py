@@ -1,4 +1,4 @@
-"""A real gunicorn, or another server of HTTP, listening on loopback, ended with its owner."""
+"""A real gunicorn, or another HTTP server, that listens on loopback and ends with its owner."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BOOT_TIMEOUT = 30.0
 
 
 def listen(port: int = 0) -> socket.socket:
-    """A listening socket on loopback. Raises LabError where the port is not to be had."""
+    """A listening socket on loopback. Raises LabError where the port cannot be used."""
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -62,7 +62,7 @@ class WebServer:
         self._log = log
         self._janitor = janitor
         self.address: tuple[str, int] = listener.getsockname()
-        # The environment of the demo is its own: settings of the user's must not bend it.
+        # The user's own settings must not change what is measured.
         inherited = {k: v for k, v in os.environ.items() if not _foreign(k)}
         with log.open("ab") as out:
             self._process = janitor.spawn(
@@ -83,12 +83,12 @@ class WebServer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # Who stops in the middle need not wait for the requests that are under way.
+        # After an exception there is no reason to wait for the requests that are under way.
         self.stop(STOP_TIMEOUT if kind is None else 0.5)
 
     @property
     def pid(self) -> int:
-        """The master's."""
+        """The pid of the main process: gunicorn's master."""
         return self._process.pid
 
     def wait_healthy(self) -> None:
@@ -101,7 +101,7 @@ class WebServer:
             if self._process.poll() is not None:
                 raise LabError(f"{self.name} ended at start: {self.last_words()}")
             try:
-                # The master listens already: the answer comes when a worker accepts.
+                # The socket listens already: the answer comes when a worker accepts.
                 connection = HTTPConnection(*self.address, timeout=until - monotonic())
                 connection.request("GET", "/health")
                 healthy = connection.getresponse().status == 200
@@ -114,7 +114,7 @@ class WebServer:
         raise LabError(f"{self.name} does not answer after {BOOT_TIMEOUT:g} s: {self.last_words()}")
 
     def stop(self, timeout: float = STOP_TIMEOUT) -> None:
-        """End it with SIGTERM, or by force after *timeout* seconds."""
+        """End it with SIGTERM, and after *timeout* seconds by force."""
         if self._process.poll() is None:
             self._process.terminate()
             try:

@@ -1,4 +1,4 @@
-"""The demo's story: a day in fast motion, as the times at which requests are due. Pure."""
+"""The demo's story: a day in fast motion, as the times at which requests are due."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ __all__ = ["FULL", "QUICK", "Arrival", "Phase", "Story"]
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """A stretch of the story. Requests per second go evenly from *rate* to *rate_at_end*."""
+    """A stretch of the story, in which the requests per second change evenly.
+
+    They begin at *rate* and end at *rate_at_end*.
+    """
 
     name: str
     title: str
@@ -18,7 +21,7 @@ class Phase:
     rate: float
     rate_at_end: float
     at_once: int = 0
-    """So many requests more, all meant to start in the middle of the phase."""
+    """How many requests more are all meant to start in the middle of the phase."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,7 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """Phases one after the other."""
+    """A sequence of phases."""
 
     phases: tuple[Phase, ...]
 
@@ -54,10 +57,10 @@ class Story:
         return self.phases[-1].title
 
     def arrivals(self) -> list[Arrival]:
-        """Every request, in the order in which they are meant to start.
+        """All requests, in the order in which they are meant to start.
 
-        They are spaced evenly within a rate, not at random: two runs are given the very same
-        traffic, and the needed connections follow from rate and query time alone.
+        At a given rate they are spaced evenly, not at random. So two runs are given the very same
+        traffic, and how many connections are needed follows from rate and query time alone.
         """
         arrivals: list[Arrival] = []
         owed = 0.0
@@ -78,8 +81,8 @@ class Story:
 DAY = 160.0
 """Requests per second by day: with queries of 250 ms, 40 connections are in use at once.
 
-That is 20 fewer than poolguard's floor here: where the machine itself stands still, the story's
-pause of up to 0.12 s is made up for without a connect."""
+That is 20 fewer than poolguard's floor here. They make up for a pause of up to 0.12 s, as when the
+machine itself stands still, without a connect."""
 NIGHT = 2.0
 BURST = 72
 

@@ -1,2 +1,4 @@
-"""The demo's application, once with an ordinary pool and once with poolguard; each with the
-gunicorn configuration it runs under."""
+"""The demo's application, once with an ordinary pool and once with poolguard.
+
+Each has the gunicorn configuration that it runs under beside it.
+"""

@@ -1,4 +1,4 @@
-"""The demo's application over poolguard: the pool is the hooks' business, see its configuration."""
+"""The demo's application over poolguard; the hooks in ``guarded_conf`` open and close the pool."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""gunicorn's configuration for poolguard: the same, and the hooks."""
+"""gunicorn's configuration for poolguard: the ordinary contender's, and poolguard's hooks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .ordinary_conf import (  # noqa: F401
 
 
 def post_fork(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's signature
-    """Set tracing up, in the worker: the SDK's threads do not survive a fork."""
+    """Set tracing up in the worker, since the SDK's threads do not survive a fork."""
     from .tracing import set_up
 
     set_up(os.environ["DEMO_SPANS"], os.environ.get("DEMO_OTLP"))

@@ -1,7 +1,7 @@
 """The demo's application over an ordinary psycopg_pool at its defaults, as many would write it.
 
-Given are the maximum (the whole budget, as poolguard has it) and, since the story runs in fast
-motion, a ``max_idle`` as much shorter.
+Two values differ from the defaults: the maximum is the whole budget, as it is poolguard's, and
+``max_idle`` is shorter, since the story runs in fast motion.
 """
 
 from __future__ import annotations

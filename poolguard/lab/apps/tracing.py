@@ -1,4 +1,4 @@
-"""Real OpenTelemetry tracing in the demo's workers: to a file, and to a backend if one is named."""
+"""Real OpenTelemetry tracing in the demo's workers, to a file and, if one is named, a backend."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export import (
 __all__ = ["set_up"]
 
 SCHEDULE_DELAY_MS = 250
-"""The SDK's default is 5,000: a thousand spans are then turned into JSON in one go, which keeps the
+"""The SDK's default is 5,000. A thousand spans are then turned into JSON in one go, which keeps the
 interpreter's lock from the requests for a tenth of a second."""
 
 
