@@ -1,16 +1,16 @@
 """Whether a pooler stands between us and the server, and whether it pools sessions or transactions.
 
 A pooler makes up the process id that it tells a client at login, so it differs from the one that
-``pg_backend_pid()`` answers. Which server connection serves whom tells the rest: a session pooler
-ties each client to one, a transaction pooler hands the same one to another client as soon as a
-transaction ends. The pids decide, in :func:`interview`, with no I/O; :func:`detect` and
-:func:`adetect` put its questions to two real connections.
+``pg_backend_pid()`` answers. The rest follows from which server process answers which client: a
+session pooler ties each client to one, and a transaction pooler hands the same one to another
+client as soon as a transaction ends. :func:`interview` decides by these process ids, with no I/O;
+:func:`detect` puts its questions to two real connections.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator
-from contextlib import AsyncExitStack, ExitStack, closing
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, closing
 from enum import Enum
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -27,29 +27,30 @@ __all__ = [
     "Interview",
     "Kind",
     "Question",
-    "adetect",
     "detect",
     "interview",
 ]
 
 Kind: TypeAlias = Literal["none", "session", "transaction"]
-"""What a pooler gives a client of its own; one that pools statements counts as ``transaction``."""
+"""``none`` where there is no pooler, else for how long one ties a client to a server connection.
+
+One that pools statements counts as ``transaction``."""
 
 ROUNDS = 4
-"""How often both are asked before it counts that they never met on one server connection."""
+"""How often both are asked before it is believed that no server connection serves them both."""
 TIMEOUT = 2.0
-"""Seconds after which an answer is late. Whoever has a server connection gets one at once."""
+"""Seconds after which an answer is late. A client that has a server connection has one at once."""
 DRAIN_TIMEOUT = 30.0
-"""Seconds to wait for an answer that the caller's connection cannot do without."""
+"""Seconds to wait for an answer without which the caller's connection could not be used again."""
 POLL = 0.05
 
 
 class Question(Enum):
     """What :func:`interview` wants next."""
 
-    FIRST = "ask the first connection who serves it"
+    FIRST = "ask the first connection which process serves it"
     SECOND = "ask the second one"
-    AGAIN = "look whether the second one has answered by now, without asking or waiting"
+    AGAIN = "look whether the second one has answered by now; do not ask, and do not wait"
     DRAIN = "wait for the first one's answer, however long it takes"
 
 
@@ -62,26 +63,28 @@ Interview: TypeAlias = Generator[Question, int | None, Kind]
 
 
 def interview(told: int) -> Interview:
-    """Ask who serves the first connection, to which *told* was told at login, and a second one.
+    """Ask which processes serve a first and a second connection, and judge by the answers.
 
-    Yields questions, wants the answers sent, returns the verdict.
+    It yields questions, is sent the answers, and returns the verdict.
+
+    :param told: the process id that the first connection was told at login.
     """
     first: set[int | None] = {(yield FIRST)}
     if told in first:
         return "none"
     second: set[int | None] = set()
     for _ in range(ROUNDS):
-        # The first twice running: a pooler that takes its server connections in turn would else
-        # serve the one always by the same of two, and the other always by the other.
+        # The first is asked twice running. Otherwise a pooler that has two server connections and
+        # takes them in turn would always serve each of the two clients by the same one.
         for question, served in ((FIRST, first), (FIRST, first), (SECOND, second)):
             answer = yield question
             if answer is LATE and question is FIRST:
-                # It was served a moment ago and now has to wait: it holds no server connection.
+                # It was served a moment ago and has to wait now, so it holds no server connection.
                 yield DRAIN
                 return "transaction"
             if answer is LATE:
-                # No server connection is free. If the first is still served, it is because it
-                # holds one of its own: it would have to queue behind the second otherwise.
+                # No server connection is free. If the first is still served, it holds one of its
+                # own: otherwise it would have to queue behind the second.
                 if (yield FIRST) is LATE:
                     yield DRAIN
                     return "transaction"
@@ -101,11 +104,12 @@ def detect(
 ) -> Kind:
     """What stands between *conn*, which must be in no transaction, and the server.
 
-    Where something does, *connect_another* is called once, for a connection by the same way, which
-    is closed again. Takes about a dozen round trips, or some *timeout* seconds where the pooler has
-    no server connection left. Raises :exc:`ValueError` where *conn* is in a transaction,
-    :exc:`psycopg.OperationalError` where it gets no answer at all, and what *connect_another*
-    raises.
+    If there is a pooler, *connect_another* is called once, for a second connection by the same way,
+    which is closed at the end. It takes about a dozen round trips, or about *timeout* seconds
+    where the pooler has no server connection left.
+
+    Raises :exc:`ValueError` where *conn* is in a transaction, :exc:`psycopg.OperationalError` where
+    it gets no answer at all, and what *connect_another* raises.
     """
     _insist_idle(conn)
     questions = interview(conn.info.backend_pid)
@@ -124,32 +128,7 @@ def detect(
                 return verdict
 
 
-async def adetect(
-    conn: psycopg.AsyncConnection[Any],
-    connect_another: Callable[[], Awaitable[psycopg.AsyncConnection[Any]]],
-    *,
-    timeout: float = TIMEOUT,
-) -> Kind:
-    """As :func:`detect`, for async connections."""
-    _insist_idle(conn)
-    questions = interview(conn.info.backend_pid)
-    async with AsyncExitStack() as stack:
-        second: psycopg.AsyncConnection[Any] | None = None
-        question = next(questions)
-        while True:
-            if question is SECOND and second is None:
-                second = await connect_another()
-                stack.push_async_callback(second.close)
-            asked = conn if second is None or question in (FIRST, DRAIN) else second
-            answer = await asked.wait(_served_by(asked.pgconn, question, timeout), POLL)
-            try:
-                question = questions.send(answer)
-            except StopIteration as end:
-                verdict: Kind = end.value
-                return verdict
-
-
-def _insist_idle(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
+def _insist_idle(conn: psycopg.Connection[Any]) -> None:
     from psycopg.pq import TransactionStatus
 
     status = conn.info.transaction_status
@@ -161,9 +140,10 @@ def _insist_idle(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -
 
 
 def _served_by(pgconn: PGconn, question: Question, timeout: float) -> PQGen[int | None]:
-    """Put one question to a connection, as what its ``wait()`` runs; LATE when out of time.
+    """Put one question to a connection, as a generator for its ``wait()``; LATE when out of time.
 
-    psycopg's own ``execute()`` would begin a transaction, prepare the statement, and know no bound.
+    psycopg's own ``execute()`` would begin a transaction, prepare the statement, and wait without a
+    bound.
     """
     from psycopg import OperationalError
     from psycopg.pq import ExecStatus

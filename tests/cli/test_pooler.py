@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import subprocess
 import sys
@@ -19,7 +18,6 @@ import pytest
 from poolguard.cli.pooler import (
     LATE,
     Question,
-    adetect,
     detect,
     interview,
 )
@@ -139,7 +137,7 @@ def test_no_pooler(postgres: PrivatePostgres) -> None:
     [("session", "session"), ("transaction", "transaction"), ("statement", "transaction")],
 )
 def test_each_mode(start: Start, pool_mode: str, verdict: str) -> None:
-    """Sync and async alike; afterwards the connection is as it was, and the second one closed."""
+    """Afterwards the connection is as it was, and the second one is closed."""
     bouncer = start(pool_mode)
     made: list[Any] = []
 
@@ -152,20 +150,6 @@ def test_each_mode(start: Start, pool_mode: str, verdict: str) -> None:
         assert detect(conn, another) == verdict
         assert conn.execute("SELECT 1").fetchone() == (1,)
     assert [each.closed for each in made] == [True]
-
-    async def main() -> None:
-        async def another() -> psycopg.AsyncConnection[Any]:
-            second = await psycopg.AsyncConnection.connect(bouncer.conninfo())
-            made.append(second)
-            return second
-
-        conn = await psycopg.AsyncConnection.connect(bouncer.conninfo(), autocommit=True)
-        async with conn:
-            assert await adetect(conn, another) == verdict
-            assert await (await conn.execute("SELECT 1")).fetchone() == (1,)
-
-    asyncio.run(main())
-    assert [each.closed for each in made] == [True, True]
 
 
 def test_one_that_takes_its_server_connections_in_turn(start: Start) -> None:
