@@ -15,7 +15,7 @@ from ..budget.plan import Plan, Workplace, make_plan
 from ..errors import PlanError
 from ..settings import Settings
 from ..util.escape import as_json, escaped
-from . import deployment
+from . import database, deployment
 from .findings import Consumer, Facts, Finding, Keepalive, judge
 from .text import say, wrapped
 
@@ -49,7 +49,7 @@ def add_to(commands: Any) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     settings = deployment.settings_of(options)
-    with deployment.connect(settings, "check") as conn:
+    with database.connect(settings, "check") as conn:
         facts = _observe(conn, settings, options)
     findings = judge(facts)
     counts = Counter[str](finding.level for finding in findings)
@@ -64,11 +64,11 @@ def _observe(
     conn: psycopg.Connection[Any], settings: Settings, options: argparse.Namespace
 ) -> Facts:
     server: dict[str, str] = dict(conn.execute(SERVER_SETTINGS).fetchall())
-    capacity = deployment.ask_capacity(conn)
+    capacity = database.ask_capacity(conn)
     consumers = _consumers(conn)
     row = conn.execute("SELECT session_user::text, current_database()::text").fetchone()
     assert row is not None
-    pooler = deployment.ask_pooler(conn, settings, "check")
+    pooler = database.ask_pooler(conn, settings, "check")
     plan, error = None, ""
     try:
         plan = make_plan(capacity, settings, _workplace(options, settings), pooler=pooler)

@@ -17,7 +17,8 @@ from ..budget.plan import Plan, Workplace, known_budget, make_plan
 from ..errors import PlanError, PoolguardError
 from ..settings import VARIABLES, Settings
 from ..util.escape import as_json
-from . import deployment
+from . import database, deployment
+from .arguments import from_zero, positive
 from .pooler import Kind
 from .text import columns, say, wrapped
 
@@ -37,14 +38,14 @@ def add_to(commands: Any) -> None:
     parser.add_argument(
         "--capacity",
         metavar="N",
-        type=deployment.positive,
+        type=positive,
         help="connections that the server grants this role; none: the server is asked",
     )
     deployment.add_options(parser)
     parser.add_argument(
         "--surge",
         metavar="N",
-        type=deployment.from_zero,
+        type=from_zero,
         default=1,
         help="how many instances more a rollout runs at the same time (1)",
     )
@@ -92,8 +93,8 @@ def _capacity(options: argparse.Namespace, settings: Settings) -> tuple[Capacity
             "what the server grants is not known: give it with --capacity, say where the database "
             "is with --dsn, or set the budget to a number"
         )
-    with deployment.connect(settings, "plan") as conn:
-        return deployment.ask_capacity(conn), deployment.ask_pooler(conn, settings, "plan")
+    with database.connect(settings, "plan") as conn:
+        return database.ask_capacity(conn), database.ask_pooler(conn, settings, "plan")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import PoolguardError
 from ..util.escape import as_json, escaped
-from . import deployment
+from .arguments import from_zero
 from .report import requests, trees
 from .report.requests import Figures, Request
 from .report.summary import clock
@@ -45,7 +45,7 @@ def add_to(commands: Any) -> None:
     parser.add_argument(
         "--slowest",
         metavar="N",
-        type=deployment.from_zero,
+        type=from_zero,
         default=5,
         help="how many of the requests that waited longest to show (5)",
     )

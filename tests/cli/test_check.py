@@ -12,7 +12,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from poolguard.cli import deployment
+from poolguard.cli import database
 from poolguard.errors import LabError
 from poolguard.lab.binaries import find_all
 from poolguard.lab.pgbouncer import PgBouncer
@@ -247,12 +247,12 @@ def test_a_url_in_the_wrong_variable(run: Run, monkeypatch: pytest.MonkeyPatch) 
 def test_whatever_a_message_says(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that held the password would not be shown; one that is the user's name is no secret."""
     error = psycopg.OperationalError("no luck\nwith s3cret")
-    assert deployment._text(error) == "no luck with s3cret"
+    assert database._text(error) == "no luck with s3cret"
     hidden = "its message is not shown, since it may hold the password"
-    assert deployment._text(error, {"password": "s3cret"}) == hidden
-    assert deployment._text(error, {"password": "s3cret", "user": "s3cret"}) != hidden
+    assert database._text(error, {"password": "s3cret"}) == hidden
+    assert database._text(error, {"password": "s3cret", "user": "s3cret"}) != hidden
     monkeypatch.setenv("PGPASSWORD", "s3cret")
-    assert deployment._text(error) == hidden
+    assert database._text(error) == hidden
 
 
 def test_a_database_that_does_not_exist(run: Run, app: str) -> None:

@@ -1,0 +1,105 @@
+"""The way to the database, for a command: a connection, and what it is asked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from ..budget.capacity import QUERY, Capacity
+from ..budget.dialing import Dialing
+from ..budget.queries import one_row
+from ..errors import PoolguardError, SettingsError
+from ..settings import Settings
+from ..util.conninfo import parse
+from .deployment import spoken
+from .pooler import Kind, detect
+
+if TYPE_CHECKING:
+    import psycopg
+
+__all__ = ["ask_capacity", "ask_pooler", "connect"]
+
+_REMEDIES = (  # of what a failed connect says, and what helps
+    ("authentication failed", "check user and password"),
+    ("no password supplied", "give the password in the dsn, PGPASSWORD or a password file"),
+    ("pg_hba.conf", "have the server let this role in from here"),
+    ("too many", "end some of the connections, or raise what the server grants"),
+    ("slots are reserved", "end some of the connections, or raise what the server grants"),
+    ("does not exist", "check the name"),
+    ("", "see that it runs, and that host and port are right"),
+)
+
+
+@contextmanager
+def connect(settings: Settings, name: str) -> Iterator[psycopg.Connection[Any]]:
+    """A connection to the database of *settings*, in autocommit mode, for the command *name*.
+
+    What fails in it is raised as a PoolguardError of one line, which says what to do.
+    """
+    import psycopg
+
+    try:
+        with _connected(settings, name) as conn:
+            yield conn
+    except psycopg.Error as error:
+        raise PoolguardError(
+            f"the database does not answer what it is asked ({_text(error)}): "
+            f"is it PostgreSQL 12 or later?"
+        ) from None
+
+
+def ask_capacity(conn: psycopg.Connection[Any]) -> Capacity:
+    """What the server grants the role of *conn*."""
+    return Capacity.from_row(one_row(conn, QUERY))
+
+
+def ask_pooler(conn: psycopg.Connection[Any], settings: Settings, name: str) -> Kind:
+    """What stands before the server: as set, else as found out."""
+    import psycopg
+
+    if settings.pooler != "auto":
+        return settings.pooler
+    try:
+        return detect(conn, lambda: _connected(settings, name))
+    except (psycopg.Error, PoolguardError) as error:
+        raise PoolguardError(
+            f"a pooler stands before the server, but of which kind could not be found out "
+            f"({_text(error)}): say it with --pooler session or --pooler transaction"
+        ) from None
+
+
+def _connected(settings: Settings, name: str) -> psycopg.Connection[Any]:
+    import psycopg
+
+    dsn = settings.dsn
+    if dsn is not None and not isinstance(dsn, str):
+        raise SettingsError("dsn: a command takes a connection string or URL")
+    try:
+        given = parse(dsn, settings.source("dsn")) if dsn else {}
+    except SettingsError as error:
+        raise SettingsError(spoken(str(error))) from None
+    options = {"fallback_application_name": f"poolguard {name}"} | Dialing(settings).beside(
+        dsn or ""
+    )
+    options.pop("options", None)  # one connection, and not for long
+    try:
+        return psycopg.connect(dsn or "", autocommit=True, **options)
+    except (psycopg.Error, UnicodeError) as error:
+        remedy = next(help_ for words, help_ in _REMEDIES if words in str(error))
+        text = _text(error, given)
+        raise PoolguardError(f"cannot connect to the database ({text}): {remedy}") from None
+
+
+def _text(error: BaseException, given: Mapping[str, Any] | None = None) -> str:
+    """The error's text in one line, without what could be a password."""
+    from ..pool.errors import describe
+
+    text = describe(error).removeprefix(f"{type(error).__name__}: ")
+    given = given or {}
+    harmless = {str(value) for name, value in given.items() if name != "password"}
+    passwords = {str(given.get("password") or ""), os.environ.get("PGPASSWORD", "")} - harmless
+    if isinstance(error, UnicodeError) or any(each and each in text for each in passwords):
+        return "its message is not shown, since it may hold the password"
+    return text
