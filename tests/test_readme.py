@@ -13,11 +13,11 @@ from typing import get_args
 import pytest
 
 import poolguard
-from poolguard.cli.workers import report
+from poolguard.cli.status_text import report
 from poolguard.pool.events import CloseReason, CreateReason, Outcome
 from poolguard.settings import DESCRIPTIONS, VARIABLES, Settings
 from poolguard.telemetry.metrics import INSTRUMENTS
-from tests.cli.test_workers import worker
+from tests.cli.test_status_text import worker
 
 from .doors.server import ASGI
 from .test_examples import get, serving

@@ -16,8 +16,9 @@ from ..settings import Settings
 from ..util import rundir
 from ..util.escape import as_json
 from ..worker.publish import published
+from .status_table import Rates
+from .status_text import frame, is_whole, report
 from .text import WIDEST, say
-from .workers import Rates, frame, is_whole, report
 
 __all__ = ["add_to"]
 

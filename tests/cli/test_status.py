@@ -22,7 +22,7 @@ import pytest
 from poolguard.util import rundir
 from poolguard.worker import publish as board
 from tests.cli.conftest import Run, elsewhere
-from tests.cli.test_workers import worker
+from tests.cli.test_status_text import worker
 from tests.support import HOSTILE, obeyed, until
 
 Publish = Callable[..., dict[str, Any]]

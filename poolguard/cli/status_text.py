@@ -1,24 +1,19 @@
-"""What ``poolguard status`` shows: from the workers' statuses to lines of text, with no I/O."""
+"""What ``poolguard status`` shows, as lines of text: the table, the budgets and the errors."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from ..util.escape import escaped
-from .text import columns, span, wrapped
+from .status_table import Rates, Status, stalled_for, table
+from .text import wrapped
 
-__all__ = ["Rates", "frame", "is_whole", "report"]
+__all__ = ["frame", "is_whole", "report"]
 
 NAMED_MOST = 4
-STALLED_AFTER = 5.0
-"""Seconds since a worker last wrote, after which it is said to stall. They write every second."""
-
-Status: TypeAlias = dict[str, Any]
-
 
 _SHAPE: dict[str, Any] = {
     "name": str,
@@ -60,155 +55,6 @@ def _are_sessions(others: object) -> bool:
         and all(isinstance(each.get(key), str) for key in ("role", "application"))
         for each in others
     )
-
-
-# -- rates
-
-
-class Rates:
-    """Acquires per second, by the counters of one look at the workers and of the next."""
-
-    def __init__(self) -> None:
-        self._seen: dict[tuple[Any, Any], tuple[float, dict[str, int]]] = {}
-        self._rates: dict[tuple[Any, Any], dict[str, float]] = {}
-
-    def look(self, statuses: Iterable[Status]) -> None:
-        """Take note of what the workers say now."""
-        seen, rates = {}, {}
-        for status in statuses:
-            key = _key(status)
-            counts = {
-                "acquires": sum(status["acquires"].values()),
-                **{name: status["acquires"].get(name, 0) for name in ("waited", "created")},
-            }
-            at = status["at"]
-            seen[key] = (at, counts)
-            before = self._seen.get(key)
-            if before is None:
-                continue
-            # By its own clock: how often it writes and how often it is looked at are not in step.
-            if at > before[0]:
-                rates[key] = {
-                    # A guard that was opened anew counts from 0 again.
-                    name: max(0, n - before[1][name]) / (at - before[0])
-                    for name, n in counts.items()
-                }
-            elif at == before[0] and key in self._rates:
-                rates[key] = self._rates[key]
-        self._seen, self._rates = seen, rates
-
-    def of(self, status: Status, name: str) -> float | None:
-        """None for a worker that was seen only once."""
-        return self._rates.get(_key(status), {}).get(name)
-
-
-def _key(status: Status) -> tuple[Any, Any]:
-    return status["pid"], status["name"]
-
-
-# -- the table
-
-
-@dataclass(frozen=True)
-class _Column:
-    """A column of the table."""
-
-    head: str
-    cell: Callable[[Status], object]
-    goes: int = 0
-    """Where the terminal is too narrow, columns go in this order; 0 stays."""
-    right: bool = True
-
-
-def _table(
-    statuses: Sequence[Status], now: float, width: int | None, rates: Rates | None = None
-) -> list[str]:
-    """Head and rows, no wider than *width* where that can be had."""
-    table = _columns(statuses, now, rates)
-    lines = _lines(table, statuses)
-    if width is None or _widest(lines) <= width:
-        return lines
-    gone = [0, *sorted(column.goes for column in table if column.goes)]
-    for last in gone:
-        left = [column for column in table if not 0 < column.goes <= last]
-        lines = _lines(left, statuses, blanks=1)
-        if _widest(lines) <= width:
-            break
-    return lines
-
-
-def _columns(statuses: Sequence[Status], now: float, rates: Rates | None) -> list[_Column]:
-    table = [
-        _Column("pid", lambda status: status["pid"]),
-        _Column("class", _worker_class, goes=1, right=False),
-    ]
-    if {status["name"] for status in statuses} - {"default"}:
-        table.append(_Column("guard", lambda status: status["name"], right=False))
-    table += [
-        _Column("ready", lambda status: _state(status, now), right=False),
-        _Column("idle", lambda status: status["idle"]),
-        _Column("used", lambda status: status["used"]),
-        _Column("opening", lambda status: status["opening"], goes=3),
-        _Column("waiting", lambda status: status["waiting"]),
-        _Column("floor/max", _size, goes=2),
-    ]
-    if rates is None:
-        table += [_Column(name, _count(name)) for name in ("acquired", "waited", "created")]
-    else:
-        table += [
-            _Column(f"{name}/s", _rate(name, rates, now))
-            for name in ("acquires", "waited", "created")
-        ]
-    return [*table, _Column("failed", _count("timeout", "rejected", "error"))]
-
-
-def _lines(table: Sequence[_Column], statuses: Iterable[Status], blanks: int = 2) -> list[str]:
-    rows = [[column.head for column in table]]
-    rows += [[escaped(str(column.cell(status))) for column in table] for status in statuses]
-    return columns(rows, [n for n, column in enumerate(table) if column.right], blanks)
-
-
-def _widest(lines: Iterable[str]) -> int:
-    return max(map(len, lines))
-
-
-def _worker_class(status: Status) -> str:
-    """As gunicorn knows it; of a class that is named by its place, the name."""
-    return (status.get("worker_class") or "-").rpartition(".")[2]
-
-
-def _stalled_for(status: Status, now: float) -> float | None:
-    age = now - float(status["at"])
-    return age if age > STALLED_AFTER else None
-
-
-def _state(status: Status, now: float) -> str:
-    age = _stalled_for(status, now)
-    if age is not None:
-        return f"stalled {span(age)}"
-    return "yes" if status["ready"] else "leaving" if status.get("leaving") else "no"
-
-
-def _size(status: Status) -> str:
-    floor, most = status["floor"], status["max_size"]
-    return "-" if floor is None else f"{floor}/{most}"
-
-
-def _count(*outcomes: str) -> Callable[[Status], object]:
-    return lambda status: sum(status["acquires"].get(outcome, 0) for outcome in outcomes)
-
-
-def _rate(name: str, rates: Rates, now: float) -> Callable[[Status], object]:
-    def cell(status: Status) -> str:
-        rate = rates.of(status, name)
-        if rate is None or _stalled_for(status, now) is not None:
-            return "-"
-        return f"{rate:.1f}" if rate < 100 else f"{rate:.0f}"
-
-    return cell
-
-
-# -- below it
 
 
 def _budgets(statuses: Iterable[Status]) -> Iterator[str]:
@@ -274,14 +120,11 @@ def _notes(head: str, texts: Iterable[str], width: int | None) -> Iterator[str]:
         yield from wrapped(text, (head if n == 0 else "").ljust(9), 11, width)
 
 
-# -- all of it
-
-
 def report(
     statuses: Sequence[Status], now: float, *, runtime_dir: Path, width: int | None
 ) -> list[str]:
     """All lines; *width* is that of the terminal, None where there is none to fit."""
-    lines = _table(statuses, now, width)
+    lines = table(statuses, now, width)
     lines.append("")
     lines += _notes("budget", _budgets(statuses), width)
     lines += _notes("error", _errors(statuses), width)
@@ -305,7 +148,7 @@ def frame(
     if not statuses:
         lines += wrapped(nothing, width=width)
         return _cut(lines, width, height)
-    table = _table(statuses, now, width, rates)
+    rows = table(statuses, now, width, rates)
     notes = [
         "",
         *_notes("budget", _budgets(statuses), width),
@@ -313,9 +156,9 @@ def frame(
         f"folder   {escaped(str(runtime_dir))}",
     ]
     # The rows give way first, but for a few: there may be a hundred workers, or errors.
-    few = len(lines) + min(len(table), max(4, height // 2))
+    few = len(lines) + min(len(rows), max(4, height // 2))
     notes = _shortened(notes, max(0, height - few))
-    lines += [table[0], *_shortened(table[1:], height - len(lines) - 1 - len(notes))]
+    lines += [rows[0], *_shortened(rows[1:], height - len(lines) - 1 - len(notes))]
     return _cut(lines + notes, width, height)
 
 
@@ -323,7 +166,7 @@ def _summary(statuses: Sequence[Status], now: float) -> str:
     """How many workers there are, each by the worst of its guards."""
     worst: dict[int, int] = {}
     for status in statuses:
-        stalled = _stalled_for(status, now) is not None
+        stalled = stalled_for(status, now) is not None
         state = 2 if stalled else 0 if status["ready"] else 1
         worst[status["pid"]] = max(state, worst.get(status["pid"], 0))
     found = list(worst.values())

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from poolguard.cli.workers import Rates, frame, report
+from poolguard.cli.status_table import Rates
+from poolguard.cli.status_text import frame, report
 
 NOW = 1_700_000_000.0
 FOLDER = Path("/run/shop")

@@ -1,0 +1,158 @@
+"""The table of ``poolguard status``: a row for each guard of each worker, with counts or rates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from ..util.escape import escaped
+from .text import columns, span
+
+__all__ = ["Rates", "Status", "stalled_for", "table"]
+
+STALLED_AFTER = 5.0
+"""Seconds since a worker last wrote, after which it is said to stall. They write every second."""
+
+Status: TypeAlias = dict[str, Any]
+"""What a worker publishes of one of its guards."""
+
+
+class Rates:
+    """Acquires per second, by the counters of one look at the workers and of the next."""
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[Any, Any], tuple[float, dict[str, int]]] = {}
+        self._rates: dict[tuple[Any, Any], dict[str, float]] = {}
+
+    def look(self, statuses: Iterable[Status]) -> None:
+        """Take note of what the workers say now."""
+        seen, rates = {}, {}
+        for status in statuses:
+            key = _key(status)
+            counts = {
+                "acquires": sum(status["acquires"].values()),
+                **{name: status["acquires"].get(name, 0) for name in ("waited", "created")},
+            }
+            at = status["at"]
+            seen[key] = (at, counts)
+            before = self._seen.get(key)
+            if before is None:
+                continue
+            # By its own clock: how often it writes and how often it is looked at are not in step.
+            if at > before[0]:
+                rates[key] = {
+                    # A guard that was opened anew counts from 0 again.
+                    name: max(0, n - before[1][name]) / (at - before[0])
+                    for name, n in counts.items()
+                }
+            elif at == before[0] and key in self._rates:
+                rates[key] = self._rates[key]
+        self._seen, self._rates = seen, rates
+
+    def of(self, status: Status, name: str) -> float | None:
+        """None for a worker that was seen only once."""
+        return self._rates.get(_key(status), {}).get(name)
+
+
+def _key(status: Status) -> tuple[Any, Any]:
+    return status["pid"], status["name"]
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column of the table."""
+
+    head: str
+    cell: Callable[[Status], object]
+    goes: int = 0
+    """Where the terminal is too narrow, columns go in this order; 0 stays."""
+    right: bool = True
+
+
+def table(
+    statuses: Sequence[Status], now: float, width: int | None, rates: Rates | None = None
+) -> list[str]:
+    """Head and rows, no wider than *width* where that can be had."""
+    shown = _columns(statuses, now, rates)
+    lines = _lines(shown, statuses)
+    if width is None or _widest(lines) <= width:
+        return lines
+    gone = [0, *sorted(column.goes for column in shown if column.goes)]
+    for last in gone:
+        left = [column for column in shown if not 0 < column.goes <= last]
+        lines = _lines(left, statuses, blanks=1)
+        if _widest(lines) <= width:
+            break
+    return lines
+
+
+def _columns(statuses: Sequence[Status], now: float, rates: Rates | None) -> list[_Column]:
+    found = [
+        _Column("pid", lambda status: status["pid"]),
+        _Column("class", _worker_class, goes=1, right=False),
+    ]
+    if {status["name"] for status in statuses} - {"default"}:
+        found.append(_Column("guard", lambda status: status["name"], right=False))
+    found += [
+        _Column("ready", lambda status: _state(status, now), right=False),
+        _Column("idle", lambda status: status["idle"]),
+        _Column("used", lambda status: status["used"]),
+        _Column("opening", lambda status: status["opening"], goes=3),
+        _Column("waiting", lambda status: status["waiting"]),
+        _Column("floor/max", _size, goes=2),
+    ]
+    if rates is None:
+        found += [_Column(name, _count(name)) for name in ("acquired", "waited", "created")]
+    else:
+        found += [
+            _Column(f"{name}/s", _rate(name, rates, now))
+            for name in ("acquires", "waited", "created")
+        ]
+    return [*found, _Column("failed", _count("timeout", "rejected", "error"))]
+
+
+def _lines(shown: Sequence[_Column], statuses: Iterable[Status], blanks: int = 2) -> list[str]:
+    rows = [[column.head for column in shown]]
+    rows += [[escaped(str(column.cell(status))) for column in shown] for status in statuses]
+    return columns(rows, [n for n, column in enumerate(shown) if column.right], blanks)
+
+
+def _widest(lines: Iterable[str]) -> int:
+    return max(map(len, lines))
+
+
+def _worker_class(status: Status) -> str:
+    """As gunicorn knows it; of a class that is named by its place, the name."""
+    return (status.get("worker_class") or "-").rpartition(".")[2]
+
+
+def stalled_for(status: Status, now: float) -> float | None:
+    age = now - float(status["at"])
+    return age if age > STALLED_AFTER else None
+
+
+def _state(status: Status, now: float) -> str:
+    age = stalled_for(status, now)
+    if age is not None:
+        return f"stalled {span(age)}"
+    return "yes" if status["ready"] else "leaving" if status.get("leaving") else "no"
+
+
+def _size(status: Status) -> str:
+    floor, most = status["floor"], status["max_size"]
+    return "-" if floor is None else f"{floor}/{most}"
+
+
+def _count(*outcomes: str) -> Callable[[Status], object]:
+    return lambda status: sum(status["acquires"].get(outcome, 0) for outcome in outcomes)
+
+
+def _rate(name: str, rates: Rates, now: float) -> Callable[[Status], object]:
+    def cell(status: Status) -> str:
+        rate = rates.of(status, name)
+        if rate is None or stalled_for(status, now) is not None:
+            return "-"
+        return f"{rate:.1f}" if rate < 100 else f"{rate:.0f}"
+
+    return cell
