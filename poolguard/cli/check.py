@@ -17,7 +17,7 @@ from ..settings import Settings
 from ..util.escape import as_json, escaped
 from . import database, deployment
 from .findings import Consumer, Facts, Finding, Keepalive, judge
-from .text import say, wrapped
+from .text import plural, say, wrapped
 
 if TYPE_CHECKING:
     import psycopg
@@ -142,8 +142,7 @@ def _report(facts: Facts, findings: Sequence[Finding], counts: Mapping[str, int]
             yield from wrapped(finding.remedy, " " * len(head) + "→ ")
     yield ""
     yield ", ".join(
-        f"{counts[kind]} {kind if counts[kind] == 1 else kind + 's'}"
-        for kind in ("error", "warning", "note")
+        f"{counts[kind]} {plural(counts[kind], kind)}" for kind in ("error", "warning", "note")
     )
 
 

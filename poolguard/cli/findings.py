@@ -11,7 +11,7 @@ from ..budget.capacity import Capacity
 from ..budget.plan import Plan
 from ..settings import Settings
 from .pooler import Kind
-from .text import span
+from .text import plural, sessions, span
 
 __all__ = ["Consumer", "Facts", "Finding", "Keepalive", "judge"]
 
@@ -176,8 +176,7 @@ def _others(facts: Facts) -> Iterator[Finding]:
         yield Finding("ok", "others", "nobody else is connected to the server")
         return
     named = [
-        f"{each.connections} of {each.role}"
-        + (f" ({each.application})" if each.application else "")
+        sessions(each.connections, each.role, each.application)
         for each in facts.consumers[:NAMED_MOST]
     ]
     if rest := total - sum(each.connections for each in facts.consumers[:NAMED_MOST]):
@@ -186,7 +185,7 @@ def _others(facts: Facts) -> Iterator[Finding]:
     yield Finding(
         "ok",
         "others",
-        f"{_count(total, 'other connection')} on the server now ({', '.join(named)}); "
+        f"{total} other {plural(total, 'connection')} on the server now ({', '.join(named)}); "
         f"{free} more can be opened by {facts.role}",
     )
 
@@ -310,10 +309,6 @@ def _client_keepalive(facts: Facts) -> Iterator[Finding]:
     else:
         seconds = span(keepalive.seconds)
         yield Finding("ok", topic, f"a request notices a vanished server after {seconds}")
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 def _quoted(role: str) -> str:

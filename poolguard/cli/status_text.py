@@ -9,7 +9,7 @@ from typing import Any
 
 from ..util.escape import escaped
 from .status_table import Rates, Status, stalled_for, table
-from .text import wrapped
+from .text import plural, sessions, wrapped
 
 __all__ = ["frame", "is_whole", "report"]
 
@@ -92,14 +92,11 @@ def _in_use(members: Iterable[Status], kind: str) -> str:
     capacity = known[-1]["capacity"]
     text += "" if capacity is None else f", capacity {capacity}"
     told: list[dict[str, Any]] = next((n["others"] for n in known[::-1] if n.get("others")), [])
-    named = ", ".join(_session(each) for each in told[:NAMED_MOST])
+    named = ", ".join(
+        sessions(each["connections"], escaped(each["role"]), escaped(each["application"]))
+        for each in told[:NAMED_MOST]
+    )
     return f"{text}; the server has room for no more: {named}" if named else text
-
-
-def _session(told: dict[str, Any]) -> str:
-    """Who holds how many connections, as a worker has heard it from the server."""
-    name = f" ({escaped(told['application'])})" if told["application"] else ""
-    return f"{told['connections']} of {escaped(told['role'])}{name}"
 
 
 def _errors(statuses: Iterable[Status]) -> Iterator[str]:
@@ -172,7 +169,7 @@ def _summary(statuses: Sequence[Status], now: float) -> str:
     found = list(worst.values())
     names = enumerate(("ready", "not ready", "stalled"))
     counts = [f"{found.count(state)} {name}" for state, name in names if state in found]
-    head = f"{len(worst)} worker" if len(worst) == 1 else f"{len(worst)} workers"
+    head = f"{len(worst)} {plural(len(worst), 'worker')}"
     return ": ".join([head, *([", ".join(counts)] if counts else [])])
 
 

@@ -14,7 +14,9 @@ __all__ = [
     "columns",
     "encodable",
     "markup",
+    "plural",
     "say",
+    "sessions",
     "span",
     "speaks_unicode",
     "terminal_width",
@@ -71,6 +73,16 @@ def span(seconds: float) -> str:
     if seconds < 7200:
         return f"{seconds // 60} min"
     return f"{seconds // 3600} h {seconds % 3600 // 60} min"
+
+
+def plural(n: int, noun: str) -> str:
+    """*noun*, or its plural unless *n* is 1."""
+    return noun if n == 1 else f"{noun}s"
+
+
+def sessions(n: int, role: str, application: str) -> str:
+    """*n* connections of one role and application: ``3 of alice (psql)``."""
+    return f"{n} of {role} ({application})" if application else f"{n} of {role}"
 
 
 def columns(

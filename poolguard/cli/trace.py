@@ -13,7 +13,7 @@ from .report import requests, trees
 from .report.requests import Figures, Request
 from .report.summary import clock
 from .spanfiles import Recorded, read
-from .text import columns, say, speaks_unicode, terminal_width, wrapped
+from .text import columns, plural, say, speaks_unicode, terminal_width, wrapped
 
 __all__ = ["add_to"]
 
@@ -99,7 +99,7 @@ def _heading(found: requests.Requests) -> list[str]:
     end = max(request.span.end for request in found.found)
     text = f"{_counted(len(found.found), 'request')} in {clock(max(end - begin, 0.0))}"
     if found.services:
-        text += f", {'service' if len(found.services) == 1 else 'services'} "
+        text += f", {plural(len(found.services), 'service')} "
         text += escaped(", ".join(found.services))
     return wrapped(text)
 
@@ -253,4 +253,4 @@ def _cut(text: str, most: int) -> str:
 
 
 def _counted(n: int, what: str) -> str:
-    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
+    return f"{n:,} {plural(n, what)}"
