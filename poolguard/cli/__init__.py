@@ -1,4 +1,4 @@
-"""The command ``poolguard``: parse what was asked, run it, say in one line what went wrong."""
+"""The command ``poolguard``: it parses its arguments, runs a command, and reports what fails."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ from ..util.escape import escaped
 __all__ = ["main"]
 
 INTERRUPTED = 130
-"""What a shell reports of a command that Ctrl-C ended."""
-
+"""The exit status that a shell reports of a command that Ctrl-C has ended."""
 
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
-"""What writing fails with: what one reads or connects to fails otherwise."""
+"""The errors of writing to standard output. Reading and connecting fail with others."""
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, without the usage of everything."""
+    """A parser that says in one line what is wrong, without the whole usage."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {escaped(message)}. See {self.prog} --help\n")
@@ -41,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ended = _fail(1, *str(error).split("\n"))
     except KeyboardInterrupt:
         ended = _fail(INTERRUPTED, "stopped")
-    except BrokenPipeError:  # whoever reads has enough, such as head
+    except BrokenPipeError:  # the reader, such as head, has enough
         ended = 0
     except OSError as error:
         if error.errno not in UNWRITABLE:
@@ -67,7 +66,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         command.add_to(commands)
     try:
         options, unknown = parser.parse_known_args(arguments)
-        if unknown:  # argparse itself would have the command's mistakes told by the parent
+        if unknown:  # argparse itself would report them as the parent parser's
             options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     except SystemExit as end:  # it has shown its help, or said what is wrong
         sys.stdout.flush()
@@ -84,24 +83,26 @@ def _fail(status: int, *lines: str) -> int:
 
 
 def _open_what_is_closed() -> None:
-    """Lead standard streams that are closed nowhere.
+    """Lead standard streams that are closed to /dev/null.
 
-    Else the next file or socket that is opened would be taken for them, and Python has None for
-    their objects.
+    Otherwise the next file or socket that is opened would take the number of one of them. Python
+    also has None in place of their objects.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
         except OSError:
             os.dup2(os.open(os.devnull, os.O_RDWR), number)
-            os.set_inheritable(number, True)  # the lowest is what open() gives, and dup2 does not
+            os.set_inheritable(
+                number, True
+            )  # open() has returned this very number, and then dup2() does not do it
         if getattr(sys, name) is None:
             mode = "r" if name == "stdin" else "w"
             setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def _settle() -> None:
-    """Have Python's own flush at the exit succeed, and say nothing of what was said already."""
+    """Make Python's own flush at the exit succeed: what failed here has been reported already."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

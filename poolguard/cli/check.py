@@ -1,4 +1,4 @@
-"""``poolguard check``: connects, and judges whether a deployment will keep what it promises."""
+"""``poolguard check``: it connects, and judges whether a deployment can keep its promises."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _observe(
 def _workplace(options: argparse.Namespace, settings: Settings) -> Workplace:
     found = deployment.workplace_of(options, settings)
     if options.threads is None and options.worker_class is None:
-        return Workplace(found.workers)  # a class that nobody named is not judged by its threads
+        return Workplace(found.workers)  # a class that was not named is not judged by its threads
     return found
 
 
@@ -119,7 +119,7 @@ def _server_keepalive(server: Mapping[str, str]) -> Keepalive | None:
 
 
 def _client_keepalive(conn: psycopg.Connection[Any]) -> tuple[bool, Keepalive | None]:
-    """Whether the connection is over TCP, and what the dsn and the system made of its socket."""
+    """Whether the connection is over TCP, and the keepalives that its socket has in effect."""
     with socket.socket(fileno=os.dup(conn.fileno())) as ours:
         if ours.family not in (socket.AF_INET, socket.AF_INET6):
             return False, None

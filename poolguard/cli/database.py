@@ -1,4 +1,4 @@
-"""The way to the database, for a command: a connection, and what it is asked."""
+"""The database of a deployment: a command's connection to it, and what the command asks it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ask_capacity", "ask_pooler", "connect"]
 
-_REMEDIES = (  # of what a failed connect says, and what helps
+_REMEDIES = (  # words in the error of a failed connect, and what helps then
     ("authentication failed", "check user and password"),
     ("no password supplied", "give the password in the dsn, PGPASSWORD or a password file"),
     ("pg_hba.conf", "have the server let this role in from here"),
@@ -36,7 +36,8 @@ _REMEDIES = (  # of what a failed connect says, and what helps
 def connect(settings: Settings, name: str) -> Iterator[psycopg.Connection[Any]]:
     """A connection to the database of *settings*, in autocommit mode, for the command *name*.
 
-    What fails in it is raised as a PoolguardError of one line, which says what to do.
+    An error of the database, here or in the block, is raised as a PoolguardError of one line, which
+    says what to do.
     """
     import psycopg
 
@@ -56,7 +57,7 @@ def ask_capacity(conn: psycopg.Connection[Any]) -> Capacity:
 
 
 def ask_pooler(conn: psycopg.Connection[Any], settings: Settings, name: str) -> Kind:
-    """What stands before the server: as set, else as found out."""
+    """What stands before the server: as the settings say, else as detected."""
     import psycopg
 
     if settings.pooler != "auto":
@@ -83,7 +84,7 @@ def _connected(settings: Settings, name: str) -> psycopg.Connection[Any]:
     options = {"fallback_application_name": f"poolguard {name}"} | Dialing(settings).beside(
         dsn or ""
     )
-    options.pop("options", None)  # one connection, and not for long
+    options.pop("options", None)  # they are for connections that last
     try:
         return psycopg.connect(dsn or "", autocommit=True, **options)
     except (psycopg.Error, UnicodeError) as error:
@@ -93,7 +94,10 @@ def _connected(settings: Settings, name: str) -> psycopg.Connection[Any]:
 
 
 def _text(error: BaseException, given: Mapping[str, Any] | None = None) -> str:
-    """The error's text in one line, without what could be a password."""
+    """The error's text in one line, unless it may hold a password.
+
+    :param given: the parameters of the connection string.
+    """
     from ..pool.errors import describe
 
     text = describe(error).removeprefix(f"{type(error).__name__}: ")

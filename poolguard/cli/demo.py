@@ -1,4 +1,4 @@
-"""``poolguard demo``: an ordinary pool and poolguard under the same story, on real parts."""
+"""``poolguard demo``: an ordinary pool and poolguard under the same traffic, on real parts."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def _run(options: argparse.Namespace) -> int:
 
 @contextmanager
 def _progress(console: Console) -> Iterator[Progress]:
-    """A live bar on a terminal; elsewhere a line for each new stage."""
+    """Shows progress: as a live bar on a terminal, elsewhere as a line for each new stage."""
     if not console.is_terminal:
         said = ""
 
@@ -137,7 +137,7 @@ def _otlp_url(text: str) -> str:
 
 
 def _insist_writable(path: Path) -> None:
-    """Before a minute of work, not after it."""
+    """Raise LabError for a file that cannot be written now, and not after a minute of work."""
     folder = path.absolute().parent
     if not folder.is_dir():
         raise LabError(f"cannot write {path}: there is no folder {folder}. Make it first")

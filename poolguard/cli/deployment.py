@@ -23,11 +23,11 @@ __all__ = [
 SETTINGS = ("budget", "reserve", "instances", "workers", "floor", "max_size", "ledger", "pooler")
 """The settings that are options too, beside ``dsn``."""
 WORKERS_VARIABLE = "WEB_CONCURRENCY"
-"""Where gunicorn takes its number of workers from unless told otherwise."""
+"""The variable from which gunicorn takes its number of workers, unless it is told otherwise."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options that describe a deployment. Without one, its variable counts."""
+    """Add the options that describe a deployment. One that is left out has its variable's value."""
     parser.add_argument(
         "--dsn", metavar="URL", help="where the database is; none: as the environment says"
     )
@@ -48,17 +48,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def option(name: str) -> str:
-    """A setting's option: ``--max-size`` of ``max_size``."""
+    """The option of a setting: ``--max-size`` for ``max_size``."""
     return "--" + name.replace("_", "-")
 
 
 def spoken(text: str) -> str:
-    """What an error says of keywords, in the words of the command line."""
+    """*text* of an error, in which the keywords of a guard become options of the command line."""
     return re.sub(r"\bkeyword ([a-z_]+)", lambda match: option(match[1]), text)
 
 
 def settings_of(options: argparse.Namespace) -> Settings:
-    """Options, then variables, as everywhere. Raises SettingsError in the command line's words."""
+    """The settings: from options, else from variables, else the defaults.
+
+    Raises SettingsError in the words of the command line.
+    """
     try:
         return Settings.build(
             dsn=options.dsn, **{name: getattr(options, name) for name in SETTINGS}
@@ -68,7 +71,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
 
 
 def workplace_of(options: argparse.Namespace, settings: Settings) -> Workplace:
-    """gunicorn's numbers, as far as they were given, and its own defaults."""
+    """gunicorn's worker class and its numbers, as given, else gunicorn's own defaults."""
     workers = settings.workers
     if workers == "auto":
         workers = web_concurrency() or 1

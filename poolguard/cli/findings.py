@@ -1,4 +1,4 @@
-"""What ``poolguard check`` makes of a deployment: from facts to findings, with no I/O."""
+"""The judgement of ``poolguard check``: it makes findings of facts, with no I/O."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ TRIED = range(12, 19)
 UNNOTICED_MOST = 300
 """Seconds for which a peer that vanished may go unnoticed before it is worth a finding."""
 NAMED_MOST = 4
+"""How many of the others are named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ class Keepalive:
 
 @dataclass(frozen=True, slots=True)
 class Consumer:
-    """Who else is connected: a role, what it calls itself, and how many connections it holds."""
+    """Another client of the server: its role, its application name, how many connections it has."""
 
     role: str
     application: str
@@ -59,7 +60,7 @@ class Consumer:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What was seen of a deployment."""
+    """What the command has seen of a deployment."""
 
     version: str
     """As the server tells it: ``18.4``, ``15.18 (Debian 15.18-0+deb12u1)``."""
@@ -73,14 +74,14 @@ class Facts:
     plan_error: str = ""
     """Why there is no plan."""
     workers_known: bool = True
-    """Whether somebody said how many workers there are."""
+    """Whether the number of workers was given."""
     consumers: tuple[Consumer, ...] = ()
-    """The others, with the most connections first."""
+    """The other clients; those with the most connections come first."""
     over_tcp: bool = True
     server_keepalive: Keepalive | None = None
-    """The server's for this connection; None where it has none."""
+    """What the server uses for this connection; None where it does not tell."""
     client_keepalive: Keepalive | None = None
-    """Ours; None where they are switched off."""
+    """What this end uses; None where they are switched off."""
     check_interval: int | None = None
     """The server's client_connection_check_interval in milliseconds; None where it knows none."""
 
@@ -165,7 +166,7 @@ def _budget(facts: Facts) -> Iterator[Finding]:
 
 
 def _told(level: Level, sentences: str) -> Finding:
-    """The plan's errors and warnings tell the remedy in a sentence of its own."""
+    """A finding from an error or a warning of the plan, whose second sentence is the remedy."""
     found, _, remedy = sentences.partition(". ")
     return Finding(level, "budget", found, remedy[:1].lower() + remedy[1:])
 
@@ -312,7 +313,7 @@ def _client_keepalive(facts: Facts) -> Iterator[Finding]:
 
 
 def _quoted(role: str) -> str:
-    """As SQL wants the name."""
+    """The name of a role as SQL wants it."""
     if re.fullmatch(r"[a-z_][a-z0-9_]*", role):
         return role
     return '"' + role.replace('"', '""') + '"'

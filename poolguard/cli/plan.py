@@ -1,6 +1,7 @@
-"""``poolguard plan``: who gets how many connections, also while a reload or a rollout is under way.
+"""``poolguard plan``: how many connections each instance and each worker gets, and why.
 
-It needs no database where the capacity, or the budget, is given.
+It says so of reloads and rollouts too. It needs no database where the capacity, or the budget, is
+given.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ def add_to(commands: Any) -> None:
     """Add the command to the command line."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "plan",
-        help="who gets how many connections, also during a reload and a rollout",
-        description="Works out who gets how many connections, without a database where --capacity "
-        "or --budget N is given. Options that are left out are taken from their POOLGUARD_* "
-        "variables.",
+        help="how many connections each worker gets, also during a reload and a rollout",
+        description="Works out how many connections each instance and each worker gets, without a "
+        "database where --capacity or --budget N is given. Options that are left out are taken "
+        "from their POOLGUARD_* variables.",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -80,7 +81,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _capacity(options: argparse.Namespace, settings: Settings) -> tuple[Capacity | None, Kind]:
-    """What the server grants, and what stands before it: as given, else as the server says."""
+    """What the server grants, and what stands before it: as given, else as it is found there."""
     declared: Kind = "none" if settings.pooler == "auto" else settings.pooler
     if options.capacity is not None:
         if options.dsn is not None:
@@ -105,9 +106,9 @@ class _Rollout:
     instances: int
     """How many run at the same time then."""
     held: int
-    """Connections that all of them may hold if ``instances`` stays as it is set."""
+    """Connections that all of them may hold if the setting ``instances`` stays as it is."""
     plan: Plan | None
-    """With ``instances`` as many as that."""
+    """The plan if the setting ``instances`` is raised to that number."""
     error: str = ""
     """Why there is no such plan."""
 
@@ -133,7 +134,7 @@ def _rollout(
 
 @dataclass(frozen=True)
 class _Case:
-    """All that is to be told."""
+    """All that the command has to tell of."""
 
     plan: Plan
     rollout: _Rollout | None

@@ -1,4 +1,4 @@
-"""A terminal on which a picture is drawn again and again in place, and which is then restored."""
+"""A terminal on which lines are drawn again and again in one place, and which is then restored."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .text import encodable
 __all__ = ["Screen"]
 
 ENTER = "\x1b[?1049h\x1b[?25l"
-"""Switch to the alternate screen, hide the cursor (xterm's private modes, which all know)."""
+"""Switch to the alternate screen and hide the cursor: xterm's private modes, known everywhere."""
 LEAVE = "\x1b[?25h\x1b[?1049l"
 HOME = "\x1b[H"
 CLEAR_LINE = "\x1b[2K"
@@ -35,9 +35,9 @@ _HANDLED = (
 
 
 class Screen:
-    """Standard output as a screen, while the ``with`` block runs. Main thread only.
+    """Standard output as a screen, for as long as the ``with`` block runs. Main thread only.
 
-    Signals do nothing but wake :meth:`wait`, so that whatever ends it, the terminal is restored.
+    Signals do nothing but wake :meth:`wait`, so the terminal is restored whatever ends the command.
     """
 
     def __init__(self) -> None:
@@ -90,14 +90,14 @@ class Screen:
                 termios.tcsetattr(self._keys, termios.TCSADRAIN, self._modes)
 
     def _write(self, text: str) -> None:
-        # Not by sys.stdout: what a vanished terminal did not take would fail again at the exit.
+        # sys.stdout would keep what a vanished terminal does not take, and fail again at the exit.
         data = encodable(text, self._encoding).encode(self._encoding)
         with suppress(OSError):
             while data:
                 data = data[os.write(self._out, data) :]
 
     def size(self) -> tuple[int, int]:
-        """Columns and lines, now."""
+        """The columns and lines that the terminal has now."""
         with suppress(OSError):
             found = os.get_terminal_size(self._out)
             if found.columns > 0 and found.lines > 0:
@@ -112,7 +112,10 @@ class Screen:
         self._write(HOME + "\r\n".join(f"{CLEAR_LINE}{line}" for line in shown))
 
     def wait(self, seconds: float) -> int | None:
-        """Wait until it is time to draw again. An exit status where it is time to end instead."""
+        """Wait until it is time to draw again.
+
+        Returns an exit status where it is time to end instead, else None.
+        """
         keys = self._keys if self._listens else None
         watched = [self._news] if keys is None else [self._news, keys]
         readable, _, _ = select.select(watched, [], [], seconds)
@@ -122,11 +125,14 @@ class Screen:
                 typed = os.read(keys, 1024)
             if b"q" in typed.lower():
                 return 0
-            self._listens = bool(typed)  # its end would be read again and again
+            self._listens = bool(typed)  # at its end it would be readable again and again
         return self._judge(os.read(self._news, 1024)) if self._news in readable else None
 
     def _judge(self, numbers: bytes) -> int | None:
-        """What these signals ask for: Ctrl-C is the ordinary end, others are as a shell reports."""
+        """The exit status that these signals ask for, if any; a stop is carried out here.
+
+        Ctrl-C is the ordinary end. The status of other signals is as a shell reports it.
+        """
         if signal.SIGINT in numbers:
             return 0
         for number in (signal.SIGTERM, signal.SIGHUP):
@@ -143,4 +149,4 @@ class Screen:
 
 
 def _only_wake(number: int, frame: object) -> None:
-    """The number is in the wakeup descriptor by now."""
+    """Do nothing: the number of the signal is in the wakeup descriptor by now."""

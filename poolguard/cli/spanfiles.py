@@ -1,7 +1,7 @@
-"""Files of recorded spans, read line by line; what cannot be read is counted, and not fatal.
+"""Reads files of recorded spans line by line; what cannot be read is counted, and not fatal.
 
-Any file may be given: one that never ends, or that is a thousand times as long once it is unpacked.
-Each byte is looked at once or twice, and no more is kept than one line, one value and the spans.
+A file may never end, or be a thousand times as long once it is unpacked. So each byte is looked at
+once or twice, and no more is kept than one line, one value and the spans.
 """
 
 from __future__ import annotations
@@ -26,16 +26,17 @@ __all__ = ["STDIN", "Recorded", "read"]
 STDIN = "-"
 
 LONGEST = 32 << 20
-"""Bytes of one line, or of JSON that spreads over lines. A batch of the Collector's is shorter."""
+"""The most bytes of one line, or of JSON that spreads over lines. The Collector's batches have
+fewer."""
 PATIENCE = 256 << 20
 """Bytes without a span, after which a file is given up: it may be one that never ends."""
 SHORTEST = 100
-"""Bytes that a line counts for at least: a short one takes no less time."""
+"""The least bytes that a line counts for: a short one takes no less time."""
 DEEPEST = 200
-"""Brackets within one another. The exporters' JSON has some ten."""
+"""The most brackets within one another. The exporters' JSON has some ten."""
 
 _BEGINNING = re.compile(rb"\{\s*(?:[\"}]|$)|\[\s*(?:[\[{\]]|$)")
-"""Of JSON in which there may be spans, and not of a log's line that begins with a bracket."""
+"""The beginning of JSON that may hold spans, and of no line of a log that begins with a bracket."""
 _STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]]')
 _CLOSES = {b"}": b"{", b"]": b"["}
 _GZIP = b"\x1f\x8b"
@@ -54,15 +55,15 @@ _WANTED = (
 
 @dataclass(slots=True)
 class Recorded:
-    """What some files hold."""
+    """The spans that some files hold, and what could not be read there."""
 
     spans: list[Span] = field(default_factory=list)
     lines: int = 0
-    """Lines that are not blank."""
+    """How many lines are not blank."""
     unread: Counter[str] = field(default_factory=Counter)
-    """What could not be read: how often for which reason."""
+    """How often something could not be read, by the reason."""
     duplicates: int = 0
-    """Spans left out since they had been there before."""
+    """How many spans were left out because they had been read before."""
     _seen: set[tuple[str, str]] = field(default_factory=set)
 
     def take(self, spans: Iterable[Span | None]) -> None:
@@ -80,7 +81,7 @@ class Recorded:
 
 
 def read(names: Sequence[str]) -> Recorded:
-    """The spans in these files, ``-`` being standard input.
+    """The spans in these files; ``-`` is standard input.
 
     :raises PoolguardError: a file cannot be opened, or there is no span in any of them.
     """
@@ -132,22 +133,22 @@ def _read(stream: BinaryIO, recorded: Recorded) -> None:
 
 
 class _Text:
-    """A file's lines: JSON in a line each, JSON that spreads over lines, and what is neither."""
+    """The lines of a file, which may be JSON each, JSON that spreads over several, or neither."""
 
     def __init__(self, recorded: Recorded) -> None:
         self._recorded = recorded
         self._value = bytearray()
-        """JSON that has begun, and goes on in the next line."""
+        """JSON that has begun and goes on in the next line."""
         self._open = bytearray()
         """The brackets that are open in it."""
         self.found = False
-        """There were spans since this was set to false."""
+        """Whether there were spans since this was last set to false."""
         self.is_binary = False
         self.read_on = PATIENCE
-        """With how many bytes of the file to give it up, unless there are spans before."""
+        """After how many bytes the file is given up, unless spans come before."""
 
     def add(self, line: bytes) -> None:
-        """The next line. What it takes does not depend on the lines before."""
+        """Take the next line. The time that this takes does not depend on the lines before."""
         line = line.removeprefix(codecs.BOM_UTF8)
         shorn = line.strip()
         if not shorn:
@@ -158,7 +159,7 @@ class _Text:
             if not begins or self._wants_value():
                 self._go_on(shorn)
                 return
-            self._give_up()  # a process was killed while it wrote, say, and this is another's
+            self._give_up()  # its process may have been killed as it wrote; this is another value
         if _BEGINNING.match(shorn) is None:
             self._refuse(shorn)
             return
@@ -173,7 +174,7 @@ class _Text:
             self._refuse(shorn)
 
     def skip(self, begin: bytes) -> None:
-        """A line that is too long to be read begins so."""
+        """Count a line that is too long to be read, and begins with *begin*."""
         self._recorded.lines += 1
         self.is_binary |= b"\0" in begin
         self._recorded.unread[_BINARY if self.is_binary else _TOO_LONG] += 1
@@ -181,12 +182,15 @@ class _Text:
         self._open.clear()
 
     def end(self) -> None:
-        """There is no more."""
+        """Take note that the file has ended."""
         if self._value:
             self._give_up()
 
     def _wants_value(self) -> bool:
-        """Whether what has begun goes on with a value: an indented one never does at the margin."""
+        """Whether what has begun must go on with a value.
+
+        In indented JSON no value within another one stands at the margin.
+        """
         return self._value.endswith((b"[", b":")) or (
             self._value.endswith(b",") and self._open.endswith(b"[")
         )
@@ -242,7 +246,7 @@ def _is_binary(line: bytes) -> bool:
 
 
 def _excuse(recorded: Recorded) -> str:
-    """Why there are no spans."""
+    """The reason for which there are no spans, for an error."""
     if not recorded.unread:
         return "it has none" if recorded.lines else "it is empty"
     kinds = recorded.unread.most_common()

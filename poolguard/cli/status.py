@@ -1,4 +1,4 @@
-"""``poolguard status``: what the workers of this host, as this user, publish of their guards."""
+"""``poolguard status``: what the workers of this user on this host publish of their guards."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .text import WIDEST, say
 __all__ = ["add_to"]
 
 NOT_RUNNING = 3
-"""The exit status for "nothing is running" of systemctl status and pg_ctl status."""
+"""The exit status with which systemctl status and pg_ctl status say that nothing is running."""
 
 
 def add_to(commands: Any) -> None:
@@ -92,8 +92,8 @@ def _read(folder: Path) -> list[dict[str, Any]]:
         found = folder.lstat()
     except OSError:
         return _whole(folder)
-    # Left to itself this would be refused with the advice to remove the folder, or to take it
-    # over. That suits a worker whose place is taken, and not root who looks at a service of others.
+    # Without this check the error would advise to remove the folder, or to take it over. That suits
+    # a worker, but not root, looking at another user's service.
     if (
         stat.S_ISDIR(found.st_mode)
         and found.st_uid != os.geteuid()
@@ -130,7 +130,7 @@ def _once(folder: Path, *, for_machines: bool) -> int:
 
 
 def _width() -> int | None:
-    """The terminal's; None in a file or a pipe, which take all there is to say."""
+    """The terminal's columns; None for a file or a pipe, which take lines of any length."""
     return shutil.get_terminal_size((WIDEST, 24)).columns if sys.stdout.isatty() else None
 
 

@@ -12,21 +12,21 @@ from .text import columns, span
 __all__ = ["Rates", "Status", "stalled_for", "table"]
 
 STALLED_AFTER = 5.0
-"""Seconds since a worker last wrote, after which it is said to stall. They write every second."""
+"""Seconds after which a worker that has not written is said to stall. It writes every second."""
 
 Status: TypeAlias = dict[str, Any]
 """What a worker publishes of one of its guards."""
 
 
 class Rates:
-    """Acquires per second, by the counters of one look at the workers and of the next."""
+    """Acquires per second, from the counters at one look at the workers and at the next."""
 
     def __init__(self) -> None:
         self._seen: dict[tuple[Any, Any], tuple[float, dict[str, int]]] = {}
         self._rates: dict[tuple[Any, Any], dict[str, float]] = {}
 
     def look(self, statuses: Iterable[Status]) -> None:
-        """Take note of what the workers say now."""
+        """Take note of the workers' counters, as they are now."""
         seen, rates = {}, {}
         for status in statuses:
             key = _key(status)
@@ -39,7 +39,7 @@ class Rates:
             before = self._seen.get(key)
             if before is None:
                 continue
-            # By its own clock: how often it writes and how often it is looked at are not in step.
+            # The worker's own clock counts: it is not looked at in step with its writing.
             if at > before[0]:
                 rates[key] = {
                     # A guard that was opened anew counts from 0 again.
@@ -51,7 +51,7 @@ class Rates:
         self._seen, self._rates = seen, rates
 
     def of(self, status: Status, name: str) -> float | None:
-        """None for a worker that was seen only once."""
+        """The rate of one of a guard's counters; None for one that was seen only once."""
         return self._rates.get(_key(status), {}).get(name)
 
 
@@ -66,14 +66,14 @@ class _Column:
     head: str
     cell: Callable[[Status], object]
     goes: int = 0
-    """Where the terminal is too narrow, columns go in this order; 0 stays."""
+    """The order in which columns are dropped where the terminal is too narrow; 0 always stays."""
     right: bool = True
 
 
 def table(
     statuses: Sequence[Status], now: float, width: int | None, rates: Rates | None = None
 ) -> list[str]:
-    """Head and rows, no wider than *width* where that can be had."""
+    """The head and the rows, no wider than *width* where that is possible."""
     shown = _columns(statuses, now, rates)
     lines = _lines(shown, statuses)
     if width is None or _widest(lines) <= width:
@@ -123,7 +123,7 @@ def _widest(lines: Iterable[str]) -> int:
 
 
 def _worker_class(status: Status) -> str:
-    """As gunicorn knows it; of a class that is named by its place, the name."""
+    """The class as gunicorn knows it; of a dotted path, the last name."""
     return (status.get("worker_class") or "-").rpartition(".")[2]
 
 

@@ -14,6 +14,7 @@ from .text import plural, sessions, wrapped
 __all__ = ["frame", "is_whole", "report"]
 
 NAMED_MOST = 4
+"""How many of the server's other sessions are named."""
 
 _SHAPE: dict[str, Any] = {
     "name": str,
@@ -29,11 +30,11 @@ _SHAPE: dict[str, Any] = {
     "ledger": dict | None,
 }
 _LATEST = 1e11
-"""Seconds since the epoch, in 3,169 years: what was written later was written by no clock."""
+"""Seconds since the epoch, in the year 5138: no clock has written a later time."""
 
 
 def is_whole(status: Status) -> bool:
-    """Whether it says what is shown here: another version of poolguard may publish less."""
+    """Whether *status* has all that is shown here; other versions of poolguard may publish less."""
     if not all(isinstance(status.get(key, ...), kind) for key, kind in _SHAPE.items()):
         return False
     budget, ledger = status["budget"], status["ledger"]
@@ -58,7 +59,7 @@ def _are_sessions(others: object) -> bool:
 
 
 def _budgets(statuses: Iterable[Status]) -> Iterator[str]:
-    """A line for each ledger, and so for each database."""
+    """A line for each ledger that the guards share, and for each guard that has none yet."""
     ledgers: dict[tuple[str, str], list[Status]] = {}
     inert: dict[str, Status] = {}
     for status in statuses:
@@ -69,7 +70,7 @@ def _budgets(statuses: Iterable[Status]) -> Iterator[str]:
             ledgers.setdefault((ledger["name"], ledger["kind"]), []).append(status)
     databases = [name.rpartition("-")[0] for name, _ in ledgers]
     for (name, kind), members in ledgers.items():
-        # What follows the name tells those of one name on several servers apart.
+        # What follows the database's name tells ledgers of the same name apart.
         database = name.rpartition("-")[0]
         known_as = database if database and databases.count(database) == 1 else name
         yield f"{escaped(known_as)}: {_in_use(members, kind)}"
@@ -80,9 +81,9 @@ def _budgets(statuses: Iterable[Status]) -> Iterator[str]:
 
 
 def _in_use(members: Iterable[Status], kind: str) -> str:
-    """What they say of the ledger that they share, the latest last."""
+    """What *members* say of the ledger that they share; the latest word counts."""
     said = [each["budget"] for each in sorted(members, key=lambda each: float(each["at"]))]
-    # A static ledger is each process' own; of another, each tells how much of it all have taken.
+    # A static ledger is a process's own. Of any other, each member tells what all have taken.
     taken = sum(each["in_use"] for each in said) if kind == "static" else said[-1]["in_use"]
     known = [each for each in said if each["budget"] is not None]
     if not known:
@@ -100,15 +101,15 @@ def _in_use(members: Iterable[Status], kind: str) -> str:
 
 
 def _errors(statuses: Iterable[Status]) -> Iterator[str]:
-    """A line for each last error that differs, with whose it is."""
-    whose: dict[str, list[str]] = {}
+    """A line for each last error that differs, with the pids of its workers."""
+    pids_of: dict[str, list[str]] = {}
     for status in statuses:
         if status["last_error"] is not None:
             text = escaped(" ".join(status["last_error"].split()))
-            pids = whose.setdefault(text, [])
+            pids = pids_of.setdefault(text, [])
             if str(status["pid"]) not in pids:
                 pids.append(str(status["pid"]))
-    for text, pids in whose.items():
+    for text, pids in pids_of.items():
         yield f"{', '.join(pids)}: {text}"
 
 
@@ -120,7 +121,7 @@ def _notes(head: str, texts: Iterable[str], width: int | None) -> Iterator[str]:
 def report(
     statuses: Sequence[Status], now: float, *, runtime_dir: Path, width: int | None
 ) -> list[str]:
-    """All lines; *width* is that of the terminal, None where there is none to fit."""
+    """All lines; *width* is the terminal's, or None where there is no terminal to fit."""
     lines = table(statuses, now, width)
     lines.append("")
     lines += _notes("budget", _budgets(statuses), width)
@@ -138,7 +139,10 @@ def frame(
     nothing: str,
     size: tuple[int, int],
 ) -> list[str]:
-    """What fits on a terminal of *size* (its columns and lines); *nothing* is said of no worker."""
+    """The lines that fit on a terminal of *size*, its columns and lines.
+
+    :param nothing: what to show when there is no worker.
+    """
     width, height = size
     clock = time.strftime("%H:%M:%S", time.localtime(now))
     lines = [f"{clock}  {_summary(statuses, now)}  (Ctrl-C ends)", ""]
@@ -152,7 +156,7 @@ def frame(
         *_notes("error", _errors(statuses), width),
         f"folder   {escaped(str(runtime_dir))}",
     ]
-    # The rows give way first, but for a few: there may be a hundred workers, or errors.
+    # Rows give way before notes, but a few rows stay: there may be a hundred of either.
     few = len(lines) + min(len(rows), max(4, height // 2))
     notes = _shortened(notes, max(0, height - few))
     lines += [rows[0], *_shortened(rows[1:], height - len(lines) - 1 - len(notes))]
@@ -160,7 +164,7 @@ def frame(
 
 
 def _summary(statuses: Sequence[Status], now: float) -> str:
-    """How many workers there are, each by the worst of its guards."""
+    """How many workers there are in each state; a worker's is that of its worst guard."""
     worst: dict[int, int] = {}
     for status in statuses:
         stalled = stalled_for(status, now) is not None
@@ -174,7 +178,7 @@ def _summary(statuses: Sequence[Status], now: float) -> str:
 
 
 def _shortened(lines: list[str], room: int) -> list[str]:
-    """As many lines as there is room for; the last says how many there are more."""
+    """As many lines as there is room for; the last one says how many more there are."""
     if len(lines) <= room:
         return lines
     if room < 1:
@@ -183,6 +187,6 @@ def _shortened(lines: list[str], room: int) -> list[str]:
 
 
 def _cut(lines: Iterable[str], width: int, height: int) -> list[str]:
-    """No more and no wider lines than the terminal has."""
+    """The lines, cut to the width and the height of the terminal."""
     fitting = [line if len(line) <= width else f"{line[: width - 1]}…" for line in lines]
     return fitting[:height]

@@ -29,19 +29,19 @@ WIDEST = 100
 _ASCII = str.maketrans(
     {"÷": "/", "×": "x", "−": "-", "–": "-", "…": ".", "→": ">", "·": ",", "µ": "u", "’": "'"}
 )
-"""What stands for characters that an encoding lacks."""
+"""What replaces characters that an encoding lacks."""
 
 
 def say(lines: Iterable[str]) -> None:
     """Print *lines*; where the encoding has no Unicode, in ASCII.
 
-    Whatever has found its way into one of them, it stays one line, and no terminal obeys it.
+    What could end a line, or what a terminal would obey, is escaped in each of them.
     """
     print(encodable("\n".join(map(escaped, lines)), sys.stdout.encoding or "ascii"))
 
 
 def encodable(text: str, encoding: str) -> str:
-    """*text*; where *encoding* has not all its characters, in ASCII."""
+    """*text*, or its ASCII replacement where *encoding* lacks one of its characters."""
     try:
         text.encode(encoding)
     except UnicodeEncodeError:
@@ -50,18 +50,18 @@ def encodable(text: str, encoding: str) -> str:
 
 
 def markup(text: str) -> str:
-    """*text* for a web page."""
+    """*text* escaped for a web page."""
     return html.escape(escaped(text))
 
 
 def speaks_unicode() -> bool:
-    """Whether standard output can take what trees and bars are drawn with."""
+    """Whether standard output can take the characters that trees and bars are drawn with."""
     drawn = "█├─└│·µ"
     return encodable(drawn, sys.stdout.encoding or "ascii") == drawn
 
 
 def terminal_width(widest: int = WIDEST) -> int:
-    """Columns to fill: the terminal's, but no more than *widest*."""
+    """How many columns to fill: the terminal's, but no more than *widest*."""
     return min(shutil.get_terminal_size((WIDEST, 24)).columns, widest)
 
 
@@ -88,7 +88,7 @@ def sessions(n: int, role: str, application: str) -> str:
 def columns(
     rows: Iterable[Sequence[str]], right: Collection[int] = (), blanks: int = 2
 ) -> list[str]:
-    """Aligned columns, so many *blanks* apart; those in *right* are right-aligned."""
+    """The rows as lines of aligned columns, *blanks* apart; those in *right* are right-aligned."""
     table = [list(row) for row in rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     between = " " * blanks
@@ -104,9 +104,9 @@ def columns(
 def wrapped(
     text: str, first: str = "", indent: int | None = None, width: int | None = None
 ) -> list[str]:
-    """*text* in lines no wider than *width*, the first after *first*, the rest indented.
+    """*text* in lines no wider than *width*: the first begins with *first*, the rest is indented.
 
-    *width* is the terminal's by default. Lines wider than 100 are not made in any case.
+    *width* is the terminal's by default, and never more than 100.
     """
     width = terminal_width() if width is None else min(width, WIDEST)
     rest = " " * (len(first) if indent is None else indent)

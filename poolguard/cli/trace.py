@@ -1,4 +1,4 @@
-"""``poolguard trace``: what recorded spans say of a service's requests, without a backend."""
+"""``poolguard trace``: what recorded spans say of a service's requests, with no tracing backend."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ from .text import columns, plural, say, speaks_unicode, terminal_width, wrapped
 __all__ = ["add_to"]
 
 VERSION = 1
-"""Of the JSON: raised when a key changes its meaning or goes; new keys may come without."""
+"""The version of the JSON. It is raised when a key changes its meaning or goes, and not when keys
+are added."""
 
 WIDEST = 120
-"""A tree gains from a wider line, up to this."""
+"""The most columns of a tree, which gains from wider lines than text does."""
 
 MOST_SPANS = 15
-"""A tree with more is cut to the pool's spans and the longest."""
+"""A tree with more spans is cut to the pool's spans and the longest."""
 
 MOST_ROUTES = 20
-"""Rows of the table; --json has all."""
+"""The most rows of the table; --json has all routes."""
 
 
 def add_to(commands: Any) -> None:
@@ -179,7 +180,7 @@ def _tree(request: Request, tree: trees.Tree) -> Iterator[str]:
 
 
 def _machine(recorded: Recorded, found: requests.Requests, slowest: _Slowest) -> dict[str, Any]:
-    """The same figures; times in seconds, moments in seconds since the epoch."""
+    """The same figures for machines: times in seconds, moments in seconds since the epoch."""
     return {
         "version": VERSION,
         "services": list(found.services),
