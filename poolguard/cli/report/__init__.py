@@ -1,8 +1,8 @@
-"""How a comparison is shown: in a terminal, as a page, as JSON; and how a report reaches a file.
+"""How the demo's comparison is shown: in a terminal, as a web page, as JSON, and in a file.
 
 :mod:`.summary` computes every figure once, and the others only show it: :mod:`.terminal` with
 :mod:`.picture` and :mod:`.trees`, :mod:`.html` with :mod:`.charts`, and :mod:`.machine`.
-:mod:`.requests` computes those of recorded spans, which ``poolguard trace`` shows with
+:mod:`.requests` computes the figures of recorded spans, which ``poolguard trace`` shows, with
 :mod:`.trees` too.
 """
 
@@ -23,7 +23,7 @@ def write(path: str | os.PathLike[str], text: str) -> None:
     """
     target = Path(path)
     try:
-        # "replace", since a lone surrogate in an attribute must not cost the reader the report
+        # "replace", since the report must not fail for a lone surrogate in an attribute
         target.write_text(text, encoding="utf-8", errors="replace")
     except OSError as error:
         raise LabError(f"cannot write {target}: {_remedy(target, error)}") from error

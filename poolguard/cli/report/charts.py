@@ -1,8 +1,8 @@
 """The page's charts as inline SVG: every request, latency by percentile, connections over time.
 
-Each chart spans whatever width it is given without scaling its text: x is in percent, y in
+Each chart fills the width that it is given without scaling its text: x is in percent, y in
 pixels. Lines, which cannot be in percent, stand in a nested drawing that is stretched. Labels of
-the y axis stand in a narrow drawing of their own beside it.
+the y axis stand in a narrow drawing of their own beside the chart.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def role(comparison: Comparison, run: Run) -> str:
 
 
 def scatter(run: Run, phases: Phases, scale: Scale, kind: str, height: int = 260) -> str:
-    """Every request of a run as a dot; one scale for all runs makes them comparable."""
+    """Every request of a run as a dot; the runs are comparable if *scale* is the same for all."""
     story = _Story(*story_span(phases))
     floor = TOP + height
 
@@ -187,7 +187,7 @@ def _chart(
         f'<text class="label" x="100%" y="{y:.1f}" dy="0.32em">{markup(text)}</text>'
         for y, text in labels
     )
-    # the description goes by aria-label: a <title> here would pop up over every empty spot
+    # aria-label has the description: a <title> here would pop up over every empty spot
     return (
         f'<div class="chart {kind}">'
         f'<svg class="y" height="{height}" aria-hidden="true">{axis}</svg>'
@@ -262,7 +262,7 @@ def _line(points: Iterable[tuple[float, float]], kind: str) -> str:
 
 
 def _shares(count: int) -> Sequence[float]:
-    """Enough shares of ``count`` requests for a smooth line, the last the slowest request."""
+    """Enough shares of ``count`` requests for a smooth line; the last is the slowest request's."""
     if not count:
         return ()
     last = math.log10(count) if count > 1 else 0.0

@@ -1,4 +1,4 @@
-"""The comparison as one web page that needs nothing but itself: no script, no font, no link."""
+"""The comparison as one web page that needs no other file: no script, no font, no link."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def page(comparison: Comparison) -> str:
 
 
 def _text(text: str) -> str:
-    """Escaped, and with figures that stay on one line with their units."""
+    """*text* for a web page, in which figures stay on one line with their units."""
     return re.sub(r"(\d) ([mµ]?s|times)\b", "\\1\N{NO-BREAK SPACE}\\2", markup(text))
 
 
@@ -63,7 +63,7 @@ def _hero(comparison: Comparison, run: Run, slowest: float) -> str:
     maximum = summarise(run).maximum
     share = (maximum or 0.0) / slowest * 100 if slowest else 0.0
     return (
-        f'<div class="{charts.role(comparison, run)}"><span class="who">{markup(run.name)}</span>'
+        f'<div class="{charts.role(comparison, run)}"><span class="run">{markup(run.name)}</span>'
         f'<span class="track"><span class="bar" style="width:{share:.1f}%"></span></span>'
         f'<span class="figure">{clock(maximum)}</span></div>'
     )

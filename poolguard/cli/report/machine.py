@@ -11,7 +11,7 @@ from .summary import caveats, factor, summarise, verdict
 __all__ = ["VERSION", "to_json"]
 
 VERSION = 1
-"""Raised when a key changes its meaning or goes; new keys may come without."""
+"""It is raised when a key changes its meaning or goes, and not when keys are added."""
 
 
 def to_json(comparison: Comparison) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Latency over time as lines of text: one panel a run, all panels on one scale.
+"""Draws latency over time as lines of text: a panel for each run, and one scale for all panels.
 
 ::
 
@@ -26,7 +26,7 @@ Phases = Sequence[tuple[str, str, float, float]]
 """(name, title, start, end) of each phase, as in :class:`~poolguard.lab.result.Comparison`."""
 
 _Column = Callable[[float], int]
-"""From a moment of the story to the column it is drawn in."""
+"""Gives the column in which a moment of the story is drawn."""
 
 GUTTER = 8
 """Columns to the left of the plot: seven for labels, one for the axis."""
@@ -43,8 +43,8 @@ class Scale:
     def over(cls, runs: Iterable[Run], *, below: float = 0.0) -> Scale:
         """The scale that holds the requests of all runs, with some room at either end.
 
-        :param below: the share of the fastest requests that may lie under the scale: where only
-            the slow ones matter, they get more room.
+        :param below: the share of the fastest requests that may lie under the scale. It gives the
+            slow ones more room where only they matter.
         """
         latencies = sorted(sample.latency for run in runs for sample in run.samples)
         high = (latencies[-1] if latencies else 1.0) * 1.1 or 1.0
@@ -76,7 +76,7 @@ class _Pen:
     """The characters that a panel is drawn with."""
 
     body: str
-    """The last, partly filled cell of a body, by eighths; the last of them is full."""
+    """The cell in which a body ends, filled by one eighth up to eight."""
     stem: str
     half_stem: str
     separator: str
@@ -96,8 +96,8 @@ def draw(
 ) -> list[str]:
     """One run's panel.
 
-    :param width: no line is longer; from about 40 on it is readable.
-    :param height: rows of the plot itself; six more are added for names, axis and markers.
+    :param width: the most columns of a line; from about 40 on the panel is readable.
+    :param height: the rows of the plot itself; six more are added for names, axis and markers.
     """
     pen = _UNICODE if unicode else _ASCII
     columns = max(width - GUTTER, 1)
@@ -145,7 +145,7 @@ def legend(phases: Phases, width: int, *, unicode: bool = True) -> list[str]:
 
 
 def story_span(phases: Phases) -> tuple[float, float]:
-    """When the story begins and ends; never empty, so that one may divide by its length."""
+    """When the story begins and ends. Its length is never 0, so that one may divide by it."""
     begin = min((start for _, _, start, _ in phases), default=0.0)
     end = max((end for _, _, _, end in phases), default=1.0)
     return begin, end if end > begin else begin + 1.0
@@ -204,7 +204,7 @@ def _plot(
 
 
 def _labels(scale: Scale, height: int) -> list[str]:
-    """The label of each row, top first; powers of ten go before what stands between them."""
+    """The label of each row, top first. In one row a power of ten goes before other ticks."""
     labels = [""] * height
     by_weight = sorted(scale.ticks(), key=lambda tick: (round(math.log10(tick), 6) % 1, tick))
     for tick in by_weight:
@@ -218,7 +218,7 @@ def _labels(scale: Scale, height: int) -> list[str]:
 def _names(phases: Phases, edges: Sequence[int], columns: int, pen: _Pen) -> str:
     starts = [0, *edges]
     rooms = [end - start - 1 for start, end in zip(starts, [*edges, columns], strict=True)]
-    # a phase too narrow for its name goes without: half a name helps nobody
+    # a phase that is too narrow for its name has none: half a name says nothing
     cells = [
         next((text for text in (title, name) if len(text) <= room), "")
         for (name, title, _, _), room in zip(phases, rooms, strict=False)

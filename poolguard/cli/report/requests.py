@@ -1,4 +1,4 @@
-"""What recorded spans say of a service's requests: figures of all, by route, and the slowest.
+"""Finds requests in recorded spans: the figures of all of them, by route, and the slowest.
 
 A request is a SERVER span of a service that has poolguard's tags on any of its spans. Where the
 tags are on an inner span, they count for the SERVER span around it.
@@ -18,22 +18,22 @@ from .summary import percentile
 __all__ = ["Figures", "Request", "Requests", "figures", "find", "routes", "slowest"]
 
 _ROUTES = ("http.route", "url.path", "http.target")
-"""What says where a request went, the first that is there."""
+"""Attributes that say where a request went; the first one that is there counts."""
 
 _SLACK = 10
-"""More parents than this between a request and its tags are not followed."""
+"""The most parents that are followed from the span with the tags up to its request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request: the span that it is, and the span that has its tags, if any."""
+    """One request: its own span, and the span that has poolguard's tags, if any."""
 
     span: Span
     tagged: Span | None
 
     @property
     def outcome(self) -> str | None:
-        """``None`` where it acquired nothing."""
+        """The outcome that poolguard's tags tell; None where it acquired nothing."""
         return None if self.tagged is None else str(self.tagged.attributes[trees.OUTCOME])
 
     @property
@@ -63,14 +63,14 @@ class Requests:
 
     found: tuple[Request, ...]
     services: tuple[str, ...]
-    """Whose requests they are."""
+    """The services that answered them."""
     elsewhere: int
     """SERVER spans of services that never have poolguard's tags."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Some requests in figures; times in seconds, ``None`` where there is nothing to measure."""
+    """The figures of some requests; times in seconds, None where there is nothing to measure."""
 
     requests: int
     outcomes: dict[str, int]
@@ -81,7 +81,7 @@ class Figures:
     latency_p99: float | None
     latency_max: float | None
     wait_p50: float | None
-    """Over the requests that acquired, as the next two."""
+    """This and the next two are over the requests that acquired."""
     wait_p99: float | None
     wait_max: float | None
     wait_total: float
@@ -139,7 +139,7 @@ def figures(requests: Iterable[Request]) -> Figures:
 
 
 def routes(requests: Iterable[Request]) -> dict[str, Figures]:
-    """The figures of each route, that where most time was spent waiting first."""
+    """The figures of each route; that on which most time was spent waiting comes first."""
     by_route: dict[str, list[Request]] = {}
     for request in requests:
         by_route.setdefault(request.route, []).append(request)
@@ -150,7 +150,7 @@ def routes(requests: Iterable[Request]) -> dict[str, Figures]:
 def slowest(
     requests: Iterable[Request], spans: Iterable[Span], most: int
 ) -> list[tuple[Request, trees.Tree]]:
-    """The *most* requests that waited longest, with their trees; none that did not wait."""
+    """The *most* requests that waited longest, with their trees; only such as waited at all."""
     picked = heapq.nsmallest(
         most, (r for r in requests if r.wait > 0), key=lambda r: (-r.wait, r.span.start)
     )

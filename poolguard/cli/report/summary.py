@@ -1,8 +1,8 @@
-"""The figures of a run and the verdict on two: computed once, whatever shows them.
+"""Computes the figures of a run and the verdict on two, once for all that shows them.
 
 Percentiles are nearest-rank, so each is the latency of a request that really happened. They are
 taken over *all* requests: a failed one counts with the time until it failed. Failing fast could
-still flatter them, so the verdict never calls a run the better one that failed more.
+still flatter a run, so the verdict never prefers the one that failed more.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ __all__ = [
 ]
 
 BURST = "burst"
-"""The one phase in which opening connections during requests is what any pool must do."""
+"""The one phase in which any pool has to open connections during requests."""
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One run in figures; times in seconds, ``None`` where there was no request to measure."""
+    """The figures of a run; times in seconds, None where there was no request to measure."""
 
     name: str
     requests: int
@@ -49,7 +49,7 @@ class Summary:
     opened: int
     """Connections that the server saw arrive, in all."""
     opened_before: int
-    """Those of them that arrived before the traffic began."""
+    """How many of them arrived before the traffic began."""
     peak: int
     budget: int
     lag: float
@@ -64,7 +64,7 @@ class Row:
     label: str
     values: tuple[str, ...]
     detail: bool = False
-    """It explains the row above it."""
+    """Whether it is a part of the row above it."""
 
 
 def percentile(latencies: Sequence[float], share: float) -> float | None:

@@ -1,4 +1,4 @@
-"""The comparison in a terminal: table, verdict, picture, three trees, conditions.
+"""Shows the comparison in a terminal: table, verdict, picture, three trees, conditions.
 
 Colour only repeats what words and shapes already say, so that the output reads the same in a
 file, under NO_COLOR, and in a README. Where the encoding has no Unicode, it is drawn in ASCII.
@@ -117,7 +117,7 @@ class _Page:
         return Text(text, style)
 
     def _paragraph(self, text: str, style: str = "") -> None:
-        # not left to rich, which keeps the blank that it breaks a line at
+        # rich would keep the blank at which it breaks a line
         for line in wrap(text, self._width):
             self._line(line, style)
 

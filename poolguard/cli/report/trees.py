@@ -1,4 +1,4 @@
-"""Requests as trees of spans: what they are, which to show, and how they are drawn as text."""
+"""Requests as trees of spans: how they grow, which are shown, and how they are drawn as text."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ MEANING = {
     "rejected": "found the queue full (max_waiting)",
     "error": "could not acquire for another reason",
 }
-"""What a request of each outcome did, the worst last."""
+"""What a request of each outcome did; the worst outcome comes last."""
 
 OUTCOME = "poolguard.request.outcome"
 WAIT = "poolguard.request.wait_time"
 
 DEEPEST = 100
-"""Spans below one another that a tree holds: nothing deeper could be drawn."""
+"""The most spans below one another in a tree: nothing deeper could be drawn."""
 
 _SHOWN = (
     "http.route",
@@ -64,7 +64,7 @@ _SHOWN_OF_CLIENTS = ("server.address", "server.port", "db.namespace")
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """A span with those that it caused, in the order in which they began."""
+    """A span with the spans that it caused, in the order in which they began."""
 
     span: Span
     children: tuple[Tree, ...] = ()
@@ -82,9 +82,9 @@ class Tree:
     def window(self) -> tuple[float, float]:
         """When the first span of the tree begins, and how long it is until the last ends.
 
-        A connect may have begun before the request that it served: another one set it off. A span
-        that lies wholly outside its request does not count, or a clock that is wrong would leave
-        no room for the others.
+        A connect may have begun before the request that it served, for the sake of another one. A
+        span that lies wholly outside its request does not count: with a clock that is wrong, it
+        would leave no room for the others.
         """
         spans = [
             tree.span
@@ -110,7 +110,7 @@ class Line:
 
 
 def pick(run: Run) -> dict[str, Tree | None]:
-    """One typical request of each outcome, that of the median wait; ``None`` where none is."""
+    """One typical request of each outcome, by its wait the median one; None where there is none."""
     found: dict[str, Tree | None] = {}
     for outcome in OUTCOMES:
         requests = [span for span in run.spans if span.attributes.get(OUTCOME) == outcome]
@@ -120,23 +120,23 @@ def pick(run: Run) -> dict[str, Tree | None]:
 
 
 def missing(outcome: str, run: Run) -> str:
-    """What stands where a tree would."""
+    """The sentence that stands in place of a tree."""
     return f"no recorded request of {run.name}'s run {MEANING[outcome]}."
 
 
 def shown(span: Span) -> dict[str, Value]:
-    """The few attributes that matter. No others may be shown: they could hold what is secret."""
+    """The few attributes that matter. No others may be shown, since they could hold secrets."""
     names = _SHOWN + (_SHOWN_OF_CLIENTS if span.kind.upper().endswith("CLIENT") else ())
     return {name: span.attributes[name] for name in names if name in span.attributes}
 
 
 def attributes(span: Span) -> list[tuple[str, str]]:
-    """The same as (name, value to read)."""
+    """The same attributes as pairs of a name and a value for people to read."""
     return [(name, _readable(name, value)) for name, value in shown(span).items()]
 
 
 def draw(tree: Tree, width: int, *, unicode: bool = True) -> list[Line]:
-    """A tree as lines of text: names, bars placed in time, durations; attributes beneath."""
+    """A tree as lines of text: a span's name, bar in time and duration, its attributes below."""
     label_width = min(max(width // 3, 16), 32)
     room = max(width - label_width - 11, 4)
     begin, length = tree.window()
@@ -177,7 +177,7 @@ def _branches(tree: Tree, unicode: bool) -> Iterator[tuple[str, str, Tree]]:
 
 
 def _wrapped(pairs: Iterable[tuple[str, str]], indent: str, width: int, joint: str) -> list[str]:
-    """Attributes on as few lines as they need; a prefix is said once, then stands for the rest."""
+    """Attributes on as few lines as they need; a prefix that repeats is written once."""
     parts, before = [], ""
     for name, value in pairs:
         prefix, dot, last = name.rpartition(".")
@@ -201,7 +201,7 @@ def grow(span: Span, spans: Iterable[Span]) -> Tree:
             by_parent.setdefault(other.parent_id or "", []).append(other)
 
     def grown(root: Span, depth: int) -> Tree:
-        # pop, not get: a span that is somehow its own ancestor ends here instead of never
+        # pop() ends the recursion where a span is its own ancestor; get() would not
         below = by_parent.pop(root.span_id, ()) if depth < DEEPEST else ()
         ordered = sorted(below, key=lambda s: (s.start, s.span_id))
         return Tree(root, tuple(grown(child, depth + 1) for child in ordered))
@@ -210,7 +210,7 @@ def grow(span: Span, spans: Iterable[Span]) -> Tree:
 
 
 def prune(tree: Tree, most: int) -> Tree:
-    """The tree with about *most* spans left: the pool's and the longest, with their ancestors."""
+    """The tree cut to about *most* spans: the pool's and the longest, with their ancestors."""
     nodes = [node for _, node in tree.walk()]
     if len(nodes) <= most:
         return tree
