@@ -42,8 +42,8 @@ def add_to(commands: Any) -> None:
         allow_abbrev=False,
     )
     deployment.add_options(parser)
-    parser.add_argument("--strict", action="store_true", help="let warnings count as errors")
-    parser.add_argument("--json", action="store_true", help="print it for machines")
+    parser.add_argument("--strict", action="store_true", help="count warnings as errors")
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
     parser.set_defaults(run=_run, parser=parser)
 
 

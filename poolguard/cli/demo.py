@@ -36,9 +36,9 @@ def add_to(commands: Any) -> None:
         "behind.",
         allow_abbrev=False,
     )
-    parser.add_argument("--quick", action="store_true", help="a shorter story, of half a minute")
+    parser.add_argument("--quick", action="store_true", help="a shorter run of half a minute")
     parser.add_argument("--html", metavar="FILE", type=Path, help="also write it as one web page")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="also write it for machines")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="also write it as JSON")
     parser.add_argument(
         "--otlp",
         metavar="URL",

@@ -29,7 +29,7 @@ WORKERS_VARIABLE = "WEB_CONCURRENCY"
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that describe a deployment. One that is left out has its variable's value."""
     parser.add_argument(
-        "--dsn", metavar="URL", help="where the database is; none: as the environment says"
+        "--dsn", metavar="URL", help="where the database is; without it, as the environment says"
     )
     for name in SETTINGS:
         parser.add_argument(
@@ -38,12 +38,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
             help=DESCRIPTIONS[name].replace("%", "%%"),
         )
     parser.add_argument(
-        "--threads", metavar="N", type=positive, help="gunicorn's threads of each worker"
+        "--threads", metavar="N", type=positive, help="gunicorn's threads in each worker"
     )
     parser.add_argument(
         "--worker-class",
         metavar="CLASS",
-        help="gunicorn's worker class; none: sync, or gthread with more than one thread",
+        help="gunicorn's worker class; without it, sync, or gthread with more than one thread",
     )
 
 

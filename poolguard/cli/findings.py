@@ -127,8 +127,8 @@ def _pooler(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "ok",
             "pooler",
-            f"one that pools sessions, {how}: the budget counts its clients, and what the server "
-            f"grants is the pooler's to keep to",
+            f"one that pools sessions, {how}: the budget counts its clients, and it is the pooler "
+            f"that has to keep to what the server grants",
         )
         return
     yield Finding(
@@ -160,7 +160,7 @@ def _budget(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "note",
             "budget",
-            f"nobody said how many workers there are: reckoned with {plan.workers}",
+            f"the number of workers was not given, so the plan is reckoned with {plan.workers}",
             "give --workers, --threads and --worker-class as in gunicorn.conf.py",
         )
 
@@ -210,8 +210,8 @@ def _role(facts: Facts) -> Iterator[Finding]:
             "note",
             "role",
             f"{facts.role} has no CONNECTION LIMIT: nothing at the server keeps it to the budget",
-            f"where the role is this service's own: ALTER ROLE {role} CONNECTION LIMIT {number}, "
-            f"and the same number as budget",
+            f"if the role is this service's alone: ALTER ROLE {role} CONNECTION LIMIT {number}, "
+            f"and set budget to the same number",
         )
     else:
         yield Finding("ok", "role", f"{facts.role} is held to {capacity.role} by the server")
@@ -222,7 +222,7 @@ def _standby(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "note",
             "standby",
-            "the server is a standby, which answers reads alone",
+            "the server is a standby, which answers only reads",
             "for a guard that writes, name all hosts and target_session_attrs=read-write in the "
             "dsn",
         )
@@ -231,7 +231,7 @@ def _standby(facts: Facts) -> Iterator[Finding]:
 def _check_interval(facts: Facts) -> Iterator[Finding]:
     topic = "orphans"
     consequence = (
-        "the query of a worker that was killed runs to its end, and its connection with it"
+        "the query of a worker that was killed runs to its end, and holds its connection until then"
     )
     if facts.check_interval is None:
         yield Finding(
@@ -245,7 +245,7 @@ def _check_interval(facts: Facts) -> Iterator[Finding]:
             "note",
             topic,
             f"client_connection_check_interval is 0. poolguard sets it itself on each of its "
-            f"connections; of other clients: {consequence}",
+            f"connections; for other clients, {consequence}",
             f"for those: ALTER ROLE {_quoted(facts.role)} SET client_connection_check_interval = "
             f"'1s'",
         )
@@ -302,7 +302,7 @@ def _client_keepalive(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "note",
             topic,
-            f"a request whose server vanished notices after {span(keepalive.seconds)} "
+            f"a request notices after {span(keepalive.seconds)} that its server has vanished "
             f"(keepalives_idle is {keepalive.idle} s); idle connections are verified every "
             f"{facts.settings.check_interval:g} s",
             remedy,

@@ -40,7 +40,7 @@ def add_to(commands: Any) -> None:
         "--capacity",
         metavar="N",
         type=positive,
-        help="connections that the server grants this role; none: the server is asked",
+        help="connections that the server grants this role; without it, the server is asked",
     )
     deployment.add_options(parser)
     parser.add_argument(
@@ -48,9 +48,9 @@ def add_to(commands: Any) -> None:
         metavar="N",
         type=from_zero,
         default=1,
-        help="how many instances more a rollout runs at the same time (1)",
+        help="how many more instances run during a rollout (1)",
     )
-    parser.add_argument("--json", action="store_true", help="print it for machines")
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
     parser.set_defaults(run=_run, parser=parser)
 
 

@@ -32,7 +32,7 @@ def add_to(commands: Any) -> None:
         "status",
         help="the pools of all workers on this host, once or live",
         description="Shows the pool of each worker that runs on this host as this user, and how "
-        "much of the budget is in use. Asks neither the workers nor the database: each worker "
+        "much of the budget is in use. It asks neither the workers nor the database: each worker "
         "writes its status into the runtime folder every second. The exit status is 0 where a "
         "worker runs, 3 where none does, and 1 where the folder cannot be trusted.",
         allow_abbrev=False,
@@ -43,16 +43,16 @@ def add_to(commands: Any) -> None:
         nargs="?",
         type=_interval,
         const=1.0,
-        help="draw it again every so many seconds (1), with rates per second instead of counts, "
-        "until q or Ctrl-C, which end with 0; with --json: print a line of JSON each time",
+        help="draw it again every SECONDS (1), with rates per second instead of counts, until q or "
+        "Ctrl-C, which end it with exit status 0; with --json, print a line of JSON each time",
     )
     parser.add_argument(
         "--runtime-dir",
         metavar="DIR",
         type=_folder,
-        help="where the workers' runtime_dir is; none: POOLGUARD_RUNTIME_DIR, else the default",
+        help="the workers' runtime_dir; without it, POOLGUARD_RUNTIME_DIR, else the default",
     )
-    parser.add_argument("--json", action="store_true", help="print it for machines")
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
     parser.set_defaults(run=_run, parser=parser)
 
 

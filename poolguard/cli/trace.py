@@ -36,10 +36,11 @@ def add_to(commands: Any) -> None:
     parser: argparse.ArgumentParser = commands.add_parser(
         "trace",
         help="what recorded spans say: how long requests waited for a connection, and which",
-        description="Reads spans from files, no tracing backend needed: OTLP/JSON lines, as the "
+        description="Reads spans from files, with no tracing backend: OTLP/JSON lines, as the "
         "OpenTelemetry Collector's file exporter writes them, or what the SDK's "
-        "ConsoleSpanExporter writes; compressed with gzip too. Says how many requests waited for "
-        "a connection or for its creation, and shows those that waited longest.",
+        "ConsoleSpanExporter writes. Either may be compressed with gzip. It tells how many "
+        "requests waited for a connection or for its creation, and shows those that waited "
+        "longest.",
         allow_abbrev=False,
     )
     parser.add_argument("files", metavar="FILE", nargs="+", help="a file; - is standard input")
@@ -48,10 +49,10 @@ def add_to(commands: Any) -> None:
         metavar="N",
         type=from_zero,
         default=5,
-        help="how many of the requests that waited longest to show (5)",
+        help="how many requests to show, of those that waited longest (5)",
     )
-    parser.add_argument("--routes", action="store_true", help="also tell it by route")
-    parser.add_argument("--json", action="store_true", help="print it for machines")
+    parser.add_argument("--routes", action="store_true", help="also show the figures of each route")
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
     parser.set_defaults(run=_run, parser=parser)
 
 
