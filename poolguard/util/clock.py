@@ -1,7 +1,7 @@
 """The clock by which everything ages: it never goes back, and runs on while the machine sleeps.
 
-:func:`time.monotonic` stands still while a laptop or a virtual machine is suspended (on Linux,
-``clock_gettime(2)``); its connections grow old all the same.
+:func:`time.monotonic` stands still while a laptop or a virtual machine is suspended (on Linux, see
+``clock_gettime(2)``), but connections grow old in that time too.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from functools import partial
 __all__ = ["LONGEST_WAIT", "now", "waitable"]
 
 LONGEST_WAIT = 1e9
+"""Seconds: some 30 years."""
 
 now: Callable[[], float] = (
     partial(time.clock_gettime, time.CLOCK_BOOTTIME)
@@ -23,5 +24,5 @@ now: Callable[[], float] = (
 
 
 def waitable(seconds: float) -> float:
-    """*seconds*, at most 30 years: a thread cannot wait for a time that is endless."""
+    """*seconds*, but no more than 30 years: a thread cannot wait for an endless time."""
     return min(seconds, LONGEST_WAIT)

@@ -1,8 +1,8 @@
 """Connection strings: whether libpq can read one, without showing any of it.
 
-libpq's messages quote what it could not parse. What it parses otherwise than was meant it takes for
-a host or a port, and then it is the messages of a failed connect that quote it. Either may be a
-piece of the password.
+libpq's messages quote what it could not parse. Where it parses something otherwise than it was
+meant, it takes it for a host or a port, and the messages of a failed connect quote it. Either may
+be a piece of the password.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from ..errors import SettingsError
 from ..settings import plain_url
-from .parameters import unknown
+from .conninfo_hints import hints
 
 Dsn = str | Callable[[], object] | None
 
@@ -46,15 +46,15 @@ __all__ = [
 def parse(conninfo: str, source: str) -> Mapping[str, Any]:
     """The parameters that *conninfo* holds; *source* names where it came from.
 
-    Raises :exc:`~poolguard.errors.SettingsError`, which shows nothing of it.
+    Raises :exc:`~poolguard.errors.SettingsError`, which shows no part of it.
     """
     from psycopg.conninfo import conninfo_to_dict
 
     given: Mapping[str, Any] | None = None
-    # Beside libpq's own errors: UnicodeEncodeError, whose repr holds the whole string.
+    # Beside libpq's own errors there is UnicodeEncodeError, whose repr holds the whole string.
     with suppress(Exception):
         given = conninfo_to_dict(conninfo)
-    if given is None and (lines := [f"{source}: {line}" for line in unknown(conninfo)]):
+    if given is None and (lines := [f"{source}: {line}" for line in hints(conninfo)]):
         raise SettingsError("\n".join(lines))
     if given is None or _is_misread(conninfo, given):
         raise SettingsError(
@@ -66,10 +66,12 @@ def parse(conninfo: str, source: str) -> Mapping[str, Any]:
 
 
 def insist_clear(conninfo: object) -> None:
-    """Refuse what libpq would not read as it is meant, before it connects: a piece of a password
-    would become the name of a host, which a resolver is asked for and an error shows.
+    """Refuse, before it is connected with, what libpq would read otherwise than it is meant.
 
-    What it cannot read at all it refuses itself. Raises :exc:`~poolguard.errors.SettingsError`.
+    A piece of a password would become the name of a host, which is sent to a resolver and shown in
+    an error. What libpq cannot read at all it refuses itself.
+
+    Raises :exc:`~poolguard.errors.SettingsError`.
     """
     from psycopg.conninfo import conninfo_to_dict
 
@@ -84,7 +86,7 @@ def insist_clear(conninfo: object) -> None:
 
 
 def of_libpq(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Of the keywords of a connect, those that libpq goes by: psycopg drops what is None."""
+    """The keywords of a connect that libpq goes by. Those that are None are dropped by psycopg."""
     known = _keywords()
     return {key: value for key, value in kwargs.items() if key in known and value is not None}
 
@@ -96,7 +98,7 @@ def _keywords() -> set[str]:
 
 
 def parse_keywords(kwargs: Mapping[str, Any], connection_class: type[Any]) -> None:
-    """Refuse keywords that no connect can be made with, or that are not what they are meant as.
+    """Refuse keywords that libpq cannot connect with, or would read otherwise than they are meant.
 
     A *connection_class* that connects in its own way may take others than psycopg's. Raises
     :exc:`~poolguard.errors.SettingsError`, which shows no value.
@@ -113,7 +115,7 @@ def parse_keywords(kwargs: Mapping[str, Any], connection_class: type[Any]) -> No
             if name == "conninfo":
                 lines.append("it is no place for conninfo, which is the guard's first argument")
             elif name not in known:
-                lines += unknown(f"{name}=-") or ["psycopg knows no parameter of one of its names"]
+                lines += hints(f"{name}=-") or ["psycopg knows no parameter of one of its names"]
     if lines:
         raise SettingsError("\n".join(f"keyword kwargs: {line}" for line in lines))
     with suppress(Exception):  # beside libpq's own errors, UnicodeEncodeError
@@ -129,9 +131,11 @@ def parse_keywords(kwargs: Mapping[str, Any], connection_class: type[Any]) -> No
 
 
 def connects_its_own_way(connection_class: type[Any]) -> bool:
-    """Whether a connection class connects otherwise than psycopg's own: it may take other keywords,
-    or know better what its hosts are, as one that asks for SRV does. These methods are where
-    psycopg's documentation has a class do so."""
+    """Whether a connection class connects otherwise than psycopg's own.
+
+    It may then take other keywords, or know better what its hosts are, as by a look-up of SRV
+    records. The methods checked here are those that psycopg's documentation has a class override.
+    """
     from psycopg import AsyncConnection, Connection
 
     plain = getattr(connection_class, "__origin__", connection_class)  # of AsyncConnection[Row]
@@ -140,7 +144,7 @@ def connects_its_own_way(connection_class: type[Any]) -> bool:
 
 
 def located(dsn: Dsn, kwargs: object) -> Dsn:
-    """Where connects with *dsn* and the keywords *kwargs* lead, which overrule it, as a dsn.
+    """Where connects with *dsn* and *kwargs* lead, as a dsn; the keywords overrule *dsn*.
 
     What a callable will answer is not known.
     """
@@ -152,8 +156,9 @@ def located(dsn: Dsn, kwargs: object) -> Dsn:
 
 
 def insist_same_place(dsn: Dsn, kwargs: Mapping[str, Any]) -> None:
-    """Refuse what a callable has answered, where it leads to another database than *dsn* does: what
-    counts the connections to that is chosen before the callable is asked.
+    """Refuse keywords, as a callable has answered them, that lead to another database than *dsn*.
+
+    The ledger that counts the connections was chosen before the callable was asked.
 
     Raises :exc:`~poolguard.errors.SettingsError`.
     """
@@ -171,7 +176,7 @@ def insist_same_place(dsn: Dsn, kwargs: Mapping[str, Any]) -> None:
 
 
 def checked(dsn: Callable[[], str], source: str) -> Callable[[], Any]:
-    """*dsn*, whose answers are parsed here before libpq sees them."""
+    """*dsn* as a callable whose answers are checked before libpq sees them."""
 
     def conninfo() -> Any:
         answer: Any = dsn()
@@ -195,8 +200,8 @@ def _parsed(answer: str, source: str) -> str:
 def ledger_name(dsn: Dsn, guard: str) -> str:
     """The name under which all guards of the same server share a ledger.
 
-    Host and port make it: capacity is the server's, whatever the database and the role. What a
-    callable will answer is not known, so it is known by its own name and the guard's.
+    It is made of host and port, since capacity is the server's, whatever the database and the role.
+    What a callable will answer is not known, so its own name and the guard's make the ledger's.
     """
     if callable(dsn):
         return _of_callable(dsn, guard)
@@ -205,8 +210,10 @@ def ledger_name(dsn: Dsn, guard: str) -> str:
 
 
 def database_name(dsn: Dsn, guard: str) -> str:
-    """The name that all guards of the same database have in common, whatever the role, which may
-    rotate. Nothing secret is in it."""
+    """The name that all guards of the same database have in common. It holds no secret.
+
+    The role is no part of it, since it may rotate.
+    """
     if callable(dsn):
         return _of_callable(dsn, guard)
     known = resolved(dsn or "")
@@ -215,8 +222,10 @@ def database_name(dsn: Dsn, guard: str) -> str:
 
 
 def session_of(dsn: Dsn) -> tuple[str, str]:
-    """The database and the role that a connection string names, or libpq takes for granted; empty
-    where only the connection will tell."""
+    """The database and the role that a connection string names, else those that libpq assumes.
+
+    They are empty where only the connection will tell them.
+    """
     if callable(dsn):
         return "", ""
     known = resolved(dsn or "")
@@ -232,7 +241,7 @@ def _of_callable(dsn: Callable[[], object], guard: str) -> str:
 
 
 def resolved(conninfo: str) -> dict[str, str]:
-    """The parameters that *conninfo* holds, and those of libpq's variables and defaults."""
+    """The parameters that *conninfo* holds, else those of libpq's variables and defaults."""
     from psycopg.conninfo import conninfo_to_dict
     from psycopg.pq import Conninfo
 
@@ -249,7 +258,7 @@ def _database(known: Mapping[str, str]) -> str:
 
 
 def _place(known: Mapping[str, str]) -> tuple[str, str, str]:
-    """The server: the service, the address, and the port."""
+    """What tells a server from others: the service, the address, and the port."""
     host = known.get("hostaddr") or known.get("host", "")
     if not host.startswith(("/", "@")):
         host = host.lower()
@@ -257,9 +266,10 @@ def _place(known: Mapping[str, str]) -> tuple[str, str, str]:
 
 
 def same_database(one: str, other: str, kwargs: object = None) -> bool:
-    """Whether two connection strings name the same host, port and database, as far as their texts
-    tell. *kwargs*, where they are a mapping, overrule the first one. psycopg, which knows better,
-    may not be imported yet where this is asked.
+    """Whether two connection strings name the same host, port and database, as far as they tell.
+
+    *kwargs*, where they are a mapping, overrule the first one. psycopg would know better, but may
+    not be imported yet where this is called.
     """
     if not isinstance(kwargs, Mapping):
         return one == other or _database_of(one) == _database_of(other)
@@ -275,7 +285,7 @@ def _database_of(dsn: str, overruling: Mapping[str, str] = MappingProxyType({}))
     variables = {"host": "PGHOST", "port": "PGPORT", "dbname": "PGDATABASE", "user": "PGUSER"}
     known |= {key: os.environ[name] for key, name in variables.items() if os.environ.get(name)}
     if "://" in dsn:
-        with suppress(ValueError):  # what is wrong with it is told when it is used
+        with suppress(ValueError):  # the error is reported when it is used
             url = urlsplit(dsn)
             user, _, place = url.netloc.rpartition("@")
             host, _, port = place.rpartition(":") if re.search(r":\d*$", place) else (place, "", "")
@@ -295,25 +305,25 @@ def _digest(*parts: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """For people who look into the folder: what may stand in the name of a file."""
+    """*text* as a part of the name of a file, for people that look into the folder."""
     return re.sub(r"[^A-Za-z0-9_.]+", "_", text)[:32]
 
 
 _URL = re.compile(r"postgres(?:ql)?://")
 _AFTER_USER = re.compile(r"([^/?]*)(/[^?]*)?(?:\?(.*))?", re.DOTALL)
-"""Of a URL, what follows user and password: hosts, path, query."""
+"""What follows user and password in a URL: hosts, path, query."""
 _WORD = re.compile(r"\s*(\w+)\s*=\s*('(?:[^'\\]|\\.)*'|(?:[^\s\\]|\\.)*)", re.DOTALL)
 """A parameter and its value, as libpq reads them."""
 _SEPARATED = re.compile(r"[;,&|]\s*\w+\s*=")
-"""Another parameter behind a separator that is none for libpq, which takes all for one value."""
+"""A parameter behind a separator that libpq does not know: it takes all of it for one value."""
 _HOST = re.compile(r"[/@].*|[\w.:%\[\]~-]*", re.DOTALL)
-"""A folder, an abstract Unix socket, a name or an address."""
+"""A folder or an abstract Unix socket, a name or an address."""
 _SHOWN = {"host", "hostaddr", "port", "dbname", "user"}
 """The parameters whose values errors show, the server's too."""
 
 
 def _rule(conninfo: object) -> str:
-    """What to mind in writing such a one."""
+    """How a connection string of this kind is written."""
     if isinstance(conninfo, str) and "://" in conninfo:
         return (
             "In a URL's user, password, host and database percent-encode special characters: %40 "
@@ -326,7 +336,7 @@ def _rule(conninfo: object) -> str:
 
 
 def _is_misread(conninfo: str, given: Mapping[str, Any]) -> bool:
-    """Whether something is, or may be, another thing to libpq than to its author."""
+    """Whether libpq reads, or may read, a part of it otherwise than its author meant it."""
     if _is_odd(given):
         return True
     url = _URL.match(conninfo)
@@ -334,7 +344,7 @@ def _is_misread(conninfo: str, given: Mapping[str, Any]) -> bool:
 
 
 def _is_odd(given: Mapping[str, Any]) -> bool:
-    """Whether what is *given* as a host, a port, a user or a database is none."""
+    """Whether a host, a port, a user or a database among the parameters cannot be one."""
     hosts, ports = str(given.get("host", "")).split(","), str(given.get("port", "")).split(",")
     if any(port and not port.isdigit() for port in ports):
         return True

@@ -1,7 +1,7 @@
 """The package's logger, which the application's configuration of logging does not silence.
 
-``logging.config`` disables each logger that exists by then and is not named, unless it is told not
-to; and under the gunicorn hooks this one exists before the application does.
+``logging.config`` disables each logger that it finds and does not name, unless it is told not to.
+Under the gunicorn hooks this one exists before the application configures logging.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["logger", "name_of"]
 
 
 class _Log(Adapter):
-    """The logger ``poolguard``: whose level, handlers and filters are the user's to set."""
+    """The logger ``poolguard``. Its level, handlers and filters are the user's to set."""
 
     def __init__(self) -> None:
         super().__init__(logging.getLogger("poolguard"), {})
@@ -27,14 +27,14 @@ class _Log(Adapter):
         self._level = logging.NOTSET
 
     def isEnabledFor(self, level: int) -> bool:
-        """Asked before each record."""
+        """Whether a record of *level* is written. logging asks this before each record."""
         self.logger.disabled = False
         if self._borrowed and self._is_configured():
             self._give_back()
         return self.logger.isEnabledFor(level)
 
     def borrow(self, theirs: logging.Logger) -> None:
-        """Write where *theirs* writes, for as long as nobody has said where ours is to."""
+        """Write where *theirs* writes, until the user configures where this logger writes."""
         if self._borrowed or self._is_configured():
             return
         self._borrowed = list(theirs.handlers)
@@ -45,7 +45,7 @@ class _Log(Adapter):
             self.logger.setLevel(theirs.level)
 
     def _is_configured(self) -> bool:
-        """Somebody has given the logger, or the root of all, a handler."""
+        """Whether the user has given this logger, or the root logger, a handler."""
         own = [each for each in self.logger.handlers if each not in self._borrowed]
         return bool(own or logging.getLogger().handlers)
 
@@ -61,5 +61,5 @@ logger = _Log()
 
 
 def name_of(thing: object) -> str:
-    """What to call an object that is not ours: what it says of itself may hold a secret."""
+    """The name by which to show an object that is not ours: its repr may hold a secret."""
     return (thing if isinstance(thing, FunctionType | type) else type(thing)).__qualname__

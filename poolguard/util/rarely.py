@@ -16,8 +16,10 @@ def is_said(times: int) -> bool:
 
 
 class Failures:
-    """Failures of code that is not ours, and that we go on without: logged as :func:`is_said` has
-    it. Any thread may call in."""
+    """Logs failures of code that is not ours, after which poolguard goes on.
+
+    Each is logged as often as :func:`is_said` says. Any thread may call in.
+    """
 
     def __init__(self) -> None:
         self._times: dict[Hashable, int] = {}
@@ -25,9 +27,9 @@ class Failures:
     def log(self, where: Hashable, text: str, *args: object) -> None:
         """Log the exception that is being handled, with its traceback, or only count it.
 
-        :param where: what has failed; each is counted for itself.
+        :param where: what has failed; each such thing has a count of its own.
         """
-        # Threads may lose a count to each other: then one is logged a little later.
+        # Two threads may count as one; then a failure is logged a little later.
         times = self._times[where] = self._times.get(where, 0) + 1
         if is_said(times):
             if times > 1:
@@ -36,32 +38,35 @@ class Failures:
 
 
 class Once:
-    """What is said once, as long as this object lives."""
+    """Tells what has not been said yet, so that it is said once in this object's life."""
 
     def __init__(self) -> None:
         self._said: set[Hashable] = set()
 
     def is_first(self, what: Hashable) -> bool:
-        """Whether *what* is to be said now, since nobody has asked this of it before."""
+        """Whether *what* is to be said now, since this was not asked of it before."""
         first = what not in self._said
         self._said.add(what)
         return first
 
 
 class WhileItLasts:
-    """What is said when it begins, and again when it is another thing; its end is not said."""
+    """Tells when a lasting state is to be said: when it begins, and when it changes to another.
+
+    Its end is not said.
+    """
 
     def __init__(self) -> None:
         self._said: object = None
 
     def is_news(self, what: object) -> bool:
-        """Whether *what* is to be said now. None: it has ended, and is said again the next time."""
+        """Whether *what* is to be said now. None says that it has ended: the next is news again."""
         before, self._said = self._said, what
         return what is not None and what != before
 
 
 class Paced:
-    """What is said at most once in so many seconds, with how often it was left out."""
+    """Tells when something is to be said that is said at most once in *every* seconds."""
 
     def __init__(self, every: float) -> None:
         self._every = every
@@ -70,7 +75,7 @@ class Paced:
         self._unsaid = 0
 
     def left_out(self, now: float) -> int | None:
-        """Where it is to be said now, how often it has not been since the last time; else None."""
+        """How often it was not said since the last time, if it is to be said now; else None."""
         with self._lock:
             if self._said_at is not None and now - self._said_at < self._every:
                 self._unsaid += 1

@@ -1,7 +1,7 @@
-"""The private folder in which the processes of one user on one host find each other.
+"""The runtime folder: private, and where the processes of one user on one host find each other.
 
-Temporary directories are shared, and what lies there may have been put there by somebody else. So
-the folder must be a real directory of our own that nobody else can enter, and every file in it is
+Temporary directories are shared, and another user may have put there what is found there. So the
+folder must be a real directory of our own that no other user can enter, and every file in it is
 opened relative to the folder's descriptor, without following links.
 """
 
@@ -28,7 +28,7 @@ _REMEDY = (
 
 
 def default_path() -> Path:
-    """Where the folder is unless a setting says otherwise: its name depends on the user alone.
+    """Where the folder is unless a setting says otherwise. Its name depends on the user alone.
 
     Raises :exc:`~poolguard.errors.RuntimeDirError` where there is no temporary directory.
     """
@@ -36,10 +36,10 @@ def default_path() -> Path:
 
 
 def _temporary() -> Path:
-    """The directory for temporary files, whether or not anybody may write there now.
+    """The directory for temporary files, whether or not it can be written to now.
 
-    ``tempfile.gettempdir()`` goes elsewhere without a word while the disk is full, and
-    processes that come at that moment would begin a second ledger there.
+    While the disk is full ``tempfile.gettempdir()`` silently chooses another one, and processes
+    that start at that moment would begin a second ledger there.
     """
     if os.name != "posix":
         return Path(tempfile.gettempdir())
@@ -53,7 +53,7 @@ def _temporary() -> Path:
 
 
 class RuntimeDir:
-    """The folder, made where it is missing (0700), and held open.
+    """The runtime folder, which is made where it is missing (0700), and held open.
 
     :param path: absolute; :func:`default_path` by default.
 
@@ -63,9 +63,9 @@ class RuntimeDir:
     def __init__(self, path: Path | None = None) -> None:
         self.path = default_path() if path is None else path
         self._fd = self._open()
-        # What ages unused in a temporary directory is deleted by systemd-tmpfiles, but not below
-        # a directory that somebody has locked (tmpfiles.d(5), "Age"). Workers that found no
-        # ledger any more would begin a second one beside that of their elders.
+        # systemd-tmpfiles deletes what has long been unused in a temporary directory, but not below
+        # a directory that is locked (tmpfiles.d(5), "Age"). Workers that found no ledger any more
+        # would begin a second one beside that of older workers.
         with suppress(OSError):
             fcntl.flock(self._fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
@@ -80,15 +80,14 @@ class RuntimeDir:
         except FileNotFoundError:
             return None
         except OSError:
-            pass  # making it anyway says what is in the way
+            pass  # the error of making it says what is in the way
         return cls(path)
 
     def __repr__(self) -> str:
         return f"RuntimeDir({str(self.path)!r})"
 
     def trouble(self) -> str | None:
-        """What has become of the folder since it was opened, if others would not find it as it was
-        then; None mostly."""
+        """Why others would not find the folder as it was when it was opened; None if they would."""
         try:
             now, ours = os.stat(self.path, follow_symlinks=False), os.fstat(self._fd)
         except OSError as error:
@@ -123,9 +122,10 @@ class RuntimeDir:
         return fd
 
     def file(self, name: str) -> int:
-        """A descriptor of the file *name*, made where it is missing (0600), for this process alone.
+        """A descriptor of the file *name*, which is made where it is missing (0600).
 
-        Raises :exc:`~poolguard.errors.RuntimeDirError` where it is no plain file of ours.
+        Programs that this process starts do not inherit it. Raises
+        :exc:`~poolguard.errors.RuntimeDirError` where it is no plain file of ours.
         """
         try:
             fd = os.open(name, _OPEN_FILE | os.O_CREAT, 0o600, dir_fd=self._fd)
@@ -135,7 +135,11 @@ class RuntimeDir:
         return fd
 
     def reading(self, name: str) -> int:
-        """A descriptor that reads the file *name*. Raises as :meth:`file`, also where it is not."""
+        """A descriptor that reads the file *name*.
+
+        Raises :exc:`~poolguard.errors.RuntimeDirError` as :meth:`file` does, and where there is
+        none.
+        """
         try:
             fd = os.open(name, _READ_FILE, dir_fd=self._fd)
         except OSError as error:
@@ -144,11 +148,11 @@ class RuntimeDir:
         return fd
 
     def names(self) -> list[str]:
-        """What is in the folder."""
+        """The names of all that is in the folder."""
         return os.listdir(self._fd)
 
     def rename(self, name: str, to: str) -> None:
-        """Give the file *name* another one."""
+        """Give the file *name* the name *to*."""
         os.rename(name, to, src_dir_fd=self._fd, dst_dir_fd=self._fd)
 
     def make_fifo(self, name: str) -> int:
@@ -157,7 +161,8 @@ class RuntimeDir:
             with suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=self._fd)
             os.mkfifo(name, 0o600, dir_fd=self._fd)
-            # For writing too: without a writer, a reader is told of end-of-file again and again.
+            # It is opened for writing too: without a writer, a reader reads end-of-file again and
+            # again.
             fd = os.open(name, _OPEN_FILE, dir_fd=self._fd)
         except OSError as error:
             raise self.refused(name, error.strerror) from None
@@ -165,7 +170,7 @@ class RuntimeDir:
         return fd
 
     def ring(self, name: str) -> bool:
-        """Write a byte to the FIFO *name*; False where nobody reads it."""
+        """Write a byte to the FIFO *name*; False where it has no reader."""
         try:
             fd = os.open(
                 name,

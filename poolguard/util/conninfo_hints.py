@@ -1,6 +1,6 @@
-"""The parameters of a connection string that libpq does not know, and what to write instead.
+"""Hints for parameters of a connection string that libpq does not know: what to write instead.
 
-Drivers, poolers and frameworks have each taught people some of their own.
+Drivers, poolers and frameworks have taught people names of their own.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from collections.abc import Collection, Iterable, Iterator
 
 from ..settings import NAMES_OF_OTHERS, VARIABLES
 
-__all__ = ["unknown"]
+__all__ = ["hints"]
 
 _PAIR = re.compile(r"\s*([^\s=]+)\s*=\s*(?:'(?:[^'\\]|\\.)*'|(?:[^\s'\\]|\\.)*)(?=\s|$)", re.DOTALL)
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,62}")
 _SECRET = re.compile(r"pass|pwd|secret|token", re.IGNORECASE)
 
-# In small letters and without _, - and . each; first what is a parameter of libpq's.
+# The names are in lower case, without _, - and . in them. These mean a parameter of libpq's.
 _LIBPQS = {
     "app": "application_name",
     "appname": "application_name",
@@ -49,7 +49,7 @@ _LIBPQS = {
     "username": "user",
     "usessl": "sslmode",
 }
-# The server's own, which libpq hands on.
+# These mean a setting of the server's, which libpq hands on.
 _SERVERS = {
     "currentschema": "search_path",
     "defaulttransactionisolation": "default_transaction_isolation",
@@ -61,7 +61,7 @@ _SERVERS = {
     "statementtimeout": "statement_timeout",
     "timezone": "TimeZone",
 }
-# Those of other pools.
+# These are other pools' names of a setting of poolguard's.
 _OURS = {
     "connectionlimit": "max_size",
     "maximumpoolsize": "max_size",
@@ -79,11 +79,11 @@ _OURS = {
 }
 
 
-def unknown(conninfo: object) -> list[str]:
+def hints(conninfo: object) -> list[str]:
     """One line for each parameter of *conninfo* that libpq does not know.
 
-    A name that means nothing to anybody is left out where it could be a piece of a password: before
-    the last ``@`` of a URL, or after a parameter that holds a secret.
+    A name that is known nowhere is left out where it could be a piece of a password: before the
+    last ``@`` of a URL, or after a parameter that holds a secret.
     """
     if not isinstance(conninfo, str):
         return []
@@ -107,10 +107,10 @@ def unknown(conninfo: object) -> list[str]:
 
 
 def _of_url(conninfo: str) -> Iterator[tuple[int, str, str]]:
-    """Of each parameter in the query of a URL: where it begins, its name, and all of it."""
+    """The parameters in the query of a URL: where each begins, its name, and the whole of it."""
     begin = conninfo.index("://") + 3
     slash = conninfo.find("/", begin)
-    # As libpq looks for the end of user and password.
+    # libpq looks for the end of user and password in this way.
     begin = max(begin, conninfo.find("@", begin, slash if slash >= 0 else len(conninfo)))
     at = conninfo.find("?", begin) + 1
     for pair in conninfo[at:].split("&") if at else ():
@@ -119,7 +119,7 @@ def _of_url(conninfo: str) -> Iterator[tuple[int, str, str]]:
 
 
 def _of_text(conninfo: str) -> Iterator[tuple[int, str, str]]:
-    """The same of ``name=value`` pairs."""
+    """The same for ``name=value`` pairs."""
     at = 0
     while found := _PAIR.match(conninfo, at):
         yield at, found[1], found[0]
@@ -127,7 +127,7 @@ def _of_text(conninfo: str) -> Iterator[tuple[int, str, str]]:
 
 
 def _remedy(name: str, known: Collection[str], *, is_url: bool) -> str:
-    """What to write instead of a name that others have given; empty where it is no such."""
+    """What to write instead of a name that is known elsewhere; empty where it is not."""
     plain = _plain(name)
     if plain in _SERVERS:
         option = f"-c{_SERVERS[plain]}{'%3D' if is_url else '='}…"
@@ -143,7 +143,7 @@ def _remedy(name: str, known: Collection[str], *, is_url: bool) -> str:
 
 
 def _guess(name: str, known: Iterable[str]) -> str:
-    import difflib  # for a user's mistake; each boot would pay for it
+    import difflib  # imported for a mistake only, since each boot would pay for it
 
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
     return f"did you mean {close[0]}?" if close else "drop it"

@@ -7,7 +7,7 @@ from psycopg.pq import version
 
 from poolguard.errors import SettingsError
 from poolguard.util.conninfo import parse
-from poolguard.util.parameters import unknown
+from poolguard.util.conninfo_hints import hints
 
 URL = "postgresql://alice:pw@db.internal:6432/shop?"
 
@@ -15,7 +15,7 @@ URL = "postgresql://alice:pw@db.internal:6432/shop?"
 def remedies(conninfo: str) -> dict[str, str]:
     """What is to be written instead, by the name of the parameter."""
     found = {}
-    for line in unknown(conninfo):
+    for line in hints(conninfo):
         begins, _, remedy = line.partition("; ")
         why, _, name = begins.partition(" knows no parameter ")
         assert why == f"libpq cannot read it: its version {version() // 10000}"
@@ -89,7 +89,7 @@ def test_each_has_a_line_that_names_where_it_came_from() -> None:
     ],
 )
 def test_what_could_be_a_piece_of_a_password_is_not_shown(conninfo: str) -> None:
-    assert "s3cret" not in "".join(unknown(conninfo))
+    assert "s3cret" not in "".join(hints(conninfo))
     with pytest.raises(SettingsError) as caught:
         parse(conninfo, "keyword dsn")
     assert "s3cret" not in str(caught.value)
