@@ -18,7 +18,7 @@ from ..util.escape import as_json
 from ..worker.publish import published
 from .status_table import Rates
 from .status_text import frame, is_whole, report
-from .text import WIDEST, say
+from .text import WIDEST, say, wrapped
 
 __all__ = ["add_to"]
 
@@ -125,7 +125,8 @@ def _once(folder: Path, *, for_machines: bool) -> int:
     elif workers:
         say(report(workers, time.time(), runtime_dir=folder, width=_width()))
     else:
-        say([_nothing(folder)])
+        width = _width()
+        say([_nothing(folder)] if width is None else wrapped(_nothing(folder), width=width))
     return 0 if workers else NOT_RUNNING
 
 
