@@ -24,7 +24,7 @@ def backend() -> Iterator[Backend]:
 
 @dataclass(frozen=True)
 class Told:
-    """What one run of the demo has said, and to whom."""
+    """What one run of the demo has shown, written and sent."""
 
     text: str
     page: str

@@ -1,8 +1,9 @@
-"""Poolers: told by process ids, first on paper, then with a real PgBouncer before the server."""
+"""Poolers are told by process ids: first on paper, then with a real PgBouncer."""
 
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -265,6 +266,32 @@ def test_it_ends_with_its_owner(postgres: PrivatePostgres, pgbouncer: None) -> N
     owner.kill()
     owner.communicate()
     until(lambda: not alive(int(pid)) and not Path(folder).exists())
+
+
+def test_a_forked_child_does_not_end_it(start: Start) -> None:
+    bouncer = start("session")
+    child = os.fork()
+    if child == 0:
+        bouncer.close()
+        os._exit(0)
+    os.waitpid(child, 0)
+    bouncer.connect().close()
+
+
+def test_a_port_that_is_taken(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At first it takes another one. Later its clients know the port, so no other one would do."""
+    with socket.create_server(("127.0.0.1", 0)) as squatter:
+        taken = squatter.getsockname()[1]
+        monkeypatch.setattr("random.sample", lambda ports, _: [taken, *ports[:20]])
+        bouncer = start("session")
+        assert bouncer.port != taken
+        bouncer.connect().close()
+    bouncer.close()
+    with (
+        socket.create_server(("127.0.0.1", bouncer.port)),
+        pytest.raises(LabError, match=rf"port {bouncer.port} on 127.0.0.1 is in use .*PgBouncer"),
+    ):
+        bouncer.start()
 
 
 def test_it_lets_nobody_in_without_a_password(start: Start) -> None:

@@ -162,7 +162,7 @@ def test_a_folder_that_cannot_be_trusted(run: Run, folder: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
 def test_a_folder_of_another_user(run: Run, folder: Path) -> None:
-    """Whoever looks is not told to remove what others live by."""
+    """Another user is not advised to remove a folder that a service lives by."""
     folder.mkdir(0o700)
     os.chown(folder, 65534, -1)
     ran = run("status", "--runtime-dir", str(folder))

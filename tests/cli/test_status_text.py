@@ -16,7 +16,7 @@ FOLDER = Path("/run/shop")
 
 @pytest.fixture(autouse=True)
 def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever runs the tests may have set a width."""
+    """The width of the terminal that the tests run in must not matter."""
     monkeypatch.setenv("COLUMNS", "100")
 
 

@@ -11,7 +11,7 @@ from poolguard.lab.story import Arrival
 
 
 def test_a_client_gives_up_in_the_time_it_is_given() -> None:
-    with listen() as listener:  # whose backlog takes the request, and nobody answers it
+    with listen() as listener:  # its backlog takes the request, which is not answered
         arrivals = [Arrival(0.0, "day")]
         driven = drive(listener.getsockname(), arrivals, began=monotonic(), give_up=0.2)
         (sample,), _ = asyncio.run(driven)

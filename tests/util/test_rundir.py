@@ -43,7 +43,7 @@ def test_its_name_depends_on_the_user_alone() -> None:
 def test_it_is_nowhere_else_while_nobody_can_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The disk may be full for a moment, and who comes then would count in another ledger."""
+    """A process that starts while the disk is full would count in another ledger."""
     monkeypatch.setattr(tempfile, "tempdir", "/somewhere/else")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     tmp_path.chmod(0o500)
