@@ -14,7 +14,8 @@ from psycopg.pq import ConnStatus, TransactionStatus
 
 from ..budget.slots import Backend
 from ..util.clock import now as clock
-from ..util.conninfo import insist_clear, resolved
+from ..util.conninfo import insist_clear
+from ..util.conninfo_location import resolved
 from .entry import Entry, is_closed_here
 from .errors import verdict_of
 from .events import Place

@@ -13,7 +13,8 @@ from ..budget.dialing import Dialing
 from ..errors import SettingsError
 from ..pool.arguments import PoolArguments
 from ..settings import Kind, Settings
-from ..util.conninfo import checked, insist_same_place, of_libpq, parse, parse_keywords
+from ..util.conninfo import checked, of_libpq, parse, parse_keywords
+from ..util.conninfo_location import insist_same_place
 
 __all__ = ["Connecting"]
 

@@ -15,7 +15,7 @@ from ..budget.static import StaticLedger
 from ..budget.terms import Scope
 from ..errors import RuntimeDirError
 from ..settings import Settings
-from ..util.conninfo import database_name, ledger_name, located, session_of
+from ..util.conninfo_location import database_name, ledger_name, located, session_of
 from ..util.logs import logger
 from ..util.rundir import RuntimeDir
 from ..worker import context

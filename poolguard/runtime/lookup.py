@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import SettingsError
 from ..settings import Kind, Settings, checked_name
-from ..util.conninfo import same_database
+from ..util.conninfo_location import same_database
 from ..worker import registry
 from .guards import Guard
 

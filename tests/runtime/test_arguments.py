@@ -23,12 +23,8 @@ from poolguard.budget.terms import Scope
 from poolguard.lab.postgres import PrivatePostgres
 from poolguard.pool.arguments import PoolArguments
 from poolguard.settings import Settings
-from poolguard.util.conninfo import (
-    insist_same_place,
-    located,
-    parse_keywords,
-    same_database,
-)
+from poolguard.util.conninfo import parse_keywords
+from poolguard.util.conninfo_location import insist_same_place, located, same_database
 
 from ..budget.test_dialing import refusing
 from ..support import until

@@ -16,7 +16,7 @@ from poolguard.errors import RuntimeDirError
 from poolguard.lab.janitor import Janitor
 from poolguard.pool.errors import PoolTimeout
 from poolguard.util import rundir
-from poolguard.util.conninfo import ledger_name
+from poolguard.util.conninfo_location import ledger_name
 
 from ..doors.server import (
     ASGI,

@@ -23,7 +23,7 @@ from poolguard.lab.postgres import PrivatePostgres
 from poolguard.lab.proxy import SlowProxy
 from poolguard.pool.errors import PoolTimeout
 from poolguard.util import rundir
-from poolguard.util.conninfo import database_name, ledger_name
+from poolguard.util.conninfo_location import database_name, ledger_name
 
 from ..support import until
 from .test_async import eventually
