@@ -101,7 +101,7 @@ class WebServer:
             if self._process.poll() is not None:
                 raise LabError(f"{self.name} ended at start: {self.last_words()}")
             try:
-                # The socket listens already: the answer comes when a worker accepts.
+                # The master listens already: the answer comes when a worker accepts.
                 connection = HTTPConnection(*self.address, timeout=until - monotonic())
                 connection.request("GET", "/health")
                 healthy = connection.getresponse().status == 200
