@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import statistics
 import subprocess
@@ -27,18 +28,21 @@ from poolguard.lab.postgres import PrivatePostgres
 from poolguard.lab.proxy import SlowProxy
 from poolguard.lab.result import Run, Sample
 from poolguard.lab.server import Gunicorn, WebServer, listen
+from poolguard.lab.sessions import SessionSampler, arrivals
 from poolguard.lab.story import Story
 from poolguard.settings import Settings
+from poolguard.telemetry.recorded import Span, spans_of
 
 from ..contenders import Contender
 from ..contenders import knex as node
 from ..contenders.apps.terms import fast
 from ..server import trust
 from .conditions import Conditions
-from .watching import ROLE, Sampler, opened, spans
 
-__all__ = ["CONNECT_DELAY", "Event", "Load", "Serving", "Stage", "stage"]
+__all__ = ["CONNECT_DELAY", "ROLE", "Event", "Load", "Serving", "Stage", "stage"]
 
+ROLE = "contender"
+"""Who contenders are on the server, and nobody else is."""
 CONNECT_DELAY = 0.1
 """Seconds each connect takes longer: what TCP, TLS and SCRAM cost over a network."""
 MAX_CONNECTIONS = 140
@@ -157,7 +161,10 @@ class Stage:
             return samples, lag, began
 
         log_from = len(self.server.read_log())
-        with self.serve(contender, conditions) as serving, Sampler(self.server) as sampler:
+        with (
+            self.serve(contender, conditions) as serving,
+            SessionSampler(self.server.conninfo(), role=ROLE) as sampler,
+        ):
             samples, lag, began = (load or tell)(serving)
             began_at = time() - (monotonic() - began)
             if any(sample.status == 0 for sample in samples):
@@ -165,11 +172,11 @@ class Stage:
         return Run(
             contender.name,
             tuple(samples),
-            tuple(at - began_at for at in opened(self.server.read_log()[log_from:])),
-            tuple((at - began, n) for at, n in sampler.counts),
+            tuple(at - began_at for at in arrivals(self.server.read_log()[log_from:], role=ROLE)),
+            tuple((at - began, n) for at, n in sampler.series),
             self.plan(conditions).budget,
             lag,
-            tuple(spans(serving.folder)),
+            tuple(_spans(serving.folder)),
         )
 
     def _pooler(
@@ -273,3 +280,10 @@ def _happening(events: Sequence[Event], serving: Serving, began: float) -> Itera
         thread.join()
     if failures:
         raise LabError(f"an event of the story failed: {failures[0]}")
+
+
+def _spans(folder: Path) -> Iterator[Span]:
+    """The spans that the workers wrote, one JSON object a line."""
+    for path in sorted(folder.glob("*.spans")):
+        for line in path.read_text().splitlines():
+            yield from filter(None, spans_of(json.loads(line)))

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from time import monotonic, time
-from types import TracebackType
 
 import psycopg
 from psycopg.conninfo import make_conninfo
@@ -30,6 +27,7 @@ from .postgres import PrivatePostgres
 from .proxy import SlowProxy
 from .result import Comparison, Run
 from .server import Gunicorn, listen
+from .sessions import SessionSampler, arrivals
 from .story import Story
 
 __all__ = ["ORDINARY", "POOLGUARD", "Progress", "compare"]
@@ -49,7 +47,6 @@ THREADS = 80
 QUERY_SECONDS = 0.25
 CHECK_INTERVAL = 25 / 60 * HOUR
 """25 minutes, as in the project's origin; the default is shorter."""
-SAMPLE_EVERY = 0.05
 
 Progress = Callable[[str, float], None]
 """Told what is going on, and which part of the whole (0 to 1) is done."""
@@ -146,7 +143,7 @@ class _Stage:
                 environ=self._environ(contender, spans),
                 janitor=self._janitor,
             ) as gunicorn,
-            _Sampler(self._server, contender) as sampler,
+            SessionSampler(self._server.conninfo(), application=contender) as sampler,
         ):
             gunicorn.wait_healthy()
             began, began_at = monotonic(), time()
@@ -154,12 +151,12 @@ class _Stage:
                 drive(gunicorn.address, self._arrivals, began=began, progress=progress)
             )
             self._insist_on_the_server()
-        opened = _opened(self._server.read_log()[log_from:], contender)
+        opened = arrivals(self._server.read_log()[log_from:], application=contender)
         return Run(
             contender,
             tuple(samples),
             tuple(at - began_at for at in opened),
-            tuple((at - began, n) for at, n in sampler.counts),
+            tuple((at - began, n) for at, n in sampler.series),
             self._plan.budget,
             lag,
             tuple(_spans(spans)),
@@ -214,48 +211,6 @@ class _Stage:
             "poolguard": f"{__version__} at its defaults: of {plan.capacity} connections "
             f"that the server grants a budget of {plan.budget}, a floor of {plan.floor}",
         }
-
-
-class _Sampler:
-    """Counts a contender's connections at the server, every 50 ms, in a thread."""
-
-    def __init__(self, server: PrivatePostgres, application: str) -> None:
-        self.counts: list[tuple[float, int]] = []
-        self._server = server
-        self._application = application
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> _Sampler:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s"
-        try:
-            with self._server.connect() as conn:
-                while not self._stop.wait(SAMPLE_EVERY):
-                    row = conn.execute(query, [self._application]).fetchone()
-                    assert row is not None
-                    self.counts.append((monotonic(), row[0]))
-        except psycopg.Error:
-            return  # the server has ended: the run notices it, and says so
-
-
-def _opened(log: str, application: str) -> Iterator[float]:
-    """When the server authorized each connection of *application*, in seconds since the epoch."""
-    line = rf"^([\d.]+) .*connection authorized:.* application_name={application}\b"
-    for match in re.finditer(line, log, re.MULTILINE):
-        yield float(match[1])
 
 
 def _spans(path: Path) -> Iterator[Span]:

@@ -1,4 +1,4 @@
-"""A real service of several workers, the load on it, and a side connection that counts."""
+"""A real service of several workers, and the load on it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import threading
-from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,8 +18,6 @@ from pathlib import Path
 from time import monotonic
 from types import TracebackType
 from typing import Any
-
-import psycopg
 
 from poolguard.lab.janitor import Janitor
 from poolguard.lab.ports import PORTS
@@ -235,50 +232,3 @@ class Load:
     def bad(self, since: float) -> list[Reply]:
         """What was not answered well since then."""
         return [reply for reply in self.replies if reply.status != 200 and reply.ended >= since]
-
-
-class Census:
-    """Counts a role's sessions at the server, again and again, over a connection beside the pool.
-
-    Where the server goes away it comes back with it.
-    """
-
-    def __init__(self, dsn: str, role: str) -> None:
-        self.counts: Counter[int] = Counter()
-        self.over: list[tuple[float, list[Any]]] = []
-        self.limit = 1 << 30
-        self._dsn = dsn
-        self._role = role
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> Census:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._stop.set()
-        self._thread.join(10)
-
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            try:
-                with psycopg.connect(self._dsn, autocommit=True) as conn:
-                    self._count(conn)
-            except psycopg.Error:
-                self._stop.wait(0.02)
-
-    def _count(self, conn: psycopg.Connection[Any]) -> None:
-        query = (
-            "SELECT pid, state, backend_start::text, left(query, 40) FROM pg_stat_activity "
-            "WHERE usename = %s AND backend_type = 'client backend'"
-        )
-        while not self._stop.wait(0.002):
-            rows = conn.execute(query, [self._role]).fetchall()
-            self.counts[len(rows)] += 1
-            if len(rows) > self.limit:
-                self.over.append((monotonic(), rows))
-
-    @property
-    def most(self) -> int:
-        return max(self.counts, default=0)

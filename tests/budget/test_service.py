@@ -11,6 +11,7 @@ import os
 import random
 import re
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -22,9 +23,10 @@ import pytest
 
 from poolguard.lab.janitor import Janitor
 from poolguard.lab.postgres import PrivatePostgres
+from poolguard.lab.sessions import SessionSampler
 
 from ..support import until
-from .service import Census, Load, Service
+from .service import Load, Service
 
 BUDGET = 12
 OTHERS = 5
@@ -48,11 +50,16 @@ def busy() -> Iterator[PrivatePostgres]:
 
 
 @contextmanager
-def census(server: PrivatePostgres, limit: int) -> Iterator[Census]:
-    with Census(server.dsn, "app") as counted:
-        counted.limit = limit
+def census(server: PrivatePostgres) -> Iterator[SessionSampler]:
+    """No sample has more sessions than the budget."""
+    with SessionSampler(server.dsn, role="app", every=0.002) as counted:
         yield counted
-    assert counted.most <= limit, f"{counted.counts} {counted.over[:3]}"
+    assert counted.peak <= BUDGET, counted.at_peak
+
+
+def told(counted: SessionSampler) -> str:
+    """How often each number of sessions was counted."""
+    return f"\ncounted: {sorted(Counter(n for _, n in counted.series).items())}"
 
 
 def fast_and_slow(rng: random.Random) -> float:
@@ -68,7 +75,7 @@ def test_no_event_exceeds_the_budget(busy: PrivatePostgres, tmp_path: Path) -> N
     with (
         Janitor() as janitor,
         Service(janitor, tmp_path, dsn, workers=3, threads=6, **environ) as service,
-        census(busy, BUDGET) as counted,
+        census(busy) as counted,
         busy.connect() as admin,
     ):
         workers = service.until_workers(3)
@@ -122,10 +129,10 @@ def test_no_event_exceeds_the_budget(busy: PrivatePostgres, tmp_path: Path) -> N
             load.until_more(100)
             assert load.bad(well) == []
             assert {reply.status for reply in load.bad(struck)} <= {502}
-    assert counted.most == BUDGET
+    assert counted.peak == BUDGET
     assert [line for line in busy.read_log().splitlines() if REFUSED.search(line)] == []
     assert [line for line in service.log().splitlines() if REFUSED.search(line)] == []
-    print(f"\ncounted: {sorted(counted.counts.items())}")
+    print(told(counted))
 
 
 def quick(rng: random.Random) -> float:
@@ -171,7 +178,7 @@ def test_kills_in_mid_query_exceed_nothing(
     with (
         Janitor() as janitor,
         Service(janitor, tmp_path, dsn, workers=3, threads=6, **environ) as service,
-        census(busy, BUDGET) as counted,
+        census(busy) as counted,
         Load(service, 14, slow) as load,
     ):
         service.until_workers(3)
@@ -181,9 +188,9 @@ def test_kills_in_mid_query_exceed_nothing(
                 os.kill(victim, signal.SIGKILL)
             service.until_workers(3)
         assert {reply.status for reply in load.replies} == {0, 200}
-    assert counted.most == BUDGET
+    assert counted.peak == BUDGET
     assert [line for line in busy.read_log().splitlines() if REFUSED.search(line)] == []
-    print(f"\ncounted: {sorted(counted.counts.items())}")
+    print(told(counted))
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import pytest
 
 from benchmarks.contenders import CONTENDERS, Contender, missing
 from benchmarks.contest.conditions import Conditions
-from benchmarks.contest.stage import Event, Serving, Stage, stage
-from benchmarks.contest.watching import ROLE, opened
+from benchmarks.contest.stage import ROLE, Event, Serving, Stage, stage
 from poolguard.errors import LabError
+from poolguard.lab.sessions import arrivals
 from poolguard.lab.story import Phase, Story
 
 OPENED_BEFORE = frozenset(
@@ -75,7 +75,7 @@ def test_the_health_check_needs_no_database(on: Stage) -> None:
         asking.request("GET", "/health")
         assert asking.getresponse().status == 200
         asking.close()
-    assert list(opened(on.server.read_log()[logged:])) == []
+    assert list(arrivals(on.server.read_log()[logged:], role=ROLE)) == []
 
 
 def test_nothing_stays_on_the_server_for_the_next_contender(on: Stage) -> None:

@@ -12,7 +12,7 @@ from tempfile import mkdtemp
 from ..doors.server import GEVENT, GTHREAD, SYNC, UVICORN, Server
 from ..support import until
 from .stage import Event, Stage
-from .watching import WITHIN, Census, Master, Traffic, free_port
+from .watching import WITHIN, Master, Traffic, census, free_port
 
 __all__ = ["EVENTS"]
 
@@ -40,7 +40,7 @@ def preloaded(stage: Stage) -> str:
     Under gevent psycopg may not be imported with them, and these do not.
     """
     floor = floor_of(stage)
-    with stage.network() as network, Census(stage) as census:
+    with stage.network() as network, census(stage) as counted:
         server = stage.serve(
             stage.dsn(network),
             door=replace(stage.door, app=f"tests.life.apps.made:{_app(stage)}"),
@@ -51,7 +51,7 @@ def preloaded(stage: Stage) -> str:
         )
         master = Master(server)
         master.until_warm(2, floor)
-        assert census.most == 2 * floor
+        assert counted.peak == 2 * floor
         for _ in range(10):
             assert server.get("/query").status == 200
         assert server.stop()[0] == 0
@@ -74,7 +74,7 @@ def changed_on_disk(stage: Stage) -> str:
     module = folder / "changing.py"
     module.write_text(source)
     floor = floor_of(stage)
-    with stage.network() as network, Census(stage) as census:
+    with stage.network() as network, census(stage) as counted:
         server = stage.serve(
             stage.dsn(network),
             door=replace(stage.door, app="changing:app"),
@@ -93,7 +93,7 @@ def changed_on_disk(stage: Stage) -> str:
             traffic.until_more()
         assert traffic.refused(stage.door) == [], server.said()
         master.until_warm(1, floor)
-        assert census.most <= 2 * floor
+        assert counted.peak <= 2 * floor
     assert len(server.lines("changing.py modified")) == 1
     assert not server.lines("Traceback")
     return f"stall {traffic.stall():.1f} s"
@@ -103,7 +103,7 @@ def turned_over(stage: Stage) -> str:
     """max_requests: worker after worker is replaced, and each finds its pool warm."""
     floor = floor_of(stage)
     budget = 2 * floor
-    with stage.network() as network, Census(stage) as census:
+    with stage.network() as network, census(stage) as counted:
         server = stage.serve(
             stage.dsn(network),
             POOLGUARD_BUDGET=str(budget),
@@ -117,7 +117,7 @@ def turned_over(stage: Stage) -> str:
             until(lambda: len(server.lines("Booting worker")) >= 8, within=WITHIN)
             traffic.until_more(5)
         assert traffic.refused(stage.door) == [], server.said()
-    assert census.most <= budget
+    assert counted.peak <= budget
     assert not server.lines("Traceback")
     turnovers = len(server.lines("Booting worker")) - 2
     return f"{turnovers} turnovers, {_warm_only(server, 10)} acquired"
@@ -149,7 +149,7 @@ def more_threads(stage: Stage) -> str:
     """gthread: more threads than the floor has connections, which is said; all are served."""
     if stage.door is not GTHREAD:
         return "–"
-    with stage.network() as network, Census(stage) as census:
+    with stage.network() as network, census(stage) as counted:
         server = stage.serve(
             stage.dsn(network),
             door=replace(stage.door, threads=8),
@@ -161,7 +161,7 @@ def more_threads(stage: Stage) -> str:
             assert [answer.status for answer in answers] == [200] * 8
         outcomes = server.status()["acquires"]
     assert sum(outcomes.values()) == 32
-    assert census.most <= 4
+    assert counted.peak <= 4
     (line,) = server.lines("a worker handles 8 requests at once but holds at most 4 connections")
     assert "WARNING" in line
     return ", ".join(f"{n} {each}" for each, n in sorted(outcomes.items()))
@@ -229,7 +229,7 @@ def dirty_workers(stage: Stage) -> str:
     door = replace(stage.door, app=f"tests.life.apps.dirty:{_app(stage)}")
     budget = 8 * door.threads
     apps = [f"tests.life.apps.dirty:{kind}" for kind in ("Opens", "DoesNotOpen")]
-    with Census(stage) as census:
+    with census(stage) as counted:
         server = stage.serve(
             stage.dsn(),
             door=door,
@@ -256,7 +256,7 @@ def dirty_workers(stage: Stage) -> str:
     assert opened.body["ready"]
     assert opened.body["floor"] == floor, "what one of the workers has"
     assert stage.backends() == []
-    assert floor <= census.most <= budget
+    assert floor <= counted.peak <= budget
     return "refused, works"
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ..doors.server import SYNC, Server
 from ..support import alive, until
 from .stage import Event, Stage
-from .watching import WITHIN, Census, Master, Traffic, free_port
+from .watching import WITHIN, Master, Traffic, census, free_port
 
 __all__ = ["EVENTS"]
 
@@ -28,7 +28,6 @@ class Scene:
     server: Server
     master: Master
     traffic: Traffic
-    census: Census
     ending: ExitStack
     """What is to end when the load has ended."""
 
@@ -61,16 +60,16 @@ def _scene(stage: Stage, *, generations: int, left: int = 0, patience: int = 10)
             TEST_HEED_WINCH="1",
         )
         master = Master(server)
-        with Census(stage) as census:
+        with census(stage) as counted:
             master.until_warm(WORKERS, floor)
             with Traffic(server.port) as traffic:
                 traffic.until_more()
                 with ExitStack() as ending:
-                    yield Scene(floor, server, master, traffic, census, ending)
+                    yield Scene(floor, server, master, traffic, ending)
                     traffic.until_more()
                     traffic.stop()
     assert traffic.refused(stage.door) == [], server.said()
-    assert floor * WORKERS <= census.most <= budget
+    assert floor * WORKERS <= counted.peak <= budget
     assert traffic.stall() < LONGEST_STALL
     assert not server.lines("Traceback")
 

@@ -13,18 +13,18 @@ from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from itertools import pairwise
 from time import monotonic
-from types import TracebackType
 from typing import Any
 
 from poolguard.lab.ports import PORTS
 from poolguard.lab.processes import descendants, processes
+from poolguard.lab.sessions import SessionSampler
 from poolguard.worker import publish as board
 
 from ..doors.server import UVICORN, Door, Server
 from ..support import alive, until
 from .stage import Stage
 
-__all__ = ["Census", "Master", "Traffic", "free_port"]
+__all__ = ["Master", "Traffic", "census", "free_port"]
 
 WITHIN = 40.0
 """Seconds that an event may take on a busy machine."""
@@ -112,36 +112,9 @@ class Traffic:
         return max(late - early for early, late in pairwise(ends))
 
 
-class Census:
+def census(stage: Stage) -> SessionSampler:
     """Counts the backends of an event all along."""
-
-    def __init__(self, stage: Stage) -> None:
-        self.most = 0
-        self._name = stage.name
-        self._conn = stage.postgres.connect(autocommit=True)
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> Census:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._over.set()
-        self._thread.join(10)
-        self._conn.close()
-
-    def _run(self) -> None:
-        query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s"
-        while not self._over.wait(0.03):
-            row = self._conn.execute(query, [self._name]).fetchone()
-            assert row is not None
-            self.most = max(self.most, row[0])
+    return SessionSampler(stage.postgres.conninfo(), application=stage.name, every=0.03)
 
 
 class Master:
