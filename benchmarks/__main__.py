@@ -1,111 +1,111 @@
-"""Runs the benchmarks that are named, or all of them."""
+"""Runs the benchmarks that are named, or all of them, and prints a table of each part."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import platform
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from . import (
-    burst,
-    ledger,
-    life,
-    memory,
-    output,
-    overhead,
-    pool,
-    ramp,
-    reload,
-    scale,
-    skew,
-    storm,
-    story,
+from poolguard.errors import LabError
+from poolguard.lab.binaries import find
+
+from . import burst, ledger, life, memory, overhead, pool, ramp, readme, reload, scale, storm, story
+from .table import Table
+
+MODULES = (ledger, pool, life, overhead, story, burst, ramp, reload, scale, memory, storm)
+ALL = {module.__name__.rpartition(".")[2]: module for module in MODULES}
+DIGESTS: Mapping[str, readme.Digest] = {
+    name: module.DIGEST for name, module in ALL.items() if hasattr(module, "DIGEST")
+}
+"""Those that have a table in benchmarks/README.md."""
+CONTEST = ("story", "burst", "ramp", "reload")
+KNOWN: Mapping[str, Callable[..., Mapping[str, Table]]] = {
+    **{name: module.run for name, module in ALL.items()},
+    **{f"{name}.{part}": partial(ALL[name].run, part) for name in ALL for part in ALL[name].PARTS},
+}
+PACKAGES = (
+    *("poolguard", "psycopg", "psycopg-pool", "gunicorn", "uvicorn", "uvicorn-worker"),
+    *("opentelemetry-sdk", "sqlalchemy", "django", "asyncpg"),
 )
 
-ALL: Mapping[str, Callable[..., object]] = {
-    "ledger": ledger.run,
-    "pool": pool.run,
-    "life": life.run,
-    "overhead": overhead.run,
-    "story": story.run,
-    "burst": burst.run,
-    "ramp": ramp.run,
-    "reload": reload.run,
-    "skew": skew.run,
-    "scale": scale.run,
-    "memory": memory.run,
-    "storm": storm.run,
-}
-PARTS: Mapping[str, Callable[..., object]] = {
-    **{f"pool.{part}": partial(pool.run, part) for part in pool.PARTS},
-    **{f"life.{part}": partial(life.run, part) for part in life.PARTS},
-    **{f"overhead.{part}": partial(overhead.run, part) for part in overhead.PARTS},
-    **{f"story.{part}": partial(story.run, part) for part in story.PARTS},
-    **{f"burst.{part}": partial(burst.run, part) for part in burst.PARTS},
-    **{f"ramp.{part}": partial(ramp.run, part) for part in ramp.PARTS},
-    **{f"reload.{part}": partial(reload.run, part) for part in reload.PARTS},
-    **{f"scale.{part}": partial(scale.run, part) for part in scale.PARTS},
-    **{f"memory.{part}": partial(memory.run, part) for part in memory.PARTS},
-    **{f"storm.{part}": partial(storm.run, part) for part in storm.PARTS},
-}
 
-
-def main() -> int:
-    known = {**ALL, **PARTS}
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of: {', '.join(known)}")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        default=Path("benchmark-results"),
-        help="where results.json, results.md and pictures go (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="show that they work, with figures worth nothing"
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
-    parser.add_argument(
-        "--minutes",
-        type=float,
-        default=1.0,
-        metavar="N",
-        help="how long each storm lasts (default: %(default)g)",
-    )
-    parser.add_argument(
-        "--seed",
-        type=int,
-        default=storm.SEED,
-        metavar="N",
-        help="of the storms: which pools, and what each client does (default: %(default)s)",
-    )
-    arguments = parser.parse_args()
-    names: list[str] = arguments.names or list(ALL)
-    if unknown := [name for name in names if name not in known]:
-        print(
-            f"benchmarks: there is no {unknown[0]!r}, choose from: {', '.join(known)}",
-            file=sys.stderr,
-        )
+def main(argv: Sequence[str]) -> int:
+    """The command; returns its exit status: 1 where a storm lost something, 2 where it refuses."""
+    options = _parser().parse_args(argv)
+    names = [*dict.fromkeys(options.names or ALL)]
+    chosen = [each for name in names for each in (CONTEST if name == "contest" else (name,))]
+    storms = {"minutes": options.minutes, "seed": options.seed}
+    measured = {}
+    try:
+        _check(chosen, write=options.write, quick=options.quick)
+        for name in chosen:
+            more = storms if name.partition(".")[0] == "storm" else {}
+            measured[name] = KNOWN[name](quick=options.quick, **more)
+            if options.write:
+                readme.write(readme.README, name, DIGESTS[name].lines(measured[name]))
+    except LabError as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
         return 2
-    weather = {"minutes": arguments.minutes, "seed": arguments.seed}
-    measured = {
-        name: known[name](
-            quick=arguments.quick, **(weather if name.partition(".")[0] == "storm" else {})
-        )
-        for name in names
-    }
-    command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
-    for path in output.write(arguments.out, [command], measured):
-        print(f"written: {path}")
-    if arguments.json is not None:
-        figures = {name: value for name, value in measured.items() if value is not None}
-        arguments.json.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
-    faulty = [value for value in measured.values() if isinstance(value, dict) and "faults" in value]
-    return 1 if any(value["faults"] for value in faulty) else 0
+    if options.json is not None:
+        plain = {
+            "command": shlex.join(["python", "-m", "benchmarks", *argv]),
+            "environment": _environment(),
+            "measured": {
+                name: {part: table.as_json() for part, table in tables.items()}
+                for name, tables in measured.items()
+            },
+        }
+        options.json.write_text(json.dumps(plain, indent=1, ensure_ascii=False) + "\n")
+    stormy = [tables for name, tables in measured.items() if name.startswith("storm")]
+    return int(any(row.missed for tables in stormy for row in tables["storm"].rows))
 
 
-sys.exit(main())
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    known = f"contest (that is {', '.join(CONTEST)}), or one of: {', '.join(KNOWN)}"
+    parser.add_argument("names", nargs="*", metavar="NAME", help=known)
+    quick = "show that they work, with figures worth nothing"
+    parser.add_argument("--quick", action="store_true", help=quick)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures here")
+    write = f"write the tables of {', '.join(DIGESTS)} to benchmarks/README.md"
+    parser.add_argument("--write", action="store_true", help=write)
+    minutes = "how long each storm lasts (default: %(default)g)"
+    parser.add_argument("--minutes", type=float, default=1.0, metavar="N", help=minutes)
+    seed = "of the storms: which pools, and what each client does (default: %(default)s)"
+    parser.add_argument("--seed", type=int, default=storm.SEED, metavar="N", help=seed)
+    return parser
+
+
+def _check(chosen: Sequence[str], *, write: bool, quick: bool) -> None:
+    """Raise LabError for what would else be refused after minutes of measuring."""
+    for name in chosen:
+        if name not in KNOWN:
+            raise LabError(f"there is no {name!r}, choose from: contest, {', '.join(KNOWN)}")
+        if write and name not in DIGESTS:
+            raise LabError(f"{name} has no table in README.md to write: {', '.join(DIGESTS)} have")
+        if write:
+            readme.check(readme.README, name)
+    if write and quick:
+        raise LabError("--write with --quick would publish figures that are worth nothing")
+
+
+def _environment() -> dict[str, str]:
+    """On what the benchmarks ran; what is not installed has no entry."""
+    found = {"system": platform.platform(), "Python": platform.python_version()}
+    found["PostgreSQL"] = find().version
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,42 +1,33 @@
-"""A crew: a gunicorn whose workers are all of one kind, from its start until all are ready.
+"""A crew: a gunicorn whose workers are all of one kind, behind no pool, psycopg_pool or poolguard.
 
-What grows with workers and connections is measured on crews: how long they boot, what each worker
-takes of memory and, with nothing to do, of the processor. On Linux alone, whose /proc tells it.
+Boots and reloads are measured on crews, and what a worker takes of memory and, with nothing to do,
+of the processor. On Linux alone, whose /proc tells it.
 """
 
 from __future__ import annotations
 
 import compileall
-import os
-import select
-import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
-from time import monotonic, perf_counter
 from typing import Literal
 
 import poolguard
 from poolguard.errors import LabError
-from poolguard.lab.janitor import Janitor
-from poolguard.lab.postgres import PrivatePostgres
-from poolguard.lab.proxy import SlowProxy
+from poolguard.lab.janitor import descendants, processes
 from poolguard.lab.server import Gunicorn, listen
 
-from .server import trust
-from .table import Progress, Table
+from .server import Database, database
+from .table import Progress, Table, show
 
-__all__ = ["CONNECT_DELAY", "Crew", "Running", "Stage", "Who", "measure", "stage"]
+Who = Literal["nothing", "psycopg_pool", "poolguard"]
 
-Who = Literal["nothing", "psycopg_pool", "psycopg_pool tuned", "poolguard"]
-
-CONNECT_DELAY = 0.1
-"""Seconds each connect takes longer: what TCP, TLS and SCRAM cost over a network."""
+CONNECT_DELAY = 0.15
 MAX_CONNECTIONS = 400
 """The server's: all that is here at once must fit, several times over."""
-READY_WITHIN = 60.0
+ANSWERED_WITHIN = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +38,13 @@ class Crew:
     worker_class: str = "gthread"
     workers: int = 1
     size: int = 1
-    """Connections that each worker holds open; it may borrow as many again."""
+    """Connections that each worker holds open; with poolguard it may borrow as many again."""
     telemetry: bool = False
+    """OpenTelemetry's SDK is set up."""
+    import_seconds: float = 0.0
+    """How long the interpreter works on the import of the application."""
+    waits: bool = True
+    """psycopg_pool has all of its connections before its worker serves, as poolguard has."""
 
     def __str__(self) -> str:
         if self.who == "nothing":
@@ -63,125 +59,87 @@ class Crew:
             "CREW_WORKERS": str(self.workers),
             "CREW_SIZE": str(self.size),
             "CREW_TELEMETRY": str(folder) if self.telemetry else "",
-            "CREW_READY": str(folder / "ready"),
+            "CREW_IMPORT": str(self.import_seconds),
+            "CREW_WAITS": str(int(self.waits)),
             "DATABASE_URL": dsn,
         }
         if self.who == "poolguard":
             environ |= {
                 "POOLGUARD_RUNTIME_DIR": str(folder / "run"),
-                "POOLGUARD_BUDGET": str(2 * self.workers * self.size),
+                "POOLGUARD_BUDGET": str(max(60, 2 * self.workers * self.size)),
                 "POOLGUARD_FLOOR": str(self.size),
             }
         return environ
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
-    """A crew of which all are ready."""
-
-    pids: tuple[int, ...]
-    """The workers'."""
-    master: int
-    seconds: float
-    """From gunicorn's start until the last was ready."""
-    runtime_dir: Path
-    address: tuple[str, int]
-
-    def ask(self, requests: int) -> None:
-        """Have some requests answered, one after the other."""
-        for _ in range(requests):
-            connection = HTTPConnection(*self.address, timeout=READY_WITHIN)
-            connection.request("GET", "/")
-            if (status := connection.getresponse().status) != 200:
-                raise LabError(f"a request was answered {status}: the workers have no database")
-            connection.close()
-
-
-@dataclass(frozen=True, slots=True)
 class Stage:
     """The server, and how long all is played."""
 
-    dsn: str
-    """The way to it."""
-    far: str
-    """The way through a proxy that makes connecting slow."""
-    janitor: Janitor
+    database: Database
     quick: bool
     say: Callable[[str], None]
 
     @contextmanager
-    def running(self, crew: Crew, *, dsn: str | None = None) -> Iterator[Running]:
-        """*crew*, all of it ready. Raises :exc:`~poolguard.errors.LabError` where it is not."""
-        folder = self.janitor.folder()
-        with listen() as listener, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
-            told.bind(str(folder / "ready"))
-            began = perf_counter()
-            with Gunicorn(
-                "benchmarks.apps.crew:app",
-                "benchmarks.apps.crew_conf",
+    def running(self, crew: Crew, *, far: bool = False) -> Iterator[Gunicorn]:
+        """*crew*, when it answers; *far* from its server. Raises LabError where it does not."""
+        janitor, dsn = self.database.janitor, self.database.far if far else self.database.role
+        folder = janitor.folder()
+        with (
+            listen() as listener,  # its backlog takes requests from the start
+            Gunicorn(
+                "benchmarks.apps.service:app",
+                "benchmarks.apps.service_conf",
                 listener=listener,
                 folder=folder,
-                environ=crew.environ(dsn or self.dsn, folder),
-                janitor=self.janitor,
-            ) as server:
-                pids = _ready(told, crew, server)
-                took = perf_counter() - began
-                yield Running(pids, server.pid, took, folder / "run", server.address)
+                environ=crew.environ(dsn, folder),
+                janitor=janitor,
+            ) as server,
+        ):
+            server.wait_healthy()
+            yield server
 
 
-def _ready(told: socket.socket, crew: Crew, server: Gunicorn) -> tuple[int, ...]:
-    until = monotonic() + READY_WITHIN
-    pids: list[int] = []
-    ended = os.pidfd_open(server.pid)
-    try:
-        while len(pids) < crew.workers:
-            ready, _, _ = select.select(
-                [told.fileno(), ended], [], [], max(until - monotonic(), 0.0)
-            )
-            if told.fileno() not in ready:
-                raise LabError(
-                    f"{len(pids)} of {crew.workers} workers ({crew}) were ready, then gunicorn "
-                    f"{'ended' if ready else f'took more than {READY_WITHIN:g} s'}: "
-                    f"{server.last_words()}"
-                )
-            pids.append(int(told.recv(32)))
-    finally:
-        os.close(ended)
-    return tuple(pids)
+def kinds(worker_class: str, sizes: Sequence[int], *, with_sdk: int = 0) -> list[Crew]:
+    """Workers without a pool, and with each pool of each size; one size also with the SDK."""
+    whos: tuple[Who, Who] = ("psycopg_pool", "poolguard")
+    return [
+        Crew("nothing", worker_class),
+        *(Crew(who, worker_class, size=size) for size in sizes for who in whos),
+        *(Crew(who, worker_class, size=with_sdk, telemetry=True) for who in whos if with_sdk),
+    ]
 
 
-@contextmanager
-def stage(progress: Progress, *, quick: bool) -> Iterator[Stage]:
-    """A private PostgreSQL, near and far, and the code compiled as an installation has it."""
-    for package in (Path(poolguard.__file__).parent, Path(__file__).parent):
-        compileall.compile_dir(package, quiet=2)
-    with (
-        Janitor() as janitor,
-        PrivatePostgres(
-            settings={"max_connections": str(MAX_CONNECTIONS)}, janitor=janitor
-        ) as server,
-        SlowProxy(("127.0.0.1", server.port), connect_delay=CONNECT_DELAY) as proxy,
-    ):
-        role = server.create_role("crew")
-        trust(server)
-        far = f"{role} host={proxy.host} port={proxy.port}"
-        yield Stage(role, far, janitor, quick, progress)
+def worker(server: Gunicorn) -> int:
+    """The pid of the one worker."""
+    [pid] = descendants([server.pid], processes())
+    return pid
+
+
+def ask(server: Gunicorn, requests: int) -> None:
+    """Have some requests answered, one after the other."""
+    for _ in range(requests):
+        connection = HTTPConnection(*server.address, timeout=ANSWERED_WITHIN)
+        connection.request("GET", "/")
+        if (status := connection.getresponse().status) != 200:
+            raise LabError(f"a request was answered {status}: the workers have no database")
+        connection.close()
 
 
 def measure(
-    name: str, parts: Mapping[str, Callable[[Stage], Table]], chosen: tuple[str, ...], quick: bool
-) -> dict[str, object]:
-    """Measure the *chosen* parts, or all, and print a table of each; returns plain data."""
-    progress = Progress()
-    tables: dict[str, object] = {}
-    missed: list[str] = []
-    with stage(progress, quick=quick) as on:
-        for part in chosen or parts:
-            progress.part = f"{name}.{part}"
-            table = parts[part](on)
-            progress.clear()
-            print(f"\n{table}", flush=True)
-            tables[part] = table.as_json()
-            missed += [f"{part} ({row.who})" for row in table.rows if row.missed]
-    print(f"\nmissed: {', '.join(missed)}" if missed else "\nall goals met", flush=True)
-    return {"parts": tables}
+    name: str,
+    parts: Mapping[str, Callable[[Stage], Table]],
+    chosen: Collection[str],
+    *,
+    quick: bool,
+) -> dict[str, Table]:
+    """Measure the *chosen* parts, or all, with the code compiled as an installation has it."""
+    for package in (Path(poolguard.__file__).parent, Path(__file__).parent):
+        compileall.compile_dir(package, quiet=2)
+    settings = {"max_connections": str(MAX_CONNECTIONS)}
+    with database("crew", connect_delay=CONNECT_DELAY, settings=settings) as there:
+
+        def stage(progress: Progress) -> Stage:
+            return Stage(there, quick, progress)
+
+        return show(name, parts, chosen, stage)

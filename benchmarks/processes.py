@@ -6,8 +6,6 @@ from pathlib import Path
 from time import clock_gettime
 from typing import NamedTuple
 
-__all__ = ["Taken", "processor", "taken"]
-
 _SCHEDULED = 2
 """CPUCLOCK_SCHED of the kernel: nanoseconds from its scheduler."""
 

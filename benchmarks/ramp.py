@@ -12,146 +12,125 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from poolguard.lab.result import Run
 from poolguard.lab.story import Phase, Story
 
-from .contenders import POOLGUARD, Contender, Setting, among
-from .contenders.apps.terms import HOUR
+from .contest import judge
 from .contest.conditions import Conditions
-from .contest.rounds import Rounds, play_rounds
-from .contest.show import show
-from .contest.stage import Event, Stage, stage
-from .output.pictures import pictures
-from .reload import signal_master
-from .story import judge
-from .table import Progress, Row, Table
+from .contest.contenders import POOLGUARD, Contender
+from .contest.frame import Contest, Played, contest, digest
+from .contest.stage import Event, Stage, signal_master
+from .table import Row, Table
 
-__all__ = ["PARTS", "QUICK", "field", "run"]
-
-ROUNDS = 2
 QUERY = 0.25
 GROWN = 200.0
 """Requests per second at the end: fifty at once."""
 HALF = GROWN / 2
-QUICK = (POOLGUARD, "psycopg_pool", f"async {POOLGUARD}", "asyncpg", "knex")
 SLOWED, CREATED, WAITED = "slowed", "created", "waited"
-GOALS = {"failed": 0.0, CREATED: 0.0, WAITED: 0.0}
-NOTES = (
-    "slowest: counted from when the request was meant to start. "
-    f"{SLOWED}: requests that took half a connect longer than their query, or more",
-    "opened: connections that reached the server during the traffic; most: at once",
-    f"{CREATED}, {WAITED}: poolguard's requests whose spans say so",
-)
-ABSENT: Mapping[Setting, str] = {
+ABSENT = {
     "limit": "it has none to open: its connections are always open",
     "tuned": "what is asked is what one has without tuning",
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+@dataclass(frozen=True)
+class Ramp(Contest):
     """What happens."""
 
-    title: str
-    story: Story
-    workers: int
+    name: str
+    what: str
+    stories: Sequence[Story]
+    setting: Conditions
     reload_at: float | None = None
 
+    quick = (POOLGUARD, "psycopg_pool", f"async {POOLGUARD}", "asyncpg", "knex")
+    notes = (
+        "slowest: counted from when the request was meant to start. "
+        f"{SLOWED}: requests that took half a connect longer than their query, or more",
+        "opened: connections that reached the server during the traffic; most: at once",
+        f"{CREATED}, {WAITED}: poolguard's requests whose spans say so",
+    )
 
-PARTS: Mapping[str, Part] = {
-    "load": Part(
-        "the load grows from 1 to 50 requests at once in 10 s",
-        Story(
-            (
-                Phase("calm", "calm", 1.0, 4.0, 4.0),
-                Phase("ramp", "the load grows", 10.0, 4.0, GROWN),
-                Phase("busy", "busy", 2.0, GROWN, GROWN),
-            )
-        ),
-        workers=1,
-    ),
-    "reload": Part(
-        "SIGHUP with 25 requests at once on two workers",
-        Story(
-            (
-                Phase("ramp", "the load grows", 3.0, 4.0, HALF),
-                Phase("busy", "busy", 1.0, HALF, HALF),
-                Phase("hup", "SIGHUP", 3.0, HALF, HALF),
-            )
-        ),
-        workers=2,
-        reload_at=4.0,
-    ),
-}
-
-
-def run(*parts: str, quick: bool = False) -> dict[str, object]:
-    """Measure *parts*, or all, and print a table of each; returns plain data, with pictures."""
-    drawn: dict[str, str] = {}
-    with stage() as on:
-        tables = {part: partial(_table, on, part, drawn, quick=quick) for part in parts or PARTS}
-        return show("ramp", tables) | {"pictures": drawn}
-
-
-def field(part: Part) -> tuple[list[Contender], list[str]]:
-    """Who is measured; and of the others why not."""
-
-    def absent(contender: Contender) -> str | None:
-        if contender.kind == "node" and part.reload_at is not None:
+    def absent(self, contender: Contender) -> str | None:
+        if contender.kind == "node" and self.reload_at is not None:
             return "Node knows no reload by SIGHUP"
         return ABSENT.get(contender.setting)
 
-    return among(absent)
+    def events(self, on: Stage, contender: Contender) -> Sequence[Event]:  # noqa: ARG002
+        if self.reload_at is None:
+            return ()
+        return [Event(self.reload_at, partial(signal_master, signal.SIGHUP))]
+
+    def title(self, on: Stage, played: Played) -> str:
+        [story] = played.stories
+        return (
+            f"{self.name}: {self.what}; at most {on.plan(self.setting).budget} connections; a "
+            f"query takes {QUERY * 1e3:.0f} ms, a connect {played.connect * 1e3:.0f} ms; of "
+            f"{len(story.arrivals())} requests"
+        )
+
+    def row(self, contender: Contender, played: Played) -> Row:
+        [rounds], [story] = played.rounds, played.stories
+        runs = rounds.of(contender.name)
+        phases = [phase.name for phase in story.phases]
+        if self.reload_at is not None:
+            phases.remove("ramp")
+        slow = QUERY + played.connect / 2
+        figures: dict[str, Sequence[float]] = {
+            "failed": [judge.failed(run) for run in runs],
+            "slowest, s": [judge.slowest(run, phases) for run in runs],
+            SLOWED: [
+                sum(s.latency > slow for s in run.samples if s.phase in phases) for run in runs
+            ],
+        }
+        goals = {}
+        if contender.guarded:
+            figures |= {how: [judge.said(run, how) for run in runs] for how in (CREATED, WAITED)}
+            goals = {"failed": 0.0, CREATED: 0.0, WAITED: 0.0}
+        figures["opened"] = [sum(0 <= at < story.seconds for at in run.opened) for run in runs]
+        figures["most"] = [run.peak for run in runs]
+        return Row(contender.name, figures, goals)
 
 
-def _table(
-    on: Stage, name: str, drawn: dict[str, str], progress: Progress, *, quick: bool
-) -> Table:
-    part = PARTS[name]
-    contenders, absent = field(part)
-    if quick:
-        contenders = [c for c in contenders if c.name in QUICK]
-    conditions = Conditions(query=QUERY, workers=part.workers, hour=HOUR)
-    connect = on.one_connect()
-    reload = partial(signal_master, signal.SIGHUP)
-    events = [] if part.reload_at is None else [Event(part.reload_at, reload)]
-    rounds = play_rounds(
-        contenders,
-        1 if quick else ROUNDS,
-        lambda contender: on.play(contender, conditions, part.story, events=events),
-        progress,
-    )
-    drawn.update(pictures(f"ramp-{name}", part.story, rounds.last(), POOLGUARD))
-    rows = [_row(c, rounds, connect, part) for c in contenders if rounds.of(c.name)]
-    title = (
-        f"{name}: {part.title}; at most {on.plan(conditions).budget} connections; a query takes "
-        f"{QUERY * 1e3:.0f} ms, a connect {connect * 1e3:.0f} ms; of "
-        f"{len(part.story.arrivals())} requests"
-    )
-    return Table(title, rows, [*NOTES, *absent, *rounds.notes()])
-
-
-def _row(contender: Contender, rounds: Rounds, connect: float, part: Part) -> Row:
-    runs = rounds.of(contender.name)
-    phases = [phase.name for phase in part.story.phases]
-    if part.reload_at is not None:
-        phases.remove("ramp")
-    slow = QUERY + connect / 2
-    figures: dict[str, Sequence[float]] = {
-        "failed": [judge.failed(run) for run in runs],
-        "slowest, s": [judge.slowest(run, phases) for run in runs],
-        SLOWED: [sum(s.latency > slow for s in run.samples if s.phase in phases) for run in runs],
+PARTS: Mapping[str, Ramp] = {
+    "load": Ramp(
+        "load",
+        "the load grows from 1 to 50 requests at once in 10 s",
+        [
+            Story(
+                (
+                    Phase("calm", "calm", 1.0, 4.0, 4.0),
+                    Phase("ramp", "the load grows", 10.0, 4.0, GROWN),
+                    Phase("busy", "busy", 2.0, GROWN, GROWN),
+                )
+            )
+        ],
+        setting=Conditions(query=QUERY),
+    ),
+    "reload": Ramp(
+        "reload",
+        "SIGHUP with 25 requests at once on two workers",
+        [
+            Story(
+                (
+                    Phase("ramp", "the load grows", 3.0, 4.0, HALF),
+                    Phase("busy", "busy", 1.0, HALF, HALF),
+                    Phase("hup", "SIGHUP", 3.0, HALF, HALF),
+                )
+            )
+        ],
+        setting=Conditions(query=QUERY, workers=2),
+        reload_at=4.0,
+    ),
+}
+REQUESTS = len(PARTS["load"].stories[0].arrivals())
+DIGEST = digest(
+    {
+        f"a load that grows to 50 at once in 10 s: slowed of {REQUESTS:,}": ("load", SLOWED),
+        "a reload (HUP) amid 25 at once: slowest, s": ("reload", "slowest, s"),
     }
-    if contender.guarded:
-        figures |= {said: [_said(run, said) for run in runs] for said in (CREATED, WAITED)}
-    figures["opened"] = [sum(0 <= at < part.story.seconds for at in run.opened) for run in runs]
-    figures["most"] = [run.peak for run in runs]
-    return Row(contender.name, figures, GOALS if contender.guarded else {})
+)
 
 
-def _said(run: Run, outcome: str) -> int:
-    """How many requests' spans say that their acquires came to this."""
-    return sum(
-        span.kind == "SERVER" and span.attributes.get("poolguard.request.outcome") == outcome
-        for span in run.spans
-    )
+def run(*parts: str, quick: bool = False) -> dict[str, Table]:
+    """Play *parts*, or all, and print a table of each."""
+    return contest("ramp", PARTS, parts, quick=quick)

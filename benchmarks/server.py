@@ -1,18 +1,72 @@
-"""The server that benchmarks share: one that asks for no password."""
+"""The server that benchmarks share: private, without passwords, and as far away as they want it."""
 
 from __future__ import annotations
 
-from time import sleep
+import statistics
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import perf_counter, sleep
 
 import psycopg
 from psycopg.conninfo import make_conninfo
 
+from poolguard.lab.janitor import Janitor
 from poolguard.lab.postgres import PrivatePostgres
+from poolguard.lab.proxy import SlowProxy
 
-__all__ = ["trust"]
+CONNECT_DELAY = 0.1
+"""Seconds each connect takes longer: what TCP, TLS and SCRAM cost over a network."""
 
 
-def trust(server: PrivatePostgres) -> None:
+@dataclass(frozen=True, slots=True)
+class Database:
+    """The server, a role of its own, and a proxy that makes connecting slow."""
+
+    server: PrivatePostgres
+    proxy: SlowProxy
+    janitor: Janitor
+    role: str
+    """The role's conninfo, straight to the server."""
+
+    @property
+    def near(self) -> str:
+        """The way over the server's own socket."""
+        return make_conninfo(self.role, host=str(self.server.folder))
+
+    @property
+    def far(self) -> str:
+        """The way through the proxy."""
+        return make_conninfo(self.role, host=self.proxy.host, port=self.proxy.port)
+
+
+@contextmanager
+def database(
+    role: str, *, connect_delay: float = CONNECT_DELAY, settings: Mapping[str, str] | None = None
+) -> Iterator[Database]:
+    """A server with these *settings*, which ends with the block."""
+    with (
+        Janitor() as janitor,
+        PrivatePostgres(settings=settings, janitor=janitor) as server,
+        SlowProxy(("127.0.0.1", server.port), connect_delay=connect_delay) as proxy,
+    ):
+        conninfo = server.create_role(role)
+        _trust(server)
+        yield Database(server, proxy, janitor, conninfo)
+
+
+def one_connect(conninfo: str) -> float:
+    """Seconds that a connect takes while nothing else happens: the unit of what is compared."""
+    took = []
+    for _ in range(5):
+        began = perf_counter()
+        conn = psycopg.connect(conninfo)
+        took.append(perf_counter() - began)
+        conn.close()
+    return statistics.median(took)
+
+
+def _trust(server: PrivatePostgres) -> None:
     """Ask for no password any more.
 
     Hashing it 4096 times, on both sides, would be done by the very cores that everything else runs

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
+from typing import TypeVar
 
-__all__ = ["Progress", "Row", "Table", "ratios"]
+S = TypeVar("S")
+T = TypeVar("T")
+W = TypeVar("W")
 
 
 def ratios(times: Sequence[float], units: Sequence[float]) -> list[float]:
@@ -38,12 +41,16 @@ class Row:
     def verdict(self) -> str:
         if not self.goals:
             return ""
-        missed = [f"{name} {_number(self.judged(name))}" for name in self.missed]
+        missed = [f"{name} {number(self.judged(name))}" for name in self.missed]
         return f"MISSED ({', '.join(missed)})" if missed else "met"
 
     def cell(self, name: str) -> str:
         """The median, and the lowest and highest where they differ; empty where it has none."""
-        return _cell(self.figures[name]) if name in self.figures else ""
+        values = self.figures.get(name)
+        if values is None:
+            return ""
+        low, middle, high = min(values), statistics.median(values), max(values)
+        return number(middle) if low == high else f"{number(middle)} ({number(low)}–{number(high)})"
 
     @property
     def goal(self) -> str:
@@ -63,9 +70,7 @@ class Table:
     def __str__(self) -> str:
         names = list(dict.fromkeys(name for row in self.rows for name in row.figures))
         lines = [["", *names, "goal", ""]]
-        for row in self.rows:
-            cells = [row.cell(name) for name in names]
-            lines.append([row.who, *cells, row.goal, row.verdict])
+        lines += [[row.who, *map(row.cell, names), row.goal, row.verdict] for row in self.rows]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         text = [self.title]
         for who, *cells, verdict in lines:
@@ -74,29 +79,20 @@ class Table:
         return "\n".join([*text, *(f"  {note}" for note in self.notes)])
 
     def as_json(self) -> dict[str, object]:
-        rows = [
-            {
-                "who": row.who,
-                "figures": {
-                    name: [value if math.isfinite(value) else None for value in values]
-                    for name, values in row.figures.items()
-                },
-                "goals": dict(row.goals),
-                "missed": row.missed,
+        """Plain data; what never came is null."""
+        rows = []
+        for row in self.rows:
+            figures = {
+                name: [value if math.isfinite(value) else None for value in values]
+                for name, values in row.figures.items()
             }
-            for row in self.rows
-        ]
+            goals = dict(row.goals)
+            rows.append({"who": row.who, "figures": figures, "goals": goals, "missed": row.missed})
         return {"title": self.title, "rows": rows, "notes": list(self.notes)}
 
 
-def _cell(values: Sequence[float]) -> str:
-    low, middle, high = min(values), statistics.median(values), max(values)
-    if low == high:
-        return _number(middle)
-    return f"{_number(middle)} ({_number(low)}–{_number(high)})"
-
-
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """A figure with as many digits as anybody reads; what never came is infinite."""
     if math.isinf(value):
         return "never"
     if float(value).is_integer() or value >= 100:
@@ -119,3 +115,37 @@ class Progress:
     def clear(self) -> None:
         if sys.stderr.isatty():
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def show(
+    name: str,
+    parts: Mapping[str, Callable[[S], Table]],
+    chosen: Collection[str],
+    stage: Callable[[Progress], S],
+) -> dict[str, Table]:
+    """Have the *chosen* parts measured, or all; print each one's table, and which goals it missed.
+
+    *stage* makes what a part is given, from what tells of its progress.
+    """
+    progress = Progress()
+    tables: dict[str, Table] = {}
+    for part in chosen or parts:
+        progress.part = f"{name}.{part}"
+        tables[part] = parts[part](stage(progress))
+        progress.clear()
+        print(f"\n{tables[part]}", flush=True)
+    missed = [f"{part} ({row.who})" for part in tables for row in tables[part].rows if row.missed]
+    print(f"\nmissed: {', '.join(missed)}" if missed else "\nall goals met", flush=True)
+    return tables
+
+
+def turns(
+    rounds: int, acts: Mapping[W, Callable[[], T]], say: Callable[[str], None]
+) -> dict[W, list[T]]:
+    """What each act returns, once a round; every other round they come in reversed order."""
+    results: dict[W, list[T]] = {who: [] for who in acts}
+    for nth in range(rounds):
+        for who in list(acts)[:: -1 if nth % 2 else 1]:
+            say(f"round {nth + 1} of {rounds}, {who}")
+            results[who].append(acts[who]())
+    return results

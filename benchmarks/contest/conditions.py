@@ -9,13 +9,13 @@ from typing import Literal
 
 from psycopg.conninfo import conninfo_to_dict
 
-from ..contenders import Contender
-from ..contenders.apps.terms import HOUR, fast
-
-__all__ = ["Conditions"]
+from .contenders import Contender
 
 CLASSES = {"sync": "gthread", "async": "uvicorn_worker.UvicornWorker"}
-REFRESH_EVERY = 25 * 60.0
+HOUR = 3600.0
+LEAST = 0.1
+"""A timeout in fast motion is at least this, as in :func:`benchmarks.apps.contenders.idle`."""
+CHECK_EVERY = 25 * 60.0
 """poolguard's ``check_interval`` in fast motion, as in the demo: that of the project's origin.
 The default of 25 s would be 7 ms where an hour takes a second."""
 
@@ -35,11 +35,16 @@ class Conditions:
     poolguard: Mapping[str, str] = field(default_factory=dict)
     """More settings of poolguard's, by the names of their variables."""
 
+    def fast(self, seconds: float) -> str:
+        """*seconds* in fast motion."""
+        return str(max(seconds * self.hour / HOUR, LEAST))
+
     def environ(self, contender: Contender, dsn: str, budget: int, folder: Path) -> dict[str, str]:
         """What *contender* is told; *dsn* is its way to the server, *folder* is its own."""
         share = budget // self.workers
         environ = {
             "DATABASE_URL": dsn,
+            "CONTEST_APP": contender.app,
             "CONTEST_CLASS": CLASSES.get(contender.kind, ""),
             "CONTEST_WORKERS": str(self.workers),
             "CONTEST_THREADS": str(self.threads if contender.kind == "sync" else 1),
@@ -47,10 +52,11 @@ class Conditions:
             "CONTEST_SETTING": contender.setting,
             "CONTEST_QUERY": str(self.query),
             "CONTEST_HOUR": str(self.hour),
-            "CONTEST_GUARDED": str(int(contender.guarded)),
         }
         if contender.kind == "node":
-            environ |= _libpq(dsn)
+            place = {name: str(value) for name, value in conninfo_to_dict(dsn).items()}
+            environ |= {f"PG{name.upper()}": value for name, value in place.items()}
+            environ["PGDATABASE"] = place["dbname"]
         if contender.guarded:
             environ |= self._guarded(contender, share, folder)
         return environ
@@ -62,19 +68,10 @@ class Conditions:
             "POOLGUARD_BUDGET": str(self.budget),
         }
         if self.hour != HOUR:
-            environ["POOLGUARD_IDLE_TIMEOUT"] = str(fast(30 * 60, self.hour))
-            environ["POOLGUARD_CHECK_INTERVAL"] = str(fast(REFRESH_EVERY, self.hour))
+            environ["POOLGUARD_IDLE_TIMEOUT"] = self.fast(30 * 60)
+            environ["POOLGUARD_CHECK_INTERVAL"] = self.fast(CHECK_EVERY)
         if contender.setting == "tuned":
             # The other half is for the workers that a reload adds, and for what a dead network
             # still counts: a floor of all leaves them nothing.
             environ["POOLGUARD_FLOOR"] = str(max(1, share // 2))
         return {**environ, **self.poolguard}
-
-
-def _libpq(dsn: str) -> dict[str, str]:
-    given = conninfo_to_dict(dsn)
-    names = {"dbname": "PGDATABASE"}
-    return {
-        names.get(name, f"PG{name.upper()}"): str(given[name])
-        for name in ("host", "port", "user", "password", "dbname")
-    }

@@ -9,9 +9,7 @@ from dataclasses import dataclass, field
 from poolguard.errors import LabError
 from poolguard.lab.result import Run
 
-from ..contenders import Contender, missing
-
-__all__ = ["LAG_MOST", "Rounds", "play_rounds"]
+from .contenders import Contender, missing
 
 LAG_MOST = 0.05
 """Seconds: a run in which the load's own generator was later than this says nothing."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import socket
-import statistics
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -15,36 +16,26 @@ from pathlib import Path
 from time import monotonic, sleep, time
 
 import psycopg
-from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 
 from poolguard.budget.capacity import QUERY, Capacity
 from poolguard.budget.plan import Plan, Workplace, make_plan
 from poolguard.errors import LabError
-from poolguard.lab.janitor import Janitor
 from poolguard.lab.load import GIVE_UP, drive
 from poolguard.lab.pgbouncer import PgBouncer
-from poolguard.lab.postgres import PrivatePostgres
-from poolguard.lab.proxy import SlowProxy
-from poolguard.lab.result import Run, Sample
+from poolguard.lab.result import Run
 from poolguard.lab.server import Gunicorn, WebServer, listen
 from poolguard.lab.sessions import SessionSampler, arrivals
 from poolguard.lab.story import Story
 from poolguard.settings import Settings
 from poolguard.telemetry.recorded import Span, spans_of
 
-from ..contenders import Contender
-from ..contenders import knex as node
-from ..contenders.apps.terms import fast
-from ..server import trust
+from ..server import CONNECT_DELAY, Database, database
 from .conditions import Conditions
-
-__all__ = ["CONNECT_DELAY", "ROLE", "Event", "Load", "Serving", "Stage", "stage"]
+from .contenders import KNEX, Contender
 
 ROLE = "contender"
 """Who contenders are on the server, and nobody else is."""
-CONNECT_DELAY = 0.1
-"""Seconds each connect takes longer: what TCP, TLS and SCRAM cost over a network."""
 MAX_CONNECTIONS = 140
 """The server's, as in the demo: poolguard works a budget of 123 out of them."""
 CLEARED_WITHIN = 10.0
@@ -76,51 +67,45 @@ class Event:
     act: Callable[[Serving], object]
 
 
-Load = Callable[[Serving], tuple[list[Sample], float, float]]
-"""Plays some other traffic: the samples, the generator's own lag, and by the monotonic clock when
-it began."""
+def signal_master(number: signal.Signals, serving: Serving) -> None:
+    """What an event may do: gunicorn's master is sent this."""
+    os.kill(serving.server.pid, number)
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What all contenders are given alike."""
+    """What all contenders are given alike, and how long all is played."""
 
-    server: PrivatePostgres
-    proxy: SlowProxy
+    database: Database
     listener: socket.socket
-    janitor: Janitor
-    role: str
-    """The role's conninfo, straight to the server; the way through the proxy is :attr:`dsn`."""
     capacity: Capacity
     """What the server grants the role."""
-
-    @property
-    def dsn(self) -> str:
-        return make_conninfo(self.role, host=self.proxy.host, port=self.proxy.port)
+    quick: bool = False
+    say: Callable[[str], None] = lambda _: None
 
     def plan(self, conditions: Conditions) -> Plan:
         """What poolguard works out of the server's capacity, and all others are told."""
         workplace = Workplace(workers=conditions.workers, at_once=conditions.threads)
         return make_plan(self.capacity, Settings(budget=conditions.budget), workplace)
 
-    def one_connect(self) -> float:
-        """Seconds that a connect takes while nothing else happens."""
-        took = []
-        for _ in range(5):
-            began = monotonic()
-            psycopg.connect(self.dsn).close()
-            took.append(monotonic() - began)
-        return statistics.median(took)
+    @contextmanager
+    def network(self, connect_delay: float) -> Iterator[None]:
+        """Another network for a while."""
+        self.database.proxy.set(connect_delay=connect_delay)
+        try:
+            yield
+        finally:
+            self.database.proxy.set(connect_delay=CONNECT_DELAY)
 
     @contextmanager
     def serve(self, contender: Contender, conditions: Conditions) -> Iterator[Serving]:
         """*contender*, answering; at the end nothing of it is left on the server."""
         budget = self.plan(conditions).budget
-        folder = self.janitor.folder()
+        folder = self.database.janitor.folder()
         with ExitStack() as stack:
             stack.callback(self._clear)
             pooler = self._pooler(contender, conditions, budget)
-            dsn = self.dsn
+            dsn = self.database.far
             if pooler is not None:
                 dsn = stack.enter_context(pooler).conninfo()
             environ = conditions.environ(contender, dsn, budget, folder)
@@ -143,36 +128,28 @@ class Stage:
         *,
         events: Sequence[Event] = (),
         give_up: float = GIVE_UP,
-        progress: Callable[[float], None] = lambda _: None,
-        load: Load | None = None,
     ) -> Run:
-        """*contender* under a whole story, in which *events* happen, or under another *load*.
+        """*contender* under a whole story, in which *events* happen.
 
         Raises :class:`LabError` where it does not come up, or an event fails.
         """
 
-        def tell(serving: Serving) -> tuple[list[Sample], float, float]:
-            began = monotonic()
-            address, arrivals = serving.server.address, story.arrivals()
-            with _happening(events, serving, began):
-                samples, lag = asyncio.run(
-                    drive(address, arrivals, began=began, progress=progress, give_up=give_up)
-                )
-            return samples, lag, began
-
-        log_from = len(self.server.read_log())
+        server = self.database.server
+        log_from = len(server.read_log())
         with (
             self.serve(contender, conditions) as serving,
-            SessionSampler(self.server.conninfo(), role=ROLE) as sampler,
+            SessionSampler(server.conninfo(), role=ROLE) as sampler,
         ):
-            samples, lag, began = (load or tell)(serving)
-            began_at = time() - (monotonic() - began)
-            if any(sample.status == 0 for sample in samples):
-                self.proxy.reset_all()  # who still waits for an answer would keep it from ending
+            began, began_at = monotonic(), time()
+            address, due = serving.server.address, story.arrivals()
+            with _happening(events, serving, began):
+                samples, lag = asyncio.run(drive(address, due, began=began, give_up=give_up))
+            if any(sample.status == 0 for sample in samples):  # these would keep it from ending
+                self.database.proxy.reset_all()
         return Run(
             contender.name,
             tuple(samples),
-            tuple(at - began_at for at in arrivals(self.server.read_log()[log_from:], role=ROLE)),
+            tuple(at - began_at for at in arrivals(server.read_log()[log_from:], role=ROLE)),
             tuple((at - began, n) for at, n in sampler.series),
             self.plan(conditions).budget,
             lag,
@@ -187,45 +164,45 @@ class Stage:
         # pgbouncer.org/config.html; default_pool_size, 20 by default, is the maximum given to all
         settings = {
             "default_pool_size": str(budget),
-            "server_idle_timeout": str(fast(600, conditions.hour)),
+            "server_idle_timeout": conditions.fast(600),
             "max_client_conn": "1000",
         }
         if contender.pooler.full:
             settings["min_pool_size"] = str(budget)
         return PgBouncer(
-            self.dsn,
+            self.database.far,
             pool_mode=contender.pooler.mode,
             auth_type="trust",
             settings=settings,
-            janitor=self.janitor,
+            janitor=self.database.janitor,
         )
 
     def _web_server(self, contender: Contender, environ: dict[str, str], folder: Path) -> WebServer:
         if contender.kind == "node":
             return WebServer(
-                ["node", str(node.SERVER)],
+                ["node", str(KNEX / "server.mjs")],
                 listener=self.listener,
                 log=folder / "node.log",
                 environ={**environ, "CONTEST_FD": str(self.listener.fileno())},
-                janitor=self.janitor,
+                janitor=self.database.janitor,
             )
         return Gunicorn(
-            f"benchmarks.contenders.apps.{contender.module}:app",
-            "benchmarks.contenders.apps.conf",
+            "benchmarks.apps.contenders:app",
+            "benchmarks.apps.contenders_conf",
             listener=self.listener,
             folder=folder,
             environ=environ,
-            janitor=self.janitor,
+            janitor=self.database.janitor,
         )
 
     def _clear(self) -> None:
         """End what a contender has left on the server, and wait until it is gone."""
-        if not self.server.running:
+        if not self.database.server.running:
             raise LabError("the private PostgreSQL ended in the middle of the contest")
-        self.proxy.reset_all()
+        self.database.proxy.reset_all()
         ending = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s"
         until = monotonic() + CLEARED_WITHIN
-        with self.server.connect() as admin:
+        with self.database.server.connect() as admin:
             while admin.execute(ending, [ROLE]).fetchone() is not None:
                 if monotonic() > until:
                     raise LabError("a contender's connections stay on the server")
@@ -241,18 +218,11 @@ def stage() -> Iterator[Stage]:
         "log_line_prefix": "%n ",
         "max_connections": str(MAX_CONNECTIONS),
     }
-    with (
-        listen() as listener,
-        Janitor() as janitor,
-        PrivatePostgres(settings=settings, janitor=janitor) as server,
-        SlowProxy(("127.0.0.1", server.port), connect_delay=CONNECT_DELAY) as proxy,
-    ):
-        role = server.create_role(ROLE)
-        trust(server)
-        with psycopg.connect(role, row_factory=dict_row) as conn:
+    with listen() as listener, database(ROLE, settings=settings) as there:
+        with psycopg.connect(there.role, row_factory=dict_row) as conn:
             row = conn.execute(QUERY).fetchone()
         assert row is not None
-        yield Stage(server, proxy, listener, janitor, role, Capacity.from_row(row))
+        yield Stage(there, listener, Capacity.from_row(row))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-// The contenders' endpoint over knex with tarn.js: the terms come in the environment, as in terms.py.
+// The contenders' endpoint over knex with tarn.js: the environment says what ../apps/contenders.py reads.
 
 import http from "node:http";
 import knex from "knex";

@@ -14,48 +14,49 @@ from functools import partial
 from importlib import import_module
 from typing import Any, NamedTuple
 
-from .frame import State
-
-__all__ = ["Entry", "Tracing", "prepare"]
+from .states import State
 
 Entry = Callable[[], AbstractContextManager[Any]]
 """What is around a request further out."""
+ATTRIBUTES = {
+    "db.client.connection.pool.name": "default",
+    "poolguard.acquire.outcome": "waited",
+    "poolguard.acquire.wait_time": 0.012,
+    "poolguard.connection.age": 12.5,
+    "server.port": 5432,
+    "db.namespace": "app",
+}
 
 
 class Tracing(NamedTuple):
     """What was set up."""
 
-    bare: Entry
+    bare: Entry = nullcontext
     """Around a request without poolguard. It has a provider of its own: whatever poolguard does to
     the global one is a cost of poolguard."""
-    ours: Entry
-    recorded: Entry | None
+    ours: Entry = nullcontext
+    recorded: Entry | None = None
     """Around a request of the unit: a server span that records; None where there is no SDK."""
-    child: Entry
+    child: Entry = nullcontext
     """A recording child span with six attributes, as an instrumentation makes it."""
 
 
 def prepare(state: State) -> Tracing:
     """Set this process up."""
     if state.has == "nothing":
-        return Tracing(nullcontext, nullcontext, None, nullcontext)
+        return Tracing()
+    trace: Any = import_module("opentelemetry.trace")
     if state.has == "api":
-        import_module("opentelemetry.trace")
-        return Tracing(nullcontext, nullcontext, None, nullcontext)
-    from opentelemetry import trace
-
+        return Tracing()
     trace.set_tracer_provider(_provider(state))
     if state.metrics:
         _set_metrics_up()
-    tracer = _provider(State(None)).get_tracer("benchmarks")
-    unit = _instrumentation(tracer, State(None)), partial(_child, tracer)
+    unit = _provider(State(None))
+    tracing = Tracing(recorded=_entry(unit, State(None)), child=partial(_child, _tracer(unit)))
     if not state.server_span:
-        return Tracing(nullcontext, nullcontext, *unit)
-    bare, ours = (
-        _instrumentation(provider.get_tracer("benchmarks"), state)
-        for provider in (_provider(state), trace.get_tracer_provider())
-    )
-    return Tracing(bare, ours, *unit)
+        return tracing
+    ours = _entry(trace.get_tracer_provider(), state)
+    return tracing._replace(bare=_entry(_provider(state), state), ours=ours)
 
 
 def _provider(state: State) -> Any:
@@ -79,30 +80,23 @@ def _set_metrics_up() -> None:
     metrics.set_meter_provider(MeterProvider([InMemoryMetricReader()], shutdown_on_exit=False))
 
 
-def _instrumentation(tracer: Any, state: State) -> Entry:
+def _tracer(provider: Any) -> Any:
+    return provider.get_tracer("benchmarks")
+
+
+def _entry(provider: Any, state: State) -> Entry:
     """Begins the server span of a request, as instrumentations do, and makes it current."""
     from opentelemetry import propagate
     from opentelemetry.trace import SpanKind
 
     headers = {} if state.traceparent is None else {"traceparent": state.traceparent}
-    parent = propagate.extract(headers)
-
-    def entry() -> AbstractContextManager[Any]:
-        span: AbstractContextManager[Any] = tracer.start_as_current_span(
-            "GET", context=parent, kind=SpanKind.SERVER
-        )
-        return span
-
-    return entry
+    start, parent = _tracer(provider).start_as_current_span, propagate.extract(headers)
+    return lambda: start("GET", context=parent, kind=SpanKind.SERVER)
 
 
 @contextmanager
 def _child(tracer: Any) -> Iterator[None]:
     with tracer.start_as_current_span("pool.acquire") as span:
-        span.set_attribute("db.client.connection.pool.name", "default")
-        span.set_attribute("poolguard.acquire.outcome", "waited")
-        span.set_attribute("poolguard.acquire.wait_time", 0.012)
-        span.set_attribute("poolguard.connection.age", 12.5)
-        span.set_attribute("server.port", 5432)
-        span.set_attribute("db.namespace", "app")
+        for name, value in ATTRIBUTES.items():
+            span.set_attribute(name, value)
         yield

@@ -1,4 +1,4 @@
-"""psycopg_pool's two pools against ours: growth, warming, restarts, refreshing, ageing, cost.
+"""``pool``: psycopg_pool's two pools against ours: growth, restarts, upkeep, and lending.
 
 All on one private PostgreSQL, a connect to which takes about 100 ms: through the lab's proxy, or
 after a pause. Every part plays its contenders in turn, several times over, and shows the median of
@@ -10,71 +10,37 @@ the worst round.
 from __future__ import annotations
 
 import logging
-import os
-import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import version
 
-from psycopg.conninfo import make_conninfo
-
-from poolguard.lab.binaries import find
-from poolguard.lab.postgres import PrivatePostgres
-from poolguard.lab.proxy import SlowProxy
-
-from ..server import trust
-from ..table import Progress, Table
-from . import burst, getput, idle, lifetime, refill, refresh, restart, warming
-from .frame import CONNECT_DELAY, Stage
-
-__all__ = ["PARTS", "run"]
+from ..readme import Digest, Place
+from ..server import database
+from ..table import Progress, Table, show
+from . import growth, outages, upkeep
+from .frame import KINDS, Stage
+from .getput import getput
 
 PARTS: Mapping[str, Callable[[Stage], Table]] = {
-    "burst": burst.run,
-    "pooler": burst.through_pooler,
-    "warming": warming.run,
-    "restart": restart.run,
-    "refresh": refresh.run,
-    "lifetime": lifetime.run,
-    "getput": getput.run,
-    "idle": idle.run,
-    "refill": refill.run,
+    "burst": growth.burst,
+    "pooler": growth.through_pooler,
+    "warming": growth.warming,
+    "restart": outages.restart,
+    "refresh": upkeep.refresh,
+    "lifetime": upkeep.lifetime,
+    "getput": getput,
+    "idle": upkeep.idle,
+    "refill": outages.refill,
 }
 
 
-def run(*parts: str, quick: bool = False) -> dict[str, object]:
-    """Measure *parts*, or all, and print a table of each; returns them as plain data.
+def run(*parts: str, quick: bool = False) -> dict[str, Table]:
+    """Measure *parts*, or all, and print a table of each."""
+    with _quiet(), database("bench") as there:
 
-    *quick* shows that they work, with too few rounds for figures worth anything.
-    """
-    environment = _environment()
-    print("pool:", environment, flush=True)
-    progress = Progress()
-    tables: dict[str, object] = {}
-    missed: list[str] = []
-    with _quiet(), _stage(progress, quick=quick) as stage:
-        for part in parts or PARTS:
-            progress.part = part
-            table = PARTS[part](stage)
-            progress.clear()
-            print(f"\n{table}", flush=True)
-            tables[part] = table.as_json()
-            missed += [f"{part} ({row.who})" for row in table.rows if row.missed]
-    print(f"\nmissed: {', '.join(missed)}" if missed else "\nall goals met", flush=True)
-    return {"environment": environment, "parts": tables}
+        def stage(progress: Progress) -> Stage:
+            return Stage(there, there.near, quick, progress)
 
-
-@contextmanager
-def _stage(progress: Progress, *, quick: bool) -> Iterator[Stage]:
-    with (
-        PrivatePostgres() as server,
-        SlowProxy(("127.0.0.1", server.port), connect_delay=CONNECT_DELAY) as proxy,
-    ):
-        role = server.create_role("bench")
-        trust(server)
-        far = make_conninfo(role, host=proxy.host, port=proxy.port)
-        near = make_conninfo(role, host=str(server.folder))
-        yield Stage(server, proxy, far, near, quick, progress)
+        return show("pool", PARTS, parts, stage)
 
 
 @contextmanager
@@ -91,14 +57,55 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _environment() -> str:
-    packages: Sequence[str] = ("psycopg", "psycopg-pool")
-    versions = [f"{name.replace('-', '_')} {version(name)}" for name in packages]
-    return ", ".join(
-        [
-            f"Python {platform.python_version()}",
-            *versions,
-            f"PostgreSQL {find().version}",
-            f"{os.cpu_count()} cores",
-        ]
-    )
+def _cells(part: str, figure: str, plain: str = "", ours: str = "") -> list[list[Place]]:
+    """Of psycopg_pool's two classes, then of ours; *plain* and *ours* end their rows' names."""
+    whos = zip(*(kind.names for kind in KINDS), strict=True)
+    ends = (plain, ours)
+    return [
+        [Place(part, who + end, figure) for who in pair]
+        for pair, end in zip(whos, ends, strict=True)
+    ]
+
+
+def _lent(*ways: str) -> list[list[Place]]:
+    """The same of the sync and of the async way to lend."""
+    whos = zip(*(kind.names for kind in KINDS), strict=True)
+    return [
+        [Place("getput", f"{who}, {way}", "µs") for who, way in zip(pair, ways, strict=True)]
+        for pair in whos
+    ]
+
+
+DIGEST = Digest(
+    ["psycopg_pool, sync / async", "poolguard, sync / async"],
+    {
+        f"{growth.SIZE} acquires at once on an empty pool: the slowest, in connects": _cells(
+            "burst", "connects"
+        ),
+        "the same through PgBouncer, where a connect takes less of the processor": _cells(
+            "pooler", "connects"
+        ),
+        f"a floor of {growth.SIZE} is there after so many connects": _cells("warming", "connects"),
+        f"PostgreSQL restarted under {outages.CONNECTIONS} idle connections: failed of "
+        f"{outages.REQUESTS} requests": _cells("restart", outages.FAILURES),
+        "the slowest of them, in connects (psycopg_pool: with `check=`)": _cells(
+            "restart", "connects", ", check="
+        ),
+        f"the longest acquire while idle connections are verified over a network of "
+        f"{upkeep.ROUND_TRIP * 1e3:.0f} ms, ms (psycopg_pool: by `check()`)": _cells(
+            "refresh", "max, ms", ", check()", ", refreshing"
+        ),
+        f"`max_lifetime` of {upkeep.LIFETIME:g} s: requests of 200 that got an expired "
+        "connection": _cells("lifetime", "expired"),
+        "get and put of a free connection, µs": _lent("getconn + putconn", "getconn + putconn"),
+        "`with pool.connection()` of a free connection, µs": _lent(
+            "with connection()", "async with connection()"
+        ),
+        "from a return until the one that waits for it runs, µs": _lent(
+            "handed over", "handed over"
+        ),
+        "threads of an idle pool": _cells("idle", "threads"),
+        "after an outage longer than `reconnect_timeout`, without traffic: the floor is back "
+        "after, s": _cells("refill", "floor after, s"),
+    },
+)

@@ -1,11 +1,13 @@
-"""What the parts share: the stage they play on, and how far away its server is."""
+"""What the parts share: the stage, how far away its server is, and both kinds of pool."""
 
 from __future__ import annotations
 
 import asyncio
 import statistics
-from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from time import perf_counter, sleep
 from typing import Any, TypeVar
@@ -13,39 +15,14 @@ from typing import Any, TypeVar
 from psycopg import AsyncConnection, Connection
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
-from poolguard.lab.postgres import PrivatePostgres
-from poolguard.lab.proxy import SlowProxy
 from poolguard.pool.aio import AsyncGuardedPool
 from poolguard.pool.sync import GuardedPool
 
-__all__ = [
-    "AIO",
-    "CONNECT_DELAY",
-    "SYNC",
-    "AsyncFar",
-    "AsyncPool",
-    "Far",
-    "Stage",
-    "SyncPool",
-    "awaited",
-]
+from ..kinds import Job, drive, got
+from ..server import CONNECT_DELAY, Database
+from ..table import turns
 
 T = TypeVar("T")
-SyncPool = ConnectionPool[Connection[Any]]
-AsyncPool = AsyncConnectionPool[AsyncConnection[Any]]
-
-SYNC: Mapping[str, Callable[..., SyncPool]] = {
-    "ConnectionPool": ConnectionPool,
-    "GuardedPool": GuardedPool,
-}
-AIO: Mapping[str, Callable[..., AsyncPool]] = {
-    "AsyncConnectionPool": AsyncConnectionPool,
-    "AsyncGuardedPool": AsyncGuardedPool,
-}
-"""Who competes: psycopg_pool's class and ours, by the names under which they are shown."""
-
-CONNECT_DELAY = 0.1
-"""Seconds each connect takes longer: what TCP, TLS and SCRAM cost over a network."""
 ALONE = 3
 """How often a connect is measured alone in each round: the median counts."""
 
@@ -54,56 +31,24 @@ ALONE = 3
 class Stage:
     """The server, the network before it, and how long all is played."""
 
-    server: PrivatePostgres
-    proxy: SlowProxy
-    conninfo: str
-    """The way to the server through the proxy."""
+    database: Database
     near: str
-    """The way to it over its own socket, for those who wait before they connect (:class:`Far`)."""
+    """The way over the server's own socket, for those who wait before they connect (Far)."""
     quick: bool
     say: Callable[[str], None]
 
     def play(self, rounds: int, acts: Mapping[str, Callable[[], T]]) -> dict[str, list[T]]:
-        """What each act returns, once a round; every other round they come in reversed order."""
-        rounds = 1 if self.quick else rounds
-        results: dict[str, list[T]] = {who: [] for who in acts}
-        for nth in range(rounds):
-            for who in list(acts)[:: -1 if nth % 2 else 1]:
-                self.say(f"round {nth + 1} of {rounds}, {who}")
-                results[who].append(acts[who]())
-        return results
+        """What each act returns, once a round."""
+        return turns(1 if self.quick else rounds, acts, self.say)
 
     @contextmanager
     def network(self, *, connect_delay: float, round_trip: float) -> Iterator[None]:
         """Another network for a while."""
-        self.proxy.set(connect_delay=connect_delay, latency=round_trip / 2)
+        self.database.proxy.set(connect_delay=connect_delay, latency=round_trip / 2)
         try:
             yield
         finally:
-            self.proxy.set(connect_delay=CONNECT_DELAY, latency=0.0)
-
-    def one_connect(self) -> float:
-        """Seconds that one connect takes while nothing else happens."""
-        return _median_of(lambda: Connection.connect(self.conninfo))
-
-    def one_far_connect(self) -> float:
-        """The same of one who waits before he connects."""
-        return _median_of(lambda: Far.connect(self.near))
-
-    def one_far_connect_aio(self) -> float:
-        """The same over asyncio."""
-
-        async def connects() -> list[float]:
-            return [await self._connect_aio() for _ in range(ALONE)]
-
-        return statistics.median(asyncio.run(connects()))
-
-    async def _connect_aio(self) -> float:
-        began = perf_counter()
-        conn = await AsyncFar.connect(self.near)
-        took = perf_counter() - began
-        await conn.close()
-        return took
+            self.database.proxy.set(connect_delay=CONNECT_DELAY, latency=0.0)
 
 
 class Far(Connection[Any]):
@@ -128,16 +73,117 @@ class AsyncFar(AsyncConnection[Any]):
         return await super().connect(*args, **kwargs)
 
 
-def _median_of(connect: Callable[[], Connection[Any]]) -> float:
-    took: list[float] = []
-    for _ in range(ALONE):
+class Kind:
+    """Sync pools, psycopg_pool's and ours, and how their users run and wait: in threads.
+
+    What a method returns that is no coroutine is to be waited for by :func:`~benchmarks.kinds.got`.
+    """
+
+    suffix = ""
+    """What the names of others end with that are shown beside the pools."""
+    bare: Any = Connection
+    far: Any = Far
+    pools: Sequence[Any] = (ConnectionPool, GuardedPool)
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """Under which the pools are shown: psycopg_pool's, and ours."""
+        plain, ours = (pool.__name__ for pool in self.pools)
+        return plain, ours
+
+    @contextmanager
+    def runner(self) -> Iterator[Callable[[Job], Any]]:
+        """Runs one coroutine after the other."""
+        yield drive
+
+    async def together(self, jobs: Sequence[Job]) -> list[Any]:
+        """What they return, all of which run at the same time."""
+        with ThreadPoolExecutor(len(jobs)) as threads:
+            return list(threads.map(drive, jobs))
+
+    def sleep(self, seconds: float) -> Any:
+        return sleep(seconds)
+
+    def aside(self, call: Callable[[], object]) -> Any:
+        """A call that takes long, while an event loop runs on."""
+        return call()
+
+    def meeting(self, of: int) -> Callable[[], object]:
+        """To be called by so many that run together: each goes on when all are there."""
+        return threading.Barrier(of).wait
+
+    def block(self, pool: Any) -> Any:
+        """A connection of the pool, in an async context manager."""
+        return _entered(pool.connection())
+
+    def run(self, job: Job) -> Any:
+        with self.runner() as run:
+            return run(job)
+
+    def act(self, job: Callable[..., Job], *args: Any, **kwargs: Any) -> Callable[[], Any]:
+        """The coroutine function *job* as an act, which is told of this kind."""
+        return lambda: self.run(job(self, *args, **kwargs))
+
+    @asynccontextmanager
+    async def opened(self, who: str, conninfo: str, **settings: Any) -> AsyncIterator[Any]:
+        """The pool of that name, open."""
+        pool = self.pools[self.names.index(who)](conninfo, open=False, **settings)
+        await got(pool.open())
+        try:
+            yield pool
+        finally:
+            await got(pool.close())
+
+
+class AsyncKind(Kind):
+    """The async ones, in tasks of an event loop."""
+
+    suffix = ", async"
+    bare = AsyncConnection
+    far = AsyncFar
+    pools = (AsyncConnectionPool, AsyncGuardedPool)
+
+    @contextmanager
+    def runner(self) -> Iterator[Callable[[Job], Any]]:
+        loop = asyncio.new_event_loop()
+        try:
+            yield loop.run_until_complete
+        finally:
+            loop.run_until_complete(loop.shutdown_default_executor())
+            loop.close()
+
+    async def together(self, jobs: Sequence[Job]) -> list[Any]:
+        return list(await asyncio.gather(*jobs))
+
+    def sleep(self, seconds: float) -> Any:
+        return asyncio.sleep(seconds)
+
+    def aside(self, call: Callable[[], object]) -> Any:
+        return asyncio.to_thread(call)
+
+    def meeting(self, of: int) -> Callable[[], object]:  # noqa: ARG002 - tasks begin together
+        return lambda: None
+
+    def block(self, pool: Any) -> Any:
+        return pool.connection()
+
+
+@asynccontextmanager
+async def _entered(block: Any) -> AsyncIterator[Any]:
+    with block as conn:
+        yield conn
+
+
+SYNC, AIO = Kind(), AsyncKind()
+KINDS: Sequence[Kind] = (SYNC, AIO)
+
+
+async def one_connect(_: Kind, connection: Any, conninfo: str) -> float:
+    """Seconds that one connect takes while nothing else happens."""
+    took = []
+    for _nth in range(ALONE):
         began = perf_counter()
-        conn = connect()
+        conn = await got(connection.connect(conninfo))
         took.append(perf_counter() - began)
-        conn.close()
+        await got(conn.close())
     return statistics.median(took)
-
-
-def awaited(job: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> Callable[[], T]:
-    """The coroutine function *job* as an act."""
-    return lambda: asyncio.run(job(*args))

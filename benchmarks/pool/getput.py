@@ -9,16 +9,15 @@ from __future__ import annotations
 import asyncio
 import os
 import statistics
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from time import perf_counter, sleep
 from typing import Any
 
+from ..kinds import got
 from ..table import Row, Table, ratios
-from .frame import AIO, SYNC, AsyncPool, Stage, SyncPool
-
-__all__ = ["run"]
+from .frame import AIO, SYNC, Kind, Stage
 
 SIZE = 4
 LOOPS = 2_000
@@ -27,55 +26,45 @@ PAIRS = 40
 SETTLED = 0.0005
 """Seconds after which somebody who acquires is queued, and sleeps."""
 
+Way = Callable[[Any, int], Coroutine[Any, Any, float]]
+"""Lends a pool's connections so many times; returns the µs of one time."""
 
-def run(stage: Stage) -> Table:
+
+def getput(stage: Stage) -> Table:
     """Measure both classes in turn, and compare each pair of neighbouring rounds."""
     return Table(
         f"getput: a connection is lent and comes back, {PAIRS} pairs of rounds",
-        [*_sync(stage), *asyncio.run(_aio(stage))],
+        [*_rows(stage, SYNC, WAYS), *_rows(stage, AIO, WAYS_AIO)],
         ['"handed over": from putconn() until the one who waited for the connection has it'],
     )
 
 
-def _sync(stage: Stage) -> list[Row]:
-    plain, ours = (make(stage.conninfo, min_size=SIZE, open=False) for make in SYNC.values())
-    with plain, ours:
-        plain.wait()
-        ours.wait()
-        rows = []
-        for way, (act, often, goal) in WAYS.items():
-            loops = often // 10 if stage.quick else often
-            pair = zip(SYNC, (plain, ours), strict=True)
-            acts = {f"{who}, {way}": partial(act, pool, loops) for who, pool in pair}
-            rows += _rows(stage.play(PAIRS, acts), goal)
-        return rows
+def _rows(stage: Stage, kind: Kind, ways: Mapping[str, tuple[Way, int, float]]) -> Iterator[Row]:
+    with kind.runner() as run:
+        opening = [kind.opened(who, stage.database.far, min_size=SIZE) for who in kind.names]
+        pools = [run(each.__aenter__()) for each in opening]
+        try:
+            for pool in pools:
+                run(got(pool.wait()))
+            for way, (act, often, goal) in ways.items():
+                loops = often // 10 if stage.quick else often
+                acts = {
+                    f"{who}, {way}": partial(_timed, run, act, pool, loops)
+                    for who, pool in zip(kind.names, pools, strict=True)
+                }
+                (plain, base), (ours, took) = stage.play(PAIRS, acts).items()
+                yield Row(plain, {"µs": base})
+                yield Row(ours, {"µs": took, "ratio": ratios(took, base)}, {"ratio": goal})
+        finally:
+            for each in opening:
+                run(each.__aexit__(None, None, None))
 
 
-async def _aio(stage: Stage) -> list[Row]:
-    plain, ours = (make(stage.conninfo, min_size=SIZE, open=False) for make in AIO.values())
-    async with plain, ours:
-        await plain.wait()
-        await ours.wait()
-        rows = []
-        for way, (act, often, goal) in WAYS_AIO.items():
-            loops = often // 10 if stage.quick else often
-            acts = {f"{who}, {way}": pool for who, pool in zip(AIO, (plain, ours), strict=True)}
-            times: dict[str, list[float]] = {who: [] for who in acts}
-            for nth in range(1 if stage.quick else PAIRS):
-                stage.say(f"round {nth + 1} of {PAIRS}, async, {way}")
-                for who in list(acts)[:: -1 if nth % 2 else 1]:
-                    times[who].append(await act(acts[who], loops))
-            rows += _rows(times, goal)
-        return rows
+def _timed(run: Callable[..., float], act: Way, pool: Any, loops: int) -> float:
+    return run(act(pool, loops))
 
 
-def _rows(times: Mapping[str, Sequence[float]], goal: float) -> list[Row]:
-    (plain, base), (ours, took) = times.items()
-    figures = {"µs": took, "ratio": ratios(took, base)}
-    return [Row(plain, {"µs": base}), Row(ours, figures, {"ratio": goal})]
-
-
-def _get_put(pool: SyncPool, loops: int) -> float:
+async def _get_put(pool: Any, loops: int) -> float:
     get, put = pool.getconn, pool.putconn
     began = perf_counter()
     for _ in range(loops):
@@ -83,7 +72,7 @@ def _get_put(pool: SyncPool, loops: int) -> float:
     return (perf_counter() - began) / loops * 1e6
 
 
-async def _get_put_aio(pool: AsyncPool, loops: int) -> float:
+async def _get_put_aio(pool: Any, loops: int) -> float:
     get, put = pool.getconn, pool.putconn
     began = perf_counter()
     for _ in range(loops):
@@ -91,7 +80,7 @@ async def _get_put_aio(pool: AsyncPool, loops: int) -> float:
     return (perf_counter() - began) / loops * 1e6
 
 
-def _block(pool: SyncPool, loops: int) -> float:
+async def _block(pool: Any, loops: int) -> float:
     connection = pool.connection
     began = perf_counter()
     for _ in range(loops):
@@ -100,7 +89,7 @@ def _block(pool: SyncPool, loops: int) -> float:
     return (perf_counter() - began) / loops * 1e6
 
 
-async def _block_aio(pool: AsyncPool, loops: int) -> float:
+async def _block_aio(pool: Any, loops: int) -> float:
     connection = pool.connection
     began = perf_counter()
     for _ in range(loops):
@@ -109,7 +98,7 @@ async def _block_aio(pool: AsyncPool, loops: int) -> float:
     return (perf_counter() - began) / loops * 1e6
 
 
-def _hand_over(pool: SyncPool, loops: int) -> float:
+async def _hand_over(pool: Any, loops: int) -> float:
     """On one processor: to which one the kernel wakes a thread would be what is measured."""
     allowed = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(allowed)})
@@ -119,7 +108,7 @@ def _hand_over(pool: SyncPool, loops: int) -> float:
         os.sched_setaffinity(0, allowed)
 
 
-def _handed_over(pool: SyncPool, loops: int) -> float:
+def _handed_over(pool: Any, loops: int) -> float:
     def wait_for_one() -> tuple[Any, float]:
         return pool.getconn(), perf_counter()
 
@@ -140,7 +129,7 @@ def _handed_over(pool: SyncPool, loops: int) -> float:
     return statistics.median(took)
 
 
-async def _hand_over_aio(pool: AsyncPool, loops: int) -> float:
+async def _hand_over_aio(pool: Any, loops: int) -> float:
     async def wait_for_one() -> tuple[Any, float]:
         return await pool.getconn(), perf_counter()
 
@@ -160,13 +149,13 @@ async def _hand_over_aio(pool: AsyncPool, loops: int) -> float:
     return statistics.median(took)
 
 
-WAYS: Mapping[str, tuple[Callable[[SyncPool, int], float], int, float]] = {
+WAYS: Mapping[str, tuple[Way, int, float]] = {
     "getconn + putconn": (_get_put, LOOPS, 1.3),
     "with connection()": (_block, LOOPS, 0.55),
     "handed over": (_hand_over, HANDOVERS, 1.1),
 }
 """The ways to lend one: what measures its µs, how often in a round, and the goal of the ratio."""
-WAYS_AIO: Mapping[str, tuple[Callable[[AsyncPool, int], Awaitable[float]], int, float]] = {
+WAYS_AIO: Mapping[str, tuple[Way, int, float]] = {
     "getconn + putconn": (_get_put_aio, LOOPS, 1.3),
     "async with connection()": (_block_aio, LOOPS, 0.45),
     "handed over": (_hand_over_aio, HANDOVERS, 1.2),

@@ -23,8 +23,6 @@ from typing import Any
 
 from ..table import Progress, Row, Table
 
-__all__ = ["PARTS", "run"]
-
 SEED = 1
 QUICK = 0.5
 """Seconds of a storm that only shows that it works."""
@@ -41,27 +39,19 @@ PARTS: Mapping[str, str] = {"threads": "", "gevent": "gevent", "asyncio": "", "u
 
 def run(
     *parts: str, quick: bool = False, minutes: float = 1.0, seed: int = SEED
-) -> dict[str, object]:
-    """Storm for *minutes* in each flavour and print a table; returns plain data.
+) -> dict[str, Table]:
+    """Storm for *minutes* in each flavour and print one table; a goal that is missed is a loss.
 
-    *faults* in it are the flavours that lost something. *seed* chooses the pools and what each
-    client does. *quick* storms for a second.
+    *seed* chooses the pools and what each client does. *quick* storms for a second.
     """
-    # These import psycopg, which a flavour's process may not have done before it is patched.
-    from psycopg.conninfo import make_conninfo
-
-    from poolguard.lab.postgres import PrivatePostgres
-
-    from ..server import trust
+    # It imports psycopg, which a flavour's process may not have done before it is patched.
+    from ..server import database
 
     seconds = QUICK if quick else 60 * minutes
     progress = Progress()
     rows: list[Row] = []
     notes: list[str] = []
-    with PrivatePostgres(settings={"max_connections": "200"}) as server:
-        role = server.create_role("storm")
-        trust(server)
-        near = make_conninfo(role, host=str(server.folder))
+    with database("storm", settings={"max_connections": "200"}) as there:
         for part in parts or PARTS:
             needs = PARTS[part]
             if needs and find_spec(needs) is None:
@@ -69,16 +59,16 @@ def run(
                 continue
             progress.part = "storm"
             progress(f"{part}, {seconds:.0f} s")
-            row, said = _play(part, [near, str(seconds), str(seed)], within=seconds + 150)
+            row, said = _play(part, [there.near, str(seconds), str(seed)], within=seconds + 150)
             rows.append(row)
             notes += said
     progress.clear()
     title = f"storm: {seconds:g} s each, seed {seed}, Python {sys.version.split()[0]}"
     table = Table(title, rows, notes)
     print(f"\n{table}", flush=True)
-    faults = [row.who for row in rows if row.missed]
-    print(f"\nlost in: {', '.join(faults)}" if faults else "\nnothing lost", flush=True)
-    return {"parts": {"storm": table.as_json()}, "faults": faults}
+    lost = [row.who for row in rows if row.missed]
+    print(f"\nlost in: {', '.join(lost)}" if lost else "\nnothing lost", flush=True)
+    return {"storm": table}
 
 
 def _play(part: str, arguments: Sequence[str], within: float) -> tuple[Row, list[str]]:

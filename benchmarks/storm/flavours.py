@@ -1,8 +1,4 @@
-"""One storm, and who its clients are: tasks, threads or greenlets.
-
-What all share is written as coroutines. Where the clients are no tasks nothing in them ever waits
-for a loop, and :func:`drive` runs one from its begin to its end.
-"""
+"""One storm, and who its clients are: tasks, threads or greenlets."""
 
 from __future__ import annotations
 
@@ -10,24 +6,24 @@ import asyncio
 import faulthandler
 import gc
 import importlib
-import inspect
 import signal
 import sys
 import threading
 import time
 import warnings
-from collections.abc import Collection, Coroutine
+from collections.abc import Collection
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from random import Random
 from time import monotonic
 from types import FrameType
-from typing import Any, ClassVar
+from typing import Any
 
 import psycopg
 
 from poolguard import AsyncGuardedPool, GuardedPool
 
+from ..kinds import Job, drive, got
 from . import witness as accounts
 from .witness import Shape, Witness, shapes
 
@@ -44,8 +40,6 @@ MISBEHAVES = 0.03
 THERE = "SELECT pid FROM pg_stat_activity WHERE application_name = %s"
 TERMINATE = f"SELECT pg_terminate_backend(pid) FROM ({THERE} ORDER BY random() LIMIT 1) AS one"
 
-Job = Coroutine[Any, Any, Any]
-
 
 class TooLong(BaseException):
     """What a signal's handler raises."""
@@ -55,45 +49,13 @@ class CallbackFailed(Exception):
     """What a callback of the pool raises."""
 
 
-def drive(job: Job) -> Any:
-    """Run a coroutine that never waits for a loop."""
-    try:
-        job.send(None)
-    except StopIteration as end:
-        return end.value
-    raise RuntimeError("a coroutine waits where there is no event loop")
+class Tasks:
+    """Clients are tasks, which are cancelled: how they run, wait, borrow and are interrupted."""
 
-
-async def got(value: Any) -> Any:
-    """What a method of a sync or an async object returns."""
-    return await value if inspect.isawaitable(value) else value
-
-
-class Storm:
-    """Pools one after the other. The clients are tasks, which are cancelled."""
-
-    pool_class: ClassVar[Any] = AsyncGuardedPool
-    connect: ClassVar[Any] = psycopg.AsyncConnection.connect
-    hits: ClassVar[bool] = True
+    pool_class: Any = AsyncGuardedPool
+    connect: Any = psycopg.AsyncConnection.connect
+    hits = True
     """Clients can be interrupted from outside."""
-
-    def __init__(self, flavour: str, conninfo: str, seconds: float, seed: str) -> None:
-        self.conninfo = conninfo
-        self.seconds = seconds
-        self.random = Random(f"{flavour} {seed}")
-        self.shapes = shapes(flavour, self.random)
-        self.witness = Witness()
-        self.gust_ends = 0.0
-        self.acquiring: dict[Any, None] = {}
-        """Clients that wait to be lent a connection, the first to ask first."""
-        self.leaving: dict[Any, Any] = {}
-        """Clients to be interrupted while their connections go back, and these."""
-
-    def dice(self) -> Random:
-        """Another client's own."""
-        return Random(str(self.random.random()))
-
-    # -- what differs from flavour to flavour --------------------------------------------------
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -111,33 +73,34 @@ class Storm:
     def hit(self, who: Any) -> None:
         who.cancel()
 
-    def callback(self, name: str, shape: Shape) -> Any:
-        return partial(self.called, name, shape, self.dice())
+    def callback(self, called: Any) -> Any:
+        """The coroutine function *called* as the pool calls back."""
+        return called
 
-    async def borrow(self, pool: Any, shape: Shape, rng: Random) -> None:
+    async def borrow(self, storm: Storm, pool: Any, shape: Shape, rng: Random) -> None:
         """Have a connection for a moment, with all care, wherever this may be interrupted."""
         limit = rng.expovariate(50) if rng.random() < 0.3 else None
         if sys.version_info >= (3, 11):
             async with asyncio.timeout(limit):
-                await self._borrow(pool, shape, rng)
+                await self._borrow(storm, pool, shape, rng)
         else:
-            await asyncio.wait_for(self._borrow(pool, shape, rng), limit)
+            await asyncio.wait_for(self._borrow(storm, pool, shape, rng), limit)
 
-    async def _borrow(self, pool: Any, shape: Shape, rng: Random) -> None:
+    async def _borrow(self, storm: Storm, pool: Any, shape: Shape, rng: Random) -> None:
         timeout = rng.choice(TIMEOUTS)
         if rng.random() < 0.5:
             async with pool.connection(timeout) as conn:
-                await self.use(conn, shape, rng)
+                await storm.use(conn, shape, rng)
             return
         conn = await pool.getconn(timeout)
         try:
-            await self.use(conn, shape, rng)
+            await storm.use(conn, shape, rng)
         finally:
             await (conn.close() if shape.closes else pool.putconn(conn))
 
-    async def attempt(self, pool: Any, shape: Shape, rng: Random) -> None:
+    async def attempt(self, storm: Storm, pool: Any, shape: Shape, rng: Random) -> None:
         """Let a client come that may be hit at any of its steps, and wait until it has gone."""
-        who = self.spawn(self.turn(pool, shape, rng))
+        who = self.spawn(storm.turn(pool, shape, rng))
         if (how := rng.random()) < 0.2:
             for _ in range(rng.randrange(20)):
                 await self.sleep(0)
@@ -147,57 +110,179 @@ class Storm:
             self.hit(who)
         await self.join([who])
 
-    async def meanwhile(self, pool: Any, shape: Shape) -> None:  # noqa: ARG002
+    async def meanwhile(self, storm: Storm, pool: Any, shape: Shape) -> None:  # noqa: ARG002
         """Until the gust ends: hit clients while their connections go back."""
-        rng = self.dice()
-        while monotonic() < self.gust_ends:
-            for who, pgconn in list(self.leaving.items()):
+        rng = storm.dice()
+        while monotonic() < storm.gust_ends:
+            for who, pgconn in list(storm.leaving.items()):
                 if pgconn.transaction_status == 0 or rng.random() < 0.1:
-                    self.leaving.pop(who, None)
+                    storm.leaving.pop(who, None)
                     self.hit(who)
             await self.sleep(0)
 
-    # -- the storm -----------------------------------------------------------------------------
+
+class Threads(Tasks):
+    """Clients are threads, and one is the main thread, where a signal's handler raises."""
+
+    pool_class = GuardedPool
+    connect = psycopg.Connection.connect
+    hits = False
+
+    async def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def spawn(self, job: Job) -> Any:
+        thread = threading.Thread(target=drive, args=(job,), daemon=True)
+        thread.start()
+        return thread
+
+    def me(self) -> Any:
+        return threading.current_thread()
+
+    async def join(self, whos: Collection[Any], within: float | None = None) -> int:
+        late = monotonic() + (within or 0.0)
+        for thread in whos:
+            thread.join(max(0.0, late - monotonic()))
+        return sum(thread.is_alive() for thread in whos)
+
+    def callback(self, called: Any) -> Any:
+        return lambda conn: drive(called(conn))
+
+    async def borrow(self, storm: Storm, pool: Any, shape: Shape, rng: Random) -> None:
+        self._lend(storm, pool, shape, rng)
+
+    def _lend(self, storm: Storm, pool: Any, shape: Shape, rng: Random) -> None:
+        timeout = rng.choice(TIMEOUTS)
+        if rng.random() < 0.5:
+            with pool.connection(timeout) as conn:
+                drive(storm.use(conn, shape, rng))
+            return
+        conn = None
+        try:
+            conn = pool.getconn(timeout)
+            drive(storm.use(conn, shape, rng))
+        finally:
+            if conn is not None:
+                conn.close() if shape.closes else pool.putconn(conn)
+
+    async def attempt(self, storm: Storm, pool: Any, shape: Shape, rng: Random) -> None:
+        await storm.turn(pool, shape, rng)
+
+    async def meanwhile(self, storm: Storm, pool: Any, shape: Shape) -> None:
+        """Until the gust ends: be a client that is interrupted anywhere in its turn."""
+        rng = storm.dice()
+
+        def alarm(_: int, frame: FrameType | None) -> None:
+            while frame is not None:
+                if frame.f_code.co_filename == accounts.__file__:
+                    signal.setitimer(signal.ITIMER_REAL, 0.0001)  # a moment later, then
+                    return
+                if frame.f_code is Threads._lend.__code__:
+                    raise rng.choice((TooLong, KeyboardInterrupt))
+                frame = frame.f_back
+
+        signal.signal(signal.SIGALRM, alarm)
+        while monotonic() < storm.gust_ends:
+            signal.setitimer(signal.ITIMER_REAL, rng.expovariate(200) + 1e-6)
+            await storm.turn(pool, shape, rng)
+
+
+class Greenlets(Threads):
+    """Clients are greenlets, which a timeout or a kill ends wherever they wait."""
+
+    hits = True
+    attempt = Tasks.attempt
+    meanwhile = Tasks.meanwhile
+
+    def __init__(self) -> None:
+        self.gevent = importlib.import_module("gevent")
+
+    def spawn(self, job: Job) -> Any:
+        return self.gevent.spawn(drive, job)
+
+    def me(self) -> Any:
+        return self.gevent.getcurrent()
+
+    async def join(self, whos: Collection[Any], within: float | None = None) -> int:
+        return len(whos) - len(self.gevent.joinall(whos, within))
+
+    def hit(self, who: Any) -> None:
+        who.kill(block=False)
+
+    async def borrow(self, storm: Storm, pool: Any, shape: Shape, rng: Random) -> None:
+        with self.gevent.Timeout(rng.expovariate(50) if rng.random() < 0.3 else None):
+            self._lend(storm, pool, shape, rng)
+
+
+class Storm:
+    """Pools one after the other, each with more clients than connections."""
+
+    def __init__(
+        self, clients: Tasks, flavour: str, conninfo: str, seconds: float, seed: str
+    ) -> None:
+        self.clients = clients
+        self.conninfo = conninfo
+        self.seconds = seconds
+        self.random = Random(f"{flavour} {seed}")
+        self.shapes = shapes(flavour, self.random)
+        self.witness = Witness()
+        self.gust_ends = 0.0
+        self.acquiring: dict[Any, None] = {}
+        """Clients that wait to be lent a connection, the first to ask first."""
+        self.leaving: dict[Any, Any] = {}
+        """Clients to be interrupted while their connections go back, and these."""
+
+    def dice(self) -> Random:
+        """Another client's own."""
+        return Random(str(self.random.random()))
 
     async def run(self) -> None:
-        if self.pool_class is AsyncGuardedPool:
+        if self.clients.pool_class is AsyncGuardedPool:
             asyncio.get_running_loop().set_exception_handler(self.witness.loop_said)
-        admin = await got(self.connect(self.conninfo, autocommit=True))
+        admin = await got(self.clients.connect(self.conninfo, autocommit=True))
         ends = monotonic() + self.seconds
         while monotonic() < ends and not self.witness.counts["stuck"]:
             shape = next(self.shapes)
             self.witness.counts["pools"] += 1
-            pool = self.pool_class(
-                self.conninfo,
-                kwargs={"application_name": shape.name},
-                min_size=shape.min_size,
-                max_size=shape.max_size,
-                open=False,
-                name=shape.name,
-                **{name: self.callback(name, shape) for name in shape.callbacks},
-                **shape.options,
-            )
-            await got(pool.open(True))
-            for _ in range(2):
-                self.gust_ends = monotonic() + min(GUST, self.seconds / 4)
-                if not (await self.gust(pool, shape) and await self.look(pool, shape, admin)):
-                    break
-            await got(pool.close())
+            await self.play(shape, admin)
             late = monotonic() + REST_WITHIN
             while left := (await got(admin.execute(THERE, [shape.name]))).rowcount:
                 if monotonic() >= late:
                     self.witness.say("unsettled", f"{shape}: closed, and {left} sessions are left")
                     break
-                await self.sleep(0.05)
+                await self.clients.sleep(0.05)
             self.witness.print()
         await got(admin.close())
+
+    async def play(self, shape: Shape, admin: Any) -> None:
+        """One pool, from its opening until it is closed."""
+        callbacks = {
+            name: self.clients.callback(partial(self.called, name, shape, self.dice()))
+            for name in shape.callbacks
+        }
+        pool = self.clients.pool_class(
+            self.conninfo,
+            kwargs={"application_name": shape.name},
+            min_size=shape.min_size,
+            max_size=shape.max_size,
+            open=False,
+            name=shape.name,
+            **callbacks,
+            **shape.options,
+        )
+        await got(pool.open(True))
+        for _ in range(2):
+            self.gust_ends = monotonic() + min(GUST, self.seconds / 4)
+            if not (await self.gust(pool, shape) and await self.look(pool, shape, admin)):
+                break
+        await got(pool.close())
 
     async def called(self, name: str, shape: Shape, rng: Random, conn: Any) -> None:
         """The pool has called back, which fails now and then."""
         try:
             self.witness.holds(conn, f"lent, and at once in {name}")
             if name == "check":
-                await got(self.pool_class.check_connection(conn))
+                await got(self.clients.pool_class.check_connection(conn))
             if not self.witness.stormy or (how := rng.random() / MISBEHAVES) > 1:
                 return
             if how < 0.3 and name != "check":
@@ -212,10 +297,10 @@ class Storm:
     async def gust(self, pool: Any, shape: Shape) -> bool:
         """Storm for a while; whether all clients have ended."""
         self.witness.stormy = True
-        clients = (self.client(pool, shape) for _ in range(4 * shape.max_size))
-        whos = [self.spawn(job) for job in (self.weather(pool, shape), *clients)]
-        await self.meanwhile(pool, shape)
-        stuck = await self.join(whos, STUCK_AFTER)
+        jobs = (self.client(pool, shape) for _ in range(4 * shape.max_size))
+        whos = [self.clients.spawn(job) for job in (self.weather(pool, shape), *jobs)]
+        await self.clients.meanwhile(self, pool, shape)
+        stuck = await self.clients.join(whos, STUCK_AFTER)
         self.witness.stormy = False
         if stuck:
             self.witness.say("stuck", f"{shape}: {stuck} clients never ended", stuck)
@@ -225,25 +310,25 @@ class Storm:
     async def client(self, pool: Any, shape: Shape) -> None:
         rng = self.dice()
         while monotonic() < self.gust_ends:
-            await self.attempt(pool, shape, rng)
-            await self.sleep(rng.expovariate(200))
+            await self.clients.attempt(self, pool, shape, rng)
+            await self.clients.sleep(rng.expovariate(200))
 
     async def turn(self, pool: Any, shape: Shape, rng: Random) -> None:
-        me = self.me()
+        me = self.clients.me()
         self.acquiring[me] = None
         try:
-            await self.borrow(pool, shape, rng)
+            await self.clients.borrow(self, pool, shape, rng)
         except BaseException as error:  # noqa: BLE001 - a client goes on, whatever has happened
             self.witness.ended(error)
         finally:
             self.acquiring.pop(me, None)
             self.leaving.pop(me, None)
-        if self.hits and self.acquiring and rng.random() < 0.1:
-            self.hit(next(iter(self.acquiring)))  # it has just been handed this connection
+        if self.clients.hits and self.acquiring and rng.random() < 0.1:
+            self.clients.hit(next(iter(self.acquiring)))  # it has just been handed this connection
 
     async def use(self, conn: Any, shape: Shape, rng: Random) -> None:
         """Work with a connection that has been lent."""
-        me = self.me()
+        me = self.clients.me()
         self.acquiring.pop(me, None)
         try:
             self.witness.lent(conn)
@@ -255,38 +340,37 @@ class Storm:
 
     async def work(self, conn: Any, shape: Shape, rng: Random) -> None:
         """Ask something, and leave something behind: most often an open transaction."""
-        how = rng.randrange(12)
-        if how == 0:
+        if (how := rng.randrange(12)) == 0:
             return
         await got(conn.execute("SELECT pg_sleep(0.001)"))
-        if how == 1:
+        if how in (1, 5):
             await got(conn.commit())
-        elif how == 2:
-            with suppress(psycopg.errors.DivisionByZero):
+        if how in (2, 3):
+            with suppress(*(() if how == 3 else (psycopg.errors.DivisionByZero,))):
                 await got(conn.execute("SELECT 1/0"))
-        elif how == 3:
-            await got(conn.execute("SELECT 1/0"))
         elif how == 4 and not shape.closes:
             await got(conn.close())
         elif how == 5:
-            await got(conn.commit())
             conn.pgconn.enter_pipeline_mode()
         elif how == 6:
-            async with AsyncExitStack() as stack:
-                if self.pool_class is AsyncGuardedPool:
-                    await stack.enter_async_context(conn.pipeline())
-                else:
-                    stack.enter_context(conn.pipeline())
-                await got(conn.execute("SELECT 1"))
+            await self.pipeline(conn)
         elif how == 7:
             await got(conn.execute("SELECT pg_sleep(0.02)"))
+
+    async def pipeline(self, conn: Any) -> None:
+        async with AsyncExitStack() as stack:
+            if self.clients.pool_class is AsyncGuardedPool:
+                await stack.enter_async_context(conn.pipeline())
+            else:
+                stack.enter_context(conn.pipeline())
+            await got(conn.execute("SELECT 1"))
 
     async def weather(self, pool: Any, shape: Shape) -> None:
         """Sessions are ended; the pool is resized, drained and checked."""
         rng = self.dice()
-        admin = await got(self.connect(self.conninfo, autocommit=True))
+        admin = await got(self.clients.connect(self.conninfo, autocommit=True))
         while monotonic() < self.gust_ends:
-            await self.sleep(rng.uniform(0.01, 0.1))
+            await self.clients.sleep(rng.uniform(0.01, 0.1))
             try:
                 if (how := rng.random()) < 0.6:
                     ended = await got(admin.execute(TERMINATE, [shape.name]))
@@ -299,8 +383,6 @@ class Storm:
             except Exception as error:  # noqa: BLE001 - counted, and the storm goes on
                 self.witness.ended(error)
         await got(admin.close())
-
-    # -- what is left after it -----------------------------------------------------------------
 
     async def look(self, pool: Any, shape: Shape, admin: Any) -> bool:
         """Whether the pool is whole now that nobody uses it."""
@@ -337,103 +419,7 @@ class Storm:
             wrong = self.witness.unsettled(status, stats, there)
             if not wrong or monotonic() >= late:
                 return wrong
-            await self.sleep(0.05)
-
-
-class Threads(Storm):
-    """Clients are threads, and one is the main thread, where a signal's handler raises."""
-
-    pool_class = GuardedPool
-    connect = psycopg.Connection.connect
-    hits = False
-
-    async def sleep(self, seconds: float) -> None:
-        time.sleep(seconds)
-
-    def spawn(self, job: Job) -> Any:
-        thread = threading.Thread(target=drive, args=(job,), daemon=True)
-        thread.start()
-        return thread
-
-    def me(self) -> Any:
-        return threading.current_thread()
-
-    async def join(self, whos: Collection[Any], within: float | None = None) -> int:
-        late = monotonic() + (within or 0.0)
-        for thread in whos:
-            thread.join(max(0.0, late - monotonic()))
-        return sum(thread.is_alive() for thread in whos)
-
-    def callback(self, name: str, shape: Shape) -> Any:
-        called = super().callback(name, shape)
-        return lambda conn: drive(called(conn))
-
-    async def borrow(self, pool: Any, shape: Shape, rng: Random) -> None:
-        self._lend(pool, shape, rng)
-
-    def _lend(self, pool: Any, shape: Shape, rng: Random) -> None:
-        timeout = rng.choice(TIMEOUTS)
-        if rng.random() < 0.5:
-            with pool.connection(timeout) as conn:
-                drive(self.use(conn, shape, rng))
-            return
-        conn = None
-        try:
-            conn = pool.getconn(timeout)
-            drive(self.use(conn, shape, rng))
-        finally:
-            if conn is not None:
-                conn.close() if shape.closes else pool.putconn(conn)
-
-    async def attempt(self, pool: Any, shape: Shape, rng: Random) -> None:
-        await self.turn(pool, shape, rng)
-
-    async def meanwhile(self, pool: Any, shape: Shape) -> None:
-        """Until the gust ends: be a client that is interrupted anywhere in its turn."""
-        rng = self.dice()
-
-        def alarm(_: int, frame: FrameType | None) -> None:
-            while frame is not None:
-                if frame.f_code.co_filename == accounts.__file__:
-                    signal.setitimer(signal.ITIMER_REAL, 0.0001)  # a moment later, then
-                    return
-                if frame.f_code is Threads._lend.__code__:
-                    raise rng.choice((TooLong, KeyboardInterrupt))
-                frame = frame.f_back
-
-        signal.signal(signal.SIGALRM, alarm)
-        while monotonic() < self.gust_ends:
-            signal.setitimer(signal.ITIMER_REAL, rng.expovariate(200) + 1e-6)
-            await self.turn(pool, shape, rng)
-
-
-class Greenlets(Threads):
-    """Clients are greenlets, which a timeout or a kill ends wherever they wait."""
-
-    hits = True
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.gevent = importlib.import_module("gevent")
-
-    def spawn(self, job: Job) -> Any:
-        return self.gevent.spawn(drive, job)
-
-    def me(self) -> Any:
-        return self.gevent.getcurrent()
-
-    async def join(self, whos: Collection[Any], within: float | None = None) -> int:
-        return len(whos) - len(self.gevent.joinall(whos, within))
-
-    def hit(self, who: Any) -> None:
-        who.kill(block=False)
-
-    async def borrow(self, pool: Any, shape: Shape, rng: Random) -> None:
-        with self.gevent.Timeout(rng.expovariate(50) if rng.random() < 0.3 else None):
-            self._lend(pool, shape, rng)
-
-    attempt = Storm.attempt
-    meanwhile = Storm.meanwhile
+            await self.clients.sleep(0.05)
 
 
 def main(flavour: str) -> None:
@@ -443,9 +429,9 @@ def main(flavour: str) -> None:
     # A greenlet that is killed before it begins.
     warnings.filterwarnings("ignore", message="coroutine .* was never awaited")
     faulthandler.dump_traceback_later(float(seconds) + 140, exit=True)
-    kind = {"threads": Threads, "gevent": Greenlets}.get(flavour, Storm)
-    storm = kind(flavour, conninfo, float(seconds), seed)
-    if kind is not Storm:
+    clients = {"threads": Threads, "gevent": Greenlets}.get(flavour, Tasks)()
+    storm = Storm(clients, flavour, conninfo, float(seconds), seed)
+    if clients.pool_class is GuardedPool:
         drive(storm.run())
     else:
         loops: Any = importlib.import_module("uvloop") if flavour == "uvloop" else asyncio

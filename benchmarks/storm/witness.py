@@ -15,8 +15,6 @@ from typing import Any
 
 from psycopg.pq import PipelineStatus, TransactionStatus
 
-__all__ = ["Shape", "Witness", "shapes"]
-
 SIZES = ((4, 4), (2, 8), (1, 1), (0, 3), (8, 16))
 """The pools' minimum and maximum, in turn."""
 

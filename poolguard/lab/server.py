@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from http.client import HTTPConnection, HTTPException
 from itertools import chain
 from pathlib import Path
@@ -24,6 +25,8 @@ T = TypeVar("T")
 STOP_TIMEOUT = 10.0
 BOOT_TIMEOUT = 30.0
 """Seconds within which the workers must answer."""
+ENDED_WITHIN = 5.0
+"""Seconds after which it is noticed that the program has ended, whose listener stays open here."""
 
 
 def listen(port: int = 0) -> socket.socket:
@@ -102,10 +105,10 @@ class WebServer:
                 raise LabError(f"{self.name} ended at start: {self.last_words()}")
             try:
                 # The master listens already: the answer comes when a worker accepts.
-                connection = HTTPConnection(*self.address, timeout=until - monotonic())
-                connection.request("GET", "/health")
-                healthy = connection.getresponse().status == 200
-                connection.close()
+                timeout = min(until - monotonic(), ENDED_WITHIN)
+                with closing(HTTPConnection(*self.address, timeout=timeout)) as connection:
+                    connection.request("GET", "/health")
+                    healthy = connection.getresponse().status == 200
             except (OSError, HTTPException):
                 sleep(0.02)
                 continue

@@ -8,8 +8,8 @@ from http.client import HTTPConnection
 import psycopg
 import pytest
 
-from benchmarks.contenders import CONTENDERS, Contender, missing
 from benchmarks.contest.conditions import Conditions
+from benchmarks.contest.contenders import CONTENDERS, Contender, missing
 from benchmarks.contest.stage import ROLE, Event, Serving, Stage, stage
 from poolguard.errors import LabError
 from poolguard.lab.sessions import arrivals
@@ -34,7 +34,7 @@ def named(name: str) -> Contender:
 
 
 def sessions(on: Stage) -> int:
-    with on.server.connect() as admin:
+    with on.database.server.connect() as admin:
         row = admin.execute(
             "SELECT count(*) FROM pg_stat_activity WHERE usename = %s", [ROLE]
         ).fetchone()
@@ -52,7 +52,7 @@ def test_names_are_unique_and_each_at_defaults_has_a_tuned_one() -> None:
 
 
 @pytest.mark.benchmark
-@pytest.mark.parametrize("contender", CONTENDERS, ids=lambda contender: contender.slug)
+@pytest.mark.parametrize("contender", CONTENDERS, ids=lambda contender: contender.name)
 def test_it_serves_and_leaves_nothing_on_the_server(on: Stage, contender: Contender) -> None:
     if (why := missing(contender)) is not None:
         pytest.skip(why)
@@ -60,7 +60,7 @@ def test_it_serves_and_leaves_nothing_on_the_server(on: Stage, contender: Conten
     assert [sample.status for sample in run.samples] == [200] * len(CALM.arrivals())
     assert len(run.opened) > 0
     assert run.peak <= run.budget
-    if contender.setting != "defaults" and contender.module in OPENED_BEFORE:
+    if contender.setting != "defaults" and contender.app in OPENED_BEFORE:
         assert sum(at < 0 for at in run.opened) == run.budget
     if contender.guarded:
         tagged = [s for s in run.spans if "poolguard.request.outcome" in s.attributes]
@@ -69,18 +69,18 @@ def test_it_serves_and_leaves_nothing_on_the_server(on: Stage, contender: Conten
 
 
 def test_the_health_check_needs_no_database(on: Stage) -> None:
-    logged = len(on.server.read_log())
+    logged = len(on.database.server.read_log())
     with on.serve(named("connection per request"), QUICKLY) as serving:
         asking = HTTPConnection(*serving.server.address, timeout=10)
         asking.request("GET", "/health")
         assert asking.getresponse().status == 200
         asking.close()
-    assert list(arrivals(on.server.read_log()[logged:], role=ROLE)) == []
+    assert list(arrivals(on.database.server.read_log()[logged:], role=ROLE)) == []
 
 
 def test_nothing_stays_on_the_server_for_the_next_contender(on: Stage) -> None:
     with on.serve(named("connection per request"), QUICKLY):
-        left = psycopg.connect(on.role)
+        left = psycopg.connect(on.database.role)
         assert sessions(on) == 1
     assert sessions(on) == 0
     left.close()
@@ -89,9 +89,10 @@ def test_nothing_stays_on_the_server_for_the_next_contender(on: Stage) -> None:
 def test_all_are_told_the_same_budget_in_equal_shares(on: Stage) -> None:
     budget = on.plan(QUICKLY).budget
     alone, two = Conditions(), Conditions(workers=2)
+    folder = on.database.server.folder
     for contender in CONTENDERS:
         for conditions, share in ((alone, budget), (two, budget // 2)):
-            environ = conditions.environ(contender, on.dsn, budget, on.server.folder)
+            environ = conditions.environ(contender, on.database.far, budget, folder)
             assert environ["CONTEST_SIZE"] == str(share)
             assert environ.get("POOLGUARD_FLOOR", str(share // 2)) == str(share // 2)
 
@@ -108,8 +109,8 @@ def test_events_happen_while_the_traffic_goes_on(on: Stage) -> None:
     """Who opens a connection for each request fails while the server lets nobody in."""
     story = Story((Phase("day", "steady day", 1.5, 20.0, 20.0),))
     contender = named("connection per request")
-    refusing = Event(0.5, lambda _: on.proxy.refuse())
-    resuming = Event(1.0, lambda _: on.proxy.resume())
+    refusing = Event(0.5, lambda _: on.database.proxy.refuse())
+    resuming = Event(1.0, lambda _: on.database.proxy.resume())
     run = on.play(contender, QUICKLY, story, events=[resuming, refusing])
     failed = [sample.at for sample in run.samples if sample.failed]
     assert failed

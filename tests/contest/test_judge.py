@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from benchmarks.contest import judge
+from benchmarks.contest.judge import of_best, relative
 from benchmarks.contest.rounds import Rounds
-from benchmarks.story import judge
-from benchmarks.story.act import of_best, ratios
 from poolguard.lab.result import Run, Span
 from tests.contest.sample import STORY, make_run
 
@@ -67,8 +67,8 @@ def test_contenders_are_compared_within_a_round_only() -> None:
         return {who: make_run([(1.0, latency)]) for who, latency in latencies.items()}
 
     rounds = Rounds([play(ours=1.0, a=2.0, b=4.0), play(ours=3.0, b=2.0), play(a=1.0)])
-    assert ratios(rounds, "ours", "a") == [0.5]
-    assert ratios(rounds, "ours", "b") == [0.25, 1.5]
+    assert relative(rounds, "ours", "a") == [0.5]
+    assert relative(rounds, "ours", "b") == [0.25, 1.5]
     assert of_best(rounds, "ours", ["a", "b"]) == [0.5, 1.5]
 
 

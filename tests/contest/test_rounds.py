@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from benchmarks.contenders import Contender
+from benchmarks.contest.contenders import Contender
 from benchmarks.contest.rounds import LAG_MOST, TRIES, play_rounds
 from poolguard.errors import LabError
 from poolguard.lab.result import Run
@@ -69,7 +69,7 @@ def test_who_does_not_come_up_is_named_and_tried_no_more() -> None:
 
 def test_who_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
-    absent = Contender("c", "django_pool", packages=("no-such-package",))
+    absent = Contender("c", "django_pool", package="no-such-package")
     node = Contender("d", "knex", "node")
     monkeypatch.setenv("PATH", "")
     done = play_rounds([A, absent, node], 1, playing(order), lambda _: None)

@@ -1,1 +1,0 @@
-"""The contenders' applications, one file each, and the gunicorn configuration of them all."""

@@ -1,0 +1,127 @@
+"""Who competes with poolguard: what users pick instead, at documented defaults and well tuned.
+
+Each has the same endpoint in :mod:`benchmarks.apps.contenders`, where its settings and their
+sources stand, the same maximum of connections, and under Python the same gunicorn.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+from poolguard.errors import LabError
+from poolguard.lab.pgbouncer import PoolMode, find_pgbouncer
+
+Kind = Literal["sync", "async", "node"]
+Setting = Literal["defaults", "tuned", "limit"]
+
+POOLGUARD = "poolguard"
+LIMIT = "limit"
+KNEX = Path(__file__).parents[1] / "knex"
+INSTALL = ("npm", "install", "--omit=dev", "--no-package-lock", "--no-audit", "--no-fund")
+
+
+@dataclass(frozen=True, slots=True)
+class Pooler:
+    """The PgBouncer that stands before the server, on the application's own host."""
+
+    mode: PoolMode
+    full: bool
+    """Whether it keeps all of its server connections open, or what traffic opened."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """One way to hold connections."""
+
+    name: str
+    app: str
+    """Its function in :mod:`benchmarks.apps.contenders`."""
+    kind: Kind = "sync"
+    setting: Setting = "defaults"
+    package: str | None = None
+    """What it needs beside poolguard's own dependencies, as PyPI has it."""
+    pooler: Pooler | None = None
+
+    @property
+    def guarded(self) -> bool:
+        """It is poolguard."""
+        return self.app.startswith("guarded")
+
+    @property
+    def judged(self) -> bool:
+        """The goals are those of poolguard at its defaults."""
+        return self.guarded and self.setting == "defaults"
+
+
+_SESSION = Pooler("session", full=False)
+"""PgBouncer's defaults (pgbouncer.org/config.html: pool_mode, min_pool_size)."""
+_TRANSACTION = Pooler("transaction", full=True)
+
+CONTENDERS = (
+    Contender(LIMIT, "psycopg_sync", setting="limit"),
+    Contender(POOLGUARD, "guarded"),
+    Contender("poolguard tuned", "guarded", setting="tuned"),
+    Contender("psycopg_pool", "psycopg_sync"),
+    Contender("psycopg_pool tuned", "psycopg_sync", setting="tuned"),
+    Contender("SQLAlchemy", "sqlalchemy_pool", package="sqlalchemy"),
+    Contender("SQLAlchemy tuned", "sqlalchemy_pool", setting="tuned", package="sqlalchemy"),
+    Contender("Django", "django_pool", package="django"),
+    Contender("Django tuned", "django_pool", setting="tuned", package="django"),
+    Contender("connection per request", "per_request"),
+    Contender("PgBouncer", "per_request", pooler=_SESSION),
+    Contender("PgBouncer tuned", "per_request", setting="tuned", pooler=_TRANSACTION),
+    Contender(f"async {LIMIT}", "psycopg_async", "async", "limit"),
+    Contender(f"async {POOLGUARD}", "guarded_async", "async"),
+    Contender("async poolguard tuned", "guarded_async", "async", "tuned"),
+    Contender("async psycopg_pool", "psycopg_async", "async"),
+    Contender("async psycopg_pool tuned", "psycopg_async", "async", "tuned"),
+    Contender("asyncpg", "asyncpg_pool", "async", package="asyncpg"),
+    Contender("asyncpg tuned", "asyncpg_pool", "async", "tuned", package="asyncpg"),
+    Contender("knex", "knex", "node"),
+    Contender("knex tuned", "knex", "node", "tuned"),
+)
+"""In the order in which they are shown; a limit is the best that is possible for its kind."""
+
+
+@cache
+def missing(contender: Contender) -> str | None:
+    """Why it cannot run here, and what to do; ``None`` where it can."""
+    try:
+        if contender.package is not None:
+            version(contender.package)
+        if contender.pooler is not None:
+            find_pgbouncer()
+    except PackageNotFoundError:
+        return f"{contender.package} is not installed: pip install 'gunicorn-poolguard[bench]'"
+    except LabError as error:
+        return str(error)
+    return _knex() if contender.kind == "node" else None
+
+
+@cache
+def _knex() -> str | None:
+    """Have Node's packages in place, from npm at the first run, in a folder that git ignores."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        return "Node.js with npm is not installed: install the system's packages nodejs and npm"
+    wanted = json.loads((KNEX / "package.json").read_text())["dependencies"]
+    if all((KNEX / "node_modules" / name / "package.json").exists() for name in wanted):
+        return None
+    print(f"knex: {' '.join(INSTALL)}, in {KNEX}, this once", file=sys.stderr, flush=True)
+    try:
+        done = subprocess.run(
+            INSTALL, cwd=KNEX, check=False, capture_output=True, text=True, timeout=300
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"npm could not install its packages ({error})"
+    if done.returncode != 0:
+        said = done.stderr.strip() or "it said nothing"
+        return f"npm could not install its packages ({said.splitlines()[0]})"
+    return None

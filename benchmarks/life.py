@@ -1,0 +1,171 @@
+"""``life``: how long a worker boots, and what reloads cost, with poolguard and without.
+
+Without it there is a psycopg_pool of the same size in each worker. Every connect goes through a
+proxy that makes it slow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import signal
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from time import monotonic, perf_counter
+
+from poolguard.lab.load import drive
+from poolguard.lab.story import Arrival
+
+from . import crew
+from .crew import Crew, Stage
+from .readme import Digest, Place
+from .server import one_connect
+from .table import Row, Table, turns
+
+CLASSES = ("sync", "gthread", "gevent", "asgi", "uvicorn_worker.UvicornWorker")
+BOOTS = 7
+IMPORT = 0.5
+"""Seconds of the interpreter's own that the slow application takes to import."""
+
+WORKERS = 2
+RATE = 300
+ROUNDS, RELOADS = 2, 10
+SETTLED, APART, OVER = 1.0, 2.0, 3.0
+"""Seconds of load before the first reload, from one to the next, and after the last one began.
+
+Many reloads in a row, and more load than a boot leaves room for: a race of the server's shows only
+then, and not each time."""
+
+
+def run(*parts: str, quick: bool = False) -> dict[str, Table]:
+    """Measure *parts*, or all, and print a table of each."""
+    return crew.measure("life", PARTS, parts, quick=quick)
+
+
+def _pair(worker_class: str, workers: int = 1, import_seconds: float = 0.0) -> tuple[Crew, Crew]:
+    """Without poolguard and with it: as many connections as the class uses at once."""
+    size = 1 if worker_class == "sync" else 4
+    without = Crew(
+        "psycopg_pool", worker_class, workers, size, import_seconds=import_seconds, waits=False
+    )
+    return without, replace(without, who="poolguard")
+
+
+def _boot(stage: Stage) -> Table:
+    """The request needs no database, so what is compared is the boot alone."""
+    connect = one_connect(stage.database.far)
+    pairs = [_pair(name, import_seconds=slow) for slow in (0.0, IMPORT) for name in CLASSES]
+    acts = {each: partial(_booted, stage, each) for pair in pairs for each in pair}
+    took = turns(1 if stage.quick else BOOTS, acts, stage.say)
+    rows = []
+    for without, behind in pairs:
+        slow, worker_class = behind.import_seconds, behind.worker_class
+        pairs_of_times = zip(took[without], took[behind], strict=True)
+        figures = {
+            "without, s": took[without],
+            "poolguard, s": took[behind],
+            "longer, connects": [(b - w) / connect for w, b in pairs_of_times],
+        }
+        hidden = slow and worker_class in ("sync", "gthread")
+        goals = {"longer, connects": 0.2 if hidden else 1.0}
+        rows.append(Row(_name(worker_class, slow), figures, goals))
+    title = f"boot: to the first answer, a connect takes {connect * 1e3:.0f} ms"
+    note = "longer: than without, in connects; where the import hides it, 0.2 is within the noise"
+    return Table(title, rows, [note])
+
+
+def _booted(stage: Stage, each: Crew) -> float:
+    began = perf_counter()
+    with stage.running(each, far=True):
+        return perf_counter() - began
+
+
+def _name(worker_class: str, slow: float = 0.0) -> str:
+    return worker_class.rpartition(".")[2] + (f", import of {slow:g} s" if slow else "")
+
+
+def _reload(stage: Stage) -> Table:
+    """SIGHUP under load: which requests fail, and how long the slowest one waits."""
+    rounds, reloads = (1, 2) if stage.quick else (ROUNDS, RELOADS)
+    connect = one_connect(stage.database.far)
+    pairs = [_pair(name, WORKERS) for name in CLASSES]
+    acts = {each: partial(_reloaded, stage, each, reloads) for pair in pairs for each in pair}
+    played = turns(rounds, acts, stage.say)
+    slowest = {each: [statistics.median(of) for of, _ in played[each]] for each in acts}
+    failed = {each: [failures for _, failures in played[each]] for each in acts}
+    rows = []
+    for without, behind in pairs:
+        times = zip(slowest[without], slowest[behind], strict=True)
+        figures = {
+            "failed, without": failed[without],
+            "failed": failed[behind],
+            "slowest, without, s": slowest[without],
+            "slowest, s": slowest[behind],
+            "longer, connects": [(b - w) / connect for w, b in times],
+        }
+        goals = {"failed": 0.0, "longer, connects": 1.0}
+        rows.append(Row(_name(behind.worker_class), figures, goals))
+    title = (
+        f"reload: HUP of {WORKERS} workers {reloads} times, {APART:g} s apart, at {RATE} "
+        f"requests/s, a connect takes {connect * 1e3:.0f} ms; of {_requests(reloads)} requests"
+    )
+    return Table(title, rows, ["slowest: of the requests around one reload, the median"])
+
+
+def _requests(reloads: int) -> int:
+    return round(RATE * (SETTLED + (reloads - 1) * APART + OVER))
+
+
+def _reloaded(stage: Stage, each: Crew, reloads: int) -> tuple[list[float], float]:
+    """The slowest request around each reload, in seconds from when it was meant to start, and how
+    many requests failed."""
+    arrivals = [Arrival(nth / RATE, "reload") for nth in range(_requests(reloads))]
+    times = [SETTLED + nth * APART for nth in range(reloads)]
+    due = [*times]
+    with stage.running(each, far=True) as running:
+
+        def reload(at: float) -> None:
+            if due and at >= due[0]:
+                del due[0]
+                os.kill(running.pid, signal.SIGHUP)
+
+        samples, _ = asyncio.run(
+            drive(running.address, arrivals, began=monotonic() + 0.2, progress=reload)
+        )
+    slowest = [
+        max(sample.latency for sample in samples if begin <= sample.at < end)
+        for begin, end in zip([0.0, *times[1:]], [*times[1:], math.inf], strict=True)
+    ]
+    return slowest, float(sum(sample.failed for sample in samples))
+
+
+PARTS: Mapping[str, Callable[[Stage], Table]] = {"boot": _boot, "reload": _reload}
+
+
+def _cells(part: str, *figures: str, slow: float = 0.0) -> list[list[Place]]:
+    return [[Place(part, _name(each, slow), figure) for figure in figures] for each in CLASSES]
+
+
+DIGEST = Digest(
+    [_name(worker_class) for worker_class in CLASSES],
+    {
+        "to the first answer, without, s": _cells("boot", "without, s"),
+        "with poolguard: warm, s": _cells("boot", "poolguard, s"),
+        "where the application takes 0.5 s to import, without, s": _cells(
+            "boot", "without, s", slow=IMPORT
+        ),
+        "where it takes 0.5 s to import, with poolguard, s": _cells(
+            "boot", "poolguard, s", slow=IMPORT
+        ),
+        f"HUP of {WORKERS} workers at {RATE} requests/s: the slowest, without, s": _cells(
+            "reload", "slowest, without, s"
+        ),
+        "HUP with poolguard: the slowest, s": _cells("reload", "slowest, s"),
+        f"failed of {_requests(RELOADS):,} around {RELOADS} reloads, without / with": _cells(
+            "reload", "failed, without", "failed"
+        ),
+    },
+)

@@ -1,0 +1,95 @@
+"""``memory``: the memory, threads and descriptors of a worker: no pool, psycopg_pool, poolguard.
+
+By worker class, with 1, 10 and 60 connections that are open all the time, and with the SDK of
+OpenTelemetry and all of poolguard's telemetry on. Each in a fresh gunicorn with one worker, after
+some requests. Differences are those of the same round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+from . import crew
+from .crew import Crew, Stage, Who, ask, kinds, worker
+from .processes import Taken, taken
+from .table import Row, Table, turns
+
+ROUNDS = 3
+REQUESTS = 20
+SIZES = (1, 10, 60)
+WITH_SDK = 10
+"""Connections of those who have an SDK."""
+MIB = 1024
+
+Both = tuple[Taken, Taken]
+"""A worker and its master, at the same time."""
+
+
+def _classes(worker_class: str, stage: Stage) -> Table:
+    crews = kinds(worker_class, SIZES[::2] if stage.quick else SIZES, with_sdk=WITH_SDK)
+    acts = {each: partial(_taken, stage, each) for each in crews}
+    found = turns(1 if stage.quick else ROUNDS, acts, stage.say)
+    rows = [_row(each, found) for each in crews]
+    rows += [_slope(who, found) for who in ("psycopg_pool", "poolguard")]
+    notes = [
+        "private: pages that no other process has; more: private memory beside psycopg_pool's with "
+        "the same connections and the same SDK",
+        "with master: the PSS of gunicorn's two processes; what the master has imported for its "
+        "hooks is shared with the workers, and in nobody's private memory",
+        "each connection: what lies between the fewest and the most of them, divided",
+    ]
+    return Table(f"{worker_class}: one worker, after {REQUESTS} requests", rows, notes)
+
+
+def _taken(stage: Stage, each: Crew) -> Both:
+    with stage.running(each) as running:
+        ask(running, REQUESTS)
+        return taken(worker(running)), taken(running.pid)
+
+
+def _row(each: Crew, found: Mapping[Crew, Sequence[Both]]) -> Row:
+    of = [worker for worker, _ in found[each]]
+    figures: dict[str, Sequence[float]] = {
+        "RSS, MiB": [one.rss / MIB for one in of],
+        "PSS, MiB": [one.pss / MIB for one in of],
+        "private, MiB": [one.private / MIB for one in of],
+        "with master, MiB": [(one.pss + master.pss) / MIB for one, master in found[each]],
+        "threads": [one.threads for one in of],
+        "descriptors": [one.descriptors for one in of],
+    }
+    if each.who == "poolguard":
+        peer = replace(each, who="psycopg_pool")
+        pairs = zip(of, (worker for worker, _ in found[peer]), strict=True)
+        figures["more, MiB"] = [(ours.private - theirs.private) / MIB for ours, theirs in pairs]
+    return Row(str(each), figures)
+
+
+def _slope(who: Who, found: Mapping[Crew, Sequence[Both]]) -> Row:
+    by_size = {
+        each.size: [worker for worker, _ in of]
+        for each, of in found.items()
+        if each.who == who and not each.telemetry
+    }
+    few, many = min(by_size), max(by_size)
+    pairs = [*zip(by_size[few], by_size[many], strict=True)]
+    return Row(
+        f"each connection: {who}",
+        {
+            "private, KiB": [(more.private - less.private) / (many - few) for less, more in pairs],
+            "descriptors": [
+                (more.descriptors - less.descriptors) / (many - few) for less, more in pairs
+            ],
+        },
+    )
+
+
+PARTS: Mapping[str, Callable[[Stage], Table]] = {
+    name: partial(_classes, name) for name in ("sync", "gthread", "asgi")
+}
+
+
+def run(*parts: str, quick: bool = False) -> dict[str, Table]:
+    """Measure *parts*, or all, and print a table of each."""
+    return crew.measure("memory", PARTS, parts, quick=quick)

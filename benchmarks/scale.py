@@ -1,0 +1,152 @@
+"""``scale``: what grows with threads and with connections, beside psycopg_pool in the same run.
+
+*threads*: 1 to 64 threads that borrow. *idle*: workers that have nothing to do.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from time import perf_counter, sleep
+from typing import Any
+
+from poolguard.errors import LabError
+from poolguard.lab.server import Gunicorn
+
+from .crew import Crew, Stage, ask, kinds, measure, worker
+from .processes import processor
+from .table import Row, Table, ratios
+
+THREADS = (1, 8, 64)
+SHARERS = 4
+"""Threads to a connection where they contend."""
+TURNS = 15
+BORROWINGS = 6400
+"""Of all threads together in a turn."""
+GOALS = {(8, 2): 0.8}
+"""Of both ratios, by the numbers of threads and connections."""
+
+
+def _threads(stage: Stage) -> Table:
+    """What a request's borrowing costs, in a fresh process for each number of threads."""
+    rows = []
+    for threads in THREADS:
+        rows += _rows(stage, threads, threads)
+        if threads > 1:
+            rows += _rows(stage, threads, threads // SHARERS)
+    return Table(
+        "threads: one `with connection()`, all threads together, in µs",
+        rows,
+        [
+            "they contend: four threads to a connection, and each lets the others go on while it "
+            "holds one; otherwise each finds one free, and gives it back at once",
+            f"a turn has {BORROWINGS} borrowings; the ratios are those of neighbouring turns",
+        ],
+    )
+
+
+def _rows(stage: Stage, threads: int, size: int) -> list[Row]:
+    stage.say(f"{threads} threads, {size} connections")
+    rounds, borrowings = (1, 128) if stage.quick else (TURNS, BORROWINGS)
+    plain, ours = _measured(stage, threads, size, rounds, borrowings)
+    name = f"{threads} thread(s), {size} connection(s)"
+    compared = {
+        "ratio": ratios(ours["wall"], plain["wall"]),
+        "processor ratio": ratios(ours["processor"], plain["processor"]),
+    }
+    goal = GOALS.get((threads, size))
+    return [
+        Row(f"{name}: psycopg_pool", _figures(plain)),
+        Row(
+            f"{name}: poolguard",
+            {**_figures(ours), **compared},
+            {} if goal is None else dict.fromkeys(compared, goal),
+        ),
+    ]
+
+
+def _figures(measured: Mapping[str, Sequence[float]]) -> dict[str, Sequence[float]]:
+    return {"µs": measured["wall"], "processor, µs": measured["processor"]}
+
+
+def _measured(stage: Stage, *numbers: int) -> Sequence[dict[str, list[float]]]:
+    folder = stage.database.janitor.folder()
+    command = [sys.executable, "-m", "benchmarks.apps.borrowing"]
+    done = subprocess.run(
+        [*command, stage.database.role, folder, *map(str, numbers)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    if done.returncode != 0:
+        raise LabError(f"the process that was to borrow has ended: {done.stderr.strip()}")
+    measured: Any = json.loads(done.stdout)
+    return [measured["plain"], measured["ours"]]
+
+
+ROUNDS = 2
+SECONDS = 75.0
+"""Of a round: three times poolguard's ``check_interval``."""
+QUICK = 0.5
+CLASSES = (("gthread", (1, 10, 60), 10), ("sync", (1,), 0), ("asgi", (1, 10, 60), 10))
+"""The sizes of their pools, and the size that is measured with the SDK too."""
+
+
+def _idle(stage: Stage) -> Table:
+    """What a worker without requests takes of the processor, for upkeep and for its status.
+
+    All are measured in the same minutes, since they do next to nothing.
+    """
+    crews = [
+        each
+        for name, sizes, sdk in CLASSES[: 1 if stage.quick else None]
+        for each in kinds(name, sizes, with_sdk=sdk)
+    ]
+    rounds, seconds = (1, QUICK) if stage.quick else (ROUNDS, SECONDS)
+    took: dict[Crew, list[float]] = {crew: [] for crew in crews}
+    with ExitStack() as stack:
+        running: dict[Crew, Gunicorn] = {}
+        for crew in crews:
+            stage.say(f"starting {crew}")
+            running[crew] = stack.enter_context(stage.running(crew))
+        for crew in crews:
+            ask(running[crew], 1)
+        for nth in range(rounds):
+            stage.say(f"round {nth + 1} of {rounds}: {seconds:g} s of nothing")
+            for crew, ms in _used(running, seconds).items():
+                took[crew].append(ms)
+    rows = []
+    for crew in crews:
+        figures = {"ms a minute": took[crew]}
+        if crew.who == "poolguard":
+            peer = replace(crew, who="psycopg_pool")
+            figures["more"] = [a - b for a, b in zip(took[crew], took[peer], strict=True)]
+        rows.append(Row(str(crew), figures))
+    notes = [
+        f"in {rounds} × {seconds:g} s, of all threads of the worker; more: than psycopg_pool; a "
+        "gunicorn worker without any pool wakes by itself, to tell its master that it lives"
+    ]
+    return Table("idle: processor time of a worker without requests, all at once", rows, notes)
+
+
+def _used(running: Mapping[Crew, Gunicorn], seconds: float) -> dict[Crew, float]:
+    """Milliseconds of the processor that each one's worker has used, as of a minute."""
+    before = {crew: processor(worker(each)) for crew, each in running.items()}
+    began = perf_counter()
+    sleep(seconds)  # what is measured is that nothing happens
+    after = {crew: processor(worker(each)) for crew, each in running.items()}
+    minutes = (perf_counter() - began) / 60
+    return {crew: (after[crew] - before[crew]) / minutes for crew in running}
+
+
+PARTS: Mapping[str, Callable[[Stage], Table]] = {"threads": _threads, "idle": _idle}
+
+
+def run(*parts: str, quick: bool = False) -> dict[str, Table]:
+    """Measure *parts*, or all, and print a table of each."""
+    return measure("scale", PARTS, parts, quick=quick)
