@@ -106,7 +106,7 @@ class Burst(Contest):
             lazy = name.endswith(self.variant)
             goals = {OF_BEST: 1.0, "failed": 0.0} | ({} if lazy else {OF_LIMIT: 1.2})
         figures = {figure: values for figure, values in figures.items() if values}
-        return Row(name, figures, {goal: goals[goal] for goal in goals if goal in figures})
+        return Row(name, figures, goals)
 
 
 def _worst(of: Sequence[Sequence[float]]) -> list[float]:

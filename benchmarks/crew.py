@@ -10,6 +10,7 @@ import compileall
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Literal
@@ -20,7 +21,7 @@ from poolguard.lab.janitor import descendants, processes
 from poolguard.lab.server import Gunicorn, listen
 
 from .server import Database, database
-from .table import Progress, Table, show
+from .table import Table, show
 
 Who = Literal["nothing", "psycopg_pool", "poolguard"]
 
@@ -53,23 +54,24 @@ class Crew:
         return f"{self.worker_class}, {self.size}: {self.who}{sdk}"
 
     def environ(self, dsn: str, folder: Path) -> dict[str, str]:
-        environ = {
-            "CREW_WHO": self.who,
-            "CREW_CLASS": self.worker_class,
-            "CREW_WORKERS": str(self.workers),
-            "CREW_SIZE": str(self.size),
-            "CREW_TELEMETRY": str(folder) if self.telemetry else "",
-            "CREW_IMPORT": str(self.import_seconds),
-            "CREW_WAITS": str(int(self.waits)),
+        sync = self.worker_class in ("sync", "gthread", "gevent")
+        apps = {"nothing": "nothing", "poolguard": "guarded" if sync else "guarded_async"}
+        return {
+            "SERVICE_APP": apps.get(self.who, "psycopg_sync" if sync else "psycopg_async"),
+            "SERVICE_CLASS": self.worker_class,
+            "SERVICE_WORKERS": str(self.workers),
+            "SERVICE_THREADS": "8" if self.worker_class == "gthread" else "1",
+            "SERVICE_SIZE": str(self.size),
+            "SERVICE_SETTING": "warm" if self.waits else "opening",
+            "SERVICE_QUERY": "0",
+            "SERVICE_HOUR": "3600",
+            "SERVICE_IMPORT": str(self.import_seconds),
+            "SERVICE_TELEMETRY": str(folder) if self.telemetry else "",
             "DATABASE_URL": dsn,
+            "POOLGUARD_RUNTIME_DIR": str(folder / "run"),
+            "POOLGUARD_BUDGET": str(max(60, 2 * self.workers * self.size)),
+            "POOLGUARD_FLOOR": str(self.size),
         }
-        if self.who == "poolguard":
-            environ |= {
-                "POOLGUARD_RUNTIME_DIR": str(folder / "run"),
-                "POOLGUARD_BUDGET": str(max(60, 2 * self.workers * self.size)),
-                "POOLGUARD_FLOOR": str(self.size),
-            }
-        return environ
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,21 +85,16 @@ class Stage:
     @contextmanager
     def running(self, crew: Crew, *, far: bool = False) -> Iterator[Gunicorn]:
         """*crew*, when it answers; *far* from its server. Raises LabError where it does not."""
-        janitor, dsn = self.database.janitor, self.database.far if far else self.database.role
-        folder = janitor.folder()
-        with (
-            listen() as listener,  # its backlog takes requests from the start
-            Gunicorn(
-                "benchmarks.apps.service:app",
-                "benchmarks.apps.service_conf",
-                listener=listener,
-                folder=folder,
-                environ=crew.environ(dsn, folder),
-                janitor=janitor,
-            ) as server,
-        ):
+        folder = self.database.janitor.folder()
+        environ = crew.environ(self.database.far if far else self.database.role, folder)
+        # The listener's backlog takes requests from the start.
+        with listen() as listener, self.database.gunicorn(listener, environ, folder) as server:
             server.wait_healthy()
             yield server
+
+
+Part = Callable[[Stage], Table]
+"""Measures one table."""
 
 
 def kinds(worker_class: str, sizes: Sequence[int], *, with_sdk: int = 0) -> list[Crew]:
@@ -127,19 +124,11 @@ def ask(server: Gunicorn, requests: int) -> None:
 
 
 def measure(
-    name: str,
-    parts: Mapping[str, Callable[[Stage], Table]],
-    chosen: Collection[str],
-    *,
-    quick: bool,
+    name: str, parts: Mapping[str, Part], chosen: Collection[str], *, quick: bool
 ) -> dict[str, Table]:
     """Measure the *chosen* parts, or all, with the code compiled as an installation has it."""
     for package in (Path(poolguard.__file__).parent, Path(__file__).parent):
         compileall.compile_dir(package, quiet=2)
     settings = {"max_connections": str(MAX_CONNECTIONS)}
     with database("crew", connect_delay=CONNECT_DELAY, settings=settings) as there:
-
-        def stage(progress: Progress) -> Stage:
-            return Stage(there, quick, progress)
-
-        return show(name, parts, chosen, stage)
+        return show(name, parts, chosen, partial(Stage, there, quick))

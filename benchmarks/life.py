@@ -11,7 +11,7 @@ import math
 import os
 import signal
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from time import monotonic, perf_counter
@@ -20,7 +20,7 @@ from poolguard.lab.load import drive
 from poolguard.lab.story import Arrival
 
 from . import crew
-from .crew import Crew, Stage
+from .crew import Crew, Part, Stage
 from .readme import Digest, Place
 from .server import one_connect
 from .table import Row, Table, turns
@@ -142,30 +142,24 @@ def _reloaded(stage: Stage, each: Crew, reloads: int) -> tuple[list[float], floa
     return slowest, float(sum(sample.failed for sample in samples))
 
 
-PARTS: Mapping[str, Callable[[Stage], Table]] = {"boot": _boot, "reload": _reload}
+PARTS: Mapping[str, Part] = {"boot": _boot, "reload": _reload}
 
 
-def _cells(part: str, *figures: str, slow: float = 0.0) -> list[list[Place]]:
-    return [[Place(part, _name(each, slow), figure) for figure in figures] for each in CLASSES]
-
-
+_HUP = f"HUP of {WORKERS} workers at {RATE} requests/s: the slowest, without, s"
+_FAILED = f"failed of {_requests(RELOADS):,} around {RELOADS} reloads, without / with"
+_ROWS = (
+    ("to the first answer, without, s", "boot", 0.0, "without, s"),
+    ("with poolguard: warm, s", "boot", 0.0, "poolguard, s"),
+    ("where the application takes 0.5 s to import, without, s", "boot", IMPORT, "without, s"),
+    ("where it takes 0.5 s to import, with poolguard, s", "boot", IMPORT, "poolguard, s"),
+    (_HUP, "reload", 0.0, "slowest, without, s"),
+    ("HUP with poolguard: the slowest, s", "reload", 0.0, "slowest, s"),
+    (_FAILED, "reload", 0.0, "failed, without", "failed"),
+)
 DIGEST = Digest(
-    [_name(worker_class) for worker_class in CLASSES],
+    [_name(each) for each in CLASSES],
     {
-        "to the first answer, without, s": _cells("boot", "without, s"),
-        "with poolguard: warm, s": _cells("boot", "poolguard, s"),
-        "where the application takes 0.5 s to import, without, s": _cells(
-            "boot", "without, s", slow=IMPORT
-        ),
-        "where it takes 0.5 s to import, with poolguard, s": _cells(
-            "boot", "poolguard, s", slow=IMPORT
-        ),
-        f"HUP of {WORKERS} workers at {RATE} requests/s: the slowest, without, s": _cells(
-            "reload", "slowest, without, s"
-        ),
-        "HUP with poolguard: the slowest, s": _cells("reload", "slowest, s"),
-        f"failed of {_requests(RELOADS):,} around {RELOADS} reloads, without / with": _cells(
-            "reload", "failed, without", "failed"
-        ),
+        row: [[Place(part, _name(each, slow), figure) for figure in figures] for each in CLASSES]
+        for row, part, slow, *figures in _ROWS
     },
 )

@@ -7,12 +7,12 @@ some requests. Differences are those of the same round.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
 from . import crew
-from .crew import Crew, Stage, Who, ask, kinds, worker
+from .crew import Crew, Part, Stage, Who, ask, kinds, worker
 from .processes import Taken, taken
 from .table import Row, Table, turns
 
@@ -74,20 +74,14 @@ def _slope(who: Who, found: Mapping[Crew, Sequence[Both]]) -> Row:
     }
     few, many = min(by_size), max(by_size)
     pairs = [*zip(by_size[few], by_size[many], strict=True)]
-    return Row(
-        f"each connection: {who}",
-        {
-            "private, KiB": [(more.private - less.private) / (many - few) for less, more in pairs],
-            "descriptors": [
-                (more.descriptors - less.descriptors) / (many - few) for less, more in pairs
-            ],
-        },
-    )
+    more = {
+        "private, KiB": [(theirs.private - less.private) / (many - few) for less, theirs in pairs],
+        "descriptors": [(b.descriptors - a.descriptors) / (many - few) for a, b in pairs],
+    }
+    return Row(f"each connection: {who}", more)
 
 
-PARTS: Mapping[str, Callable[[Stage], Table]] = {
-    name: partial(_classes, name) for name in ("sync", "gthread", "asgi")
-}
+PARTS: Mapping[str, Part] = {name: partial(_classes, name) for name in ("sync", "gthread", "asgi")}
 
 
 def run(*parts: str, quick: bool = False) -> dict[str, Table]:

@@ -87,10 +87,7 @@ class Reload(Contest):
             figures[LONGER] = [seconds / played.connect for seconds in longer]
         figures[MOST] = [run.peak for run in runs]
         figures[OVER] = [max(run.peak - run.budget, 0) for run in runs]
-        judged = GOALS if contender.guarded else {}
-        return Row(
-            contender.name, figures, {name: judged[name] for name in judged if name in figures}
-        )
+        return Row(contender.name, figures, GOALS if contender.guarded else {})
 
 
 def _start(serving: Serving) -> None:

@@ -8,16 +8,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from time import perf_counter, sleep
-from typing import Any
 
 from poolguard.errors import LabError
 from poolguard.lab.server import Gunicorn
 
-from .crew import Crew, Stage, ask, kinds, measure, worker
+from .crew import Crew, Part, Stage, ask, kinds, measure, worker
 from .processes import processor
 from .table import Row, Table, ratios
 
@@ -33,60 +32,35 @@ GOALS = {(8, 2): 0.8}
 
 def _threads(stage: Stage) -> Table:
     """What a request's borrowing costs, in a fresh process for each number of threads."""
-    rows = []
-    for threads in THREADS:
-        rows += _rows(stage, threads, threads)
-        if threads > 1:
-            rows += _rows(stage, threads, threads // SHARERS)
-    return Table(
-        "threads: one `with connection()`, all threads together, in µs",
-        rows,
-        [
-            "they contend: four threads to a connection, and each lets the others go on while it "
-            "holds one; otherwise each finds one free, and gives it back at once",
-            f"a turn has {BORROWINGS} borrowings; the ratios are those of neighbouring turns",
-        ],
-    )
-
-
-def _rows(stage: Stage, threads: int, size: int) -> list[Row]:
-    stage.say(f"{threads} threads, {size} connections")
-    rounds, borrowings = (1, 128) if stage.quick else (TURNS, BORROWINGS)
-    plain, ours = _measured(stage, threads, size, rounds, borrowings)
-    name = f"{threads} thread(s), {size} connection(s)"
-    compared = {
-        "ratio": ratios(ours["wall"], plain["wall"]),
-        "processor ratio": ratios(ours["processor"], plain["processor"]),
-    }
-    goal = GOALS.get((threads, size))
-    return [
-        Row(f"{name}: psycopg_pool", _figures(plain)),
-        Row(
-            f"{name}: poolguard",
-            {**_figures(ours), **compared},
-            {} if goal is None else dict.fromkeys(compared, goal),
-        ),
+    sizes = [(n, n // sharers) for n in THREADS for sharers in (1, SHARERS)[: 1 + (n > 1)]]
+    title = "threads: one `with connection()`, all threads together, in µs"
+    notes = [
+        "they contend: four threads to a connection, and each lets the others go on while it "
+        "holds one; otherwise each finds one free, and gives it back at once",
+        f"a turn has {BORROWINGS} borrowings; the ratios are those of neighbouring turns",
     ]
+    return Table(title, [row for size in sizes for row in _rows(stage, *size)], notes)
 
 
-def _figures(measured: Mapping[str, Sequence[float]]) -> dict[str, Sequence[float]]:
-    return {"µs": measured["wall"], "processor, µs": measured["processor"]}
-
-
-def _measured(stage: Stage, *numbers: int) -> Sequence[dict[str, list[float]]]:
-    folder = stage.database.janitor.folder()
-    command = [sys.executable, "-m", "benchmarks.apps.borrowing"]
-    done = subprocess.run(
-        [*command, stage.database.role, folder, *map(str, numbers)],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+def _rows(stage: Stage, threads: int, size: int) -> Iterator[Row]:
+    stage.say(f"{threads} threads, {size} connections")
+    turns, borrowings = (1, 128) if stage.quick else (TURNS, BORROWINGS)
+    command = [sys.executable, "-m", "benchmarks.apps.borrowing", stage.database.role]
+    command += map(str, (stage.database.janitor.folder(), threads, size, turns, borrowings))
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
     if done.returncode != 0:
         raise LabError(f"the process that was to borrow has ended: {done.stderr.strip()}")
-    measured: Any = json.loads(done.stdout)
-    return [measured["plain"], measured["ours"]]
+    measured: dict[str, dict[str, list[float]]] = json.loads(done.stdout)
+    plain, ours = measured["plain"], measured["ours"]
+    name = f"{threads} thread(s), {size} connection(s)"
+    yield Row(f"{name}: psycopg_pool", plain)
+    compared = {
+        "ratio": ratios(ours["µs"], plain["µs"]),
+        "processor ratio": ratios(ours["processor, µs"], plain["processor, µs"]),
+    }
+    goal = GOALS.get((threads, size))
+    goals = {} if goal is None else dict.fromkeys(compared, goal)
+    yield Row(f"{name}: poolguard", ours | compared, goals)
 
 
 ROUNDS = 2
@@ -144,7 +118,7 @@ def _used(running: Mapping[Crew, Gunicorn], seconds: float) -> dict[Crew, float]
     return {crew: (after[crew] - before[crew]) / minutes for crew in running}
 
 
-PARTS: Mapping[str, Callable[[Stage], Table]] = {"threads": _threads, "idle": _idle}
+PARTS: Mapping[str, Part] = {"threads": _threads, "idle": _idle}
 
 
 def run(*parts: str, quick: bool = False) -> dict[str, Table]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 import statistics
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from time import perf_counter, sleep
 
 import psycopg
@@ -14,6 +16,7 @@ from psycopg.conninfo import make_conninfo
 from poolguard.lab.janitor import Janitor
 from poolguard.lab.postgres import PrivatePostgres
 from poolguard.lab.proxy import SlowProxy
+from poolguard.lab.server import Gunicorn
 
 CONNECT_DELAY = 0.1
 """Seconds each connect takes longer: what TCP, TLS and SCRAM cost over a network."""
@@ -38,6 +41,17 @@ class Database:
     def far(self) -> str:
         """The way through the proxy."""
         return make_conninfo(self.role, host=self.proxy.host, port=self.proxy.port)
+
+    def gunicorn(self, listener: socket.socket, environ: dict[str, str], folder: Path) -> Gunicorn:
+        """The service that *environ* describes."""
+        return Gunicorn(
+            "benchmarks.apps.service:app",
+            "benchmarks.apps.service_conf",
+            listener=listener,
+            folder=folder,
+            environ=environ,
+            janitor=self.janitor,
+        )
 
 
 @contextmanager

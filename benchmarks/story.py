@@ -106,7 +106,7 @@ class Day(Contest):
         figures = {name: values for name, values in figures.items() if values}
         judged = contender.judged
         goals = {**GOALS, **dict.fromkeys(NONE, 0.0)} if judged else {}
-        return Row(name, figures, {goal: goals[goal] for goal in goals if goal in figures})
+        return Row(name, figures, goals)
 
 
 class Outage(Contest):

@@ -27,6 +27,7 @@ class Row:
     who: str
     figures: Mapping[str, Sequence[float]]
     goals: Mapping[str, float] = field(default_factory=dict)
+    """Those for which it has a figure count."""
 
     def judged(self, name: str) -> float:
         """The figure that is compared with the goal: the median, or the worst where it is 0."""
@@ -35,11 +36,11 @@ class Row:
 
     @property
     def missed(self) -> list[str]:
-        return [name for name, goal in self.goals.items() if not self.judged(name) <= goal]
+        return [name for name in self._goals if not self.judged(name) <= self.goals[name]]
 
     @property
     def verdict(self) -> str:
-        if not self.goals:
+        if not self._goals:
             return ""
         missed = [f"{name} {number(self.judged(name))}" for name in self.missed]
         return f"MISSED ({', '.join(missed)})" if missed else "met"
@@ -55,8 +56,12 @@ class Row:
     @property
     def goal(self) -> str:
         """The goals in the order of the figures."""
-        goals = [(name, self.goals[name]) for name in self.figures if name in self.goals]
-        return ", ".join(f"{name} ≤ {goal:g}" if goal else f"{name} 0" for name, goal in goals)
+        goals = self.goals
+        return ", ".join(f"{n} ≤ {goals[n]:g}" if goals[n] else f"{n} 0" for n in self._goals)
+
+    @property
+    def _goals(self) -> list[str]:
+        return [name for name in self.figures if name in self.goals]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +113,10 @@ class Progress:
         self._began = perf_counter()
 
     def __call__(self, text: str) -> None:
+        """Say it; nothing clears the line."""
         if sys.stderr.isatty():
-            line = f"{perf_counter() - self._began:4.0f} s  {self.part}: {text}"
+            line = f"{perf_counter() - self._began:4.0f} s  {self.part}: {text}" if text else ""
             print(f"\r\x1b[K{line[:79]}", end="", file=sys.stderr, flush=True)
-
-    def clear(self) -> None:
-        if sys.stderr.isatty():
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def show(
@@ -132,7 +134,7 @@ def show(
     for part in chosen or parts:
         progress.part = f"{name}.{part}"
         tables[part] = parts[part](stage(progress))
-        progress.clear()
+        progress("")
         print(f"\n{tables[part]}", flush=True)
     missed = [f"{part} ({row.who})" for part in tables for row in tables[part].rows if row.missed]
     print(f"\nmissed: {', '.join(missed)}" if missed else "\nall goals met", flush=True)

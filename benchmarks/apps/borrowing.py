@@ -36,7 +36,7 @@ def main(dsn: str, folder: str, *numbers: str) -> None:
         for nth in range(rounds):
             for who in list(acts)[:: -1 if nth % 2 else 1]:
                 times = _turn(acts[who], threads, borrowings // threads, contend=size < threads)
-                kept = measured.setdefault(who, {"wall": [], "processor": []})
+                kept = measured.setdefault(who, {"µs": [], "processor, µs": []})
                 for kind, seconds in zip(kept, times, strict=True):
                     kept[kind].append(seconds / (borrowings // threads * threads) * 1e6)
     print(json.dumps(measured))

@@ -14,7 +14,7 @@ from .contenders import Contender
 CLASSES = {"sync": "gthread", "async": "uvicorn_worker.UvicornWorker"}
 HOUR = 3600.0
 LEAST = 0.1
-"""A timeout in fast motion is at least this, as in :func:`benchmarks.apps.contenders.idle`."""
+"""A timeout in fast motion is at least this, as in :func:`benchmarks.apps.service.idle`."""
 CHECK_EVERY = 25 * 60.0
 """poolguard's ``check_interval`` in fast motion, as in the demo: that of the project's origin.
 The default of 25 s would be 7 ms where an hour takes a second."""
@@ -44,14 +44,14 @@ class Conditions:
         share = budget // self.workers
         environ = {
             "DATABASE_URL": dsn,
-            "CONTEST_APP": contender.app,
-            "CONTEST_CLASS": CLASSES.get(contender.kind, ""),
-            "CONTEST_WORKERS": str(self.workers),
-            "CONTEST_THREADS": str(self.threads if contender.kind == "sync" else 1),
-            "CONTEST_SIZE": str(share),
-            "CONTEST_SETTING": contender.setting,
-            "CONTEST_QUERY": str(self.query),
-            "CONTEST_HOUR": str(self.hour),
+            "SERVICE_APP": contender.app,
+            "SERVICE_CLASS": CLASSES.get(contender.kind, ""),
+            "SERVICE_WORKERS": str(self.workers),
+            "SERVICE_THREADS": str(self.threads if contender.kind == "sync" else 1),
+            "SERVICE_SIZE": str(share),
+            "SERVICE_SETTING": contender.setting,
+            "SERVICE_QUERY": str(self.query),
+            "SERVICE_HOUR": str(self.hour),
         }
         if contender.kind == "node":
             place = {name: str(value) for name, value in conninfo_to_dict(dsn).items()}
@@ -63,7 +63,8 @@ class Conditions:
 
     def _guarded(self, contender: Contender, share: int, folder: Path) -> dict[str, str]:
         environ = {
-            "CONTEST_TELEMETRY": str(folder),
+            "SERVICE_TELEMETRY": str(folder),
+            "SERVICE_HASTY": "1",
             "POOLGUARD_RUNTIME_DIR": str(folder / "run"),
             "POOLGUARD_BUDGET": str(self.budget),
         }

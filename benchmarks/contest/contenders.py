@@ -1,6 +1,6 @@
 """Who competes with poolguard: what users pick instead, at documented defaults and well tuned.
 
-Each has the same endpoint in :mod:`benchmarks.apps.contenders`, where its settings and their
+Each has the same endpoint in :mod:`benchmarks.apps.service`, where its settings and their
 sources stand, the same maximum of connections, and under Python the same gunicorn.
 """
 
@@ -43,7 +43,7 @@ class Contender:
 
     name: str
     app: str
-    """Its function in :mod:`benchmarks.apps.contenders`."""
+    """Its function in :mod:`benchmarks.apps.service`."""
     kind: Kind = "sync"
     setting: Setting = "defaults"
     package: str | None = None

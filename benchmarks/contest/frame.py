@@ -13,7 +13,7 @@ from poolguard.lab.story import Story
 
 from ..readme import Digest, Place
 from ..server import CONNECT_DELAY, one_connect
-from ..table import Progress, Row, Table, show
+from ..table import Row, Table, show
 from .conditions import Conditions
 from .contenders import CONTENDERS, LIMIT, POOLGUARD, Contender
 from .rounds import Rounds, play_rounds
@@ -128,10 +128,7 @@ def contest(
 ) -> dict[str, Table]:
     """Play the *chosen* parts, or all, on one stage, and print a table of each."""
     with stage() as bare:
-
-        def on(progress: Progress) -> Stage:
-            return replace(bare, quick=quick, say=progress)
-
+        on = partial(Stage, bare.database, bare.listener, bare.capacity, quick)
         return show(name, {part: each.table for part, each in parts.items()}, chosen, on)
 
 

@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable
 
 from poolguard.cli.report.summary import BURST
-from poolguard.lab.result import Run, Sample
+from poolguard.lab.result import Run
 from poolguard.lab.story import Story
 
 from .rounds import Rounds
@@ -77,9 +77,10 @@ def created(run: Run, story: Story) -> int:
 
     Those are left out for which there were more requests at once than open connections.
     """
-    began = _began_at(run)
-    if began is None:
+    roots = [span.start for span in run.spans if span.kind == "SERVER"]
+    if not roots or not run.samples:
         return 0
+    began = min(roots) - min(s.at for s in run.samples)  # the first request's: of another clock
     start, end = bounds(story, BURST)
     tagged = (
         span.start - began
@@ -99,17 +100,14 @@ def recovery(run: Run, phase: str, event_at: float, calm: str) -> float:
     """
     usual = statistics.median(s.latency for s in run.samples if s.phase == calm)
     bound = 2 * usual + 0.05
-    ill = [s for s in run.samples if s.phase == phase and s.at >= event_at and _ill(s, bound)]
+    after = (s for s in run.samples if s.phase == phase and s.at >= event_at)
+    ill = (s for s in after if s.failed or s.latency > bound)
     return max((s.at + s.latency - event_at for s in ill), default=0.0)
 
 
 def bounds(story: Story, name: str) -> tuple[float, float]:
     """Start and end of a phase, in seconds since the traffic began."""
     return next((start, end) for phase, start, end in story.bounds() if phase.name == name)
-
-
-def _ill(sample: Sample, bound: float) -> bool:
-    return sample.failed or sample.latency > bound
 
 
 def _in_flight(run: Run, until: float) -> int:
@@ -123,9 +121,3 @@ def _open(run: Run, at: float) -> int:
     """How many connections the server had then."""
     nth = bisect_right(run.connections, at, key=lambda pair: pair[0])
     return run.connections[nth - 1][1] if nth else 0
-
-
-def _began_at(run: Run) -> float | None:
-    """When the traffic began, in seconds since the epoch, by the first request's span."""
-    roots = [span.start for span in run.spans if span.kind == "SERVER"]
-    return min(roots) - min(s.at for s in run.samples) if roots and run.samples else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from poolguard.errors import LabError
@@ -32,23 +32,15 @@ class Rounds:
         """All runs of one contender."""
         return [played[name] for played in self.rounds if name in played]
 
-    def last(self) -> list[Run]:
-        """Of each contender the last run, to be drawn."""
-        return list(dict(pair for played in self.rounds for pair in played.items()).values())
-
     def pairs(self, name: str, other: str) -> list[tuple[Run, Run]]:
         """The runs of two in the rounds in which both have one."""
         return [(p[name], p[other]) for p in self.rounds if name in p and other in p]
 
-    @property
-    def lag(self) -> float:
-        """The worst lag of the runs that count, in seconds."""
-        return max((run.lag for played in self.rounds for run in played.values()), default=0.0)
-
     def notes(self) -> list[str]:
         """What a reader must know of how it was measured."""
+        lag = max((run.lag for played in self.rounds for run in played.values()), default=0.0)
         lines = [
-            f"load generator late by at most {self.lag * 1e3:.0f} ms; a run in which it was later "
+            f"load generator late by at most {lag * 1e3:.0f} ms; a run in which it was later "
             f"than {LAG_MOST * 1e3:.0f} ms is refused and played again"
         ]
         lines += [f"{name}: {n} run(s) refused" for name, n in sorted(self.refused.items())]
@@ -63,7 +55,8 @@ def play_rounds(
     say: Callable[[str], None],
 ) -> Rounds:
     """Play all in every round, every other round in reversed order."""
-    done = Rounds(unmeasured=_unmeasured(contenders))
+    absent = {contender.name: why for contender in contenders if (why := missing(contender))}
+    done = Rounds(unmeasured=absent)
     for nth in range(rounds):
         played: dict[str, Run] = {}
         for contender in contenders[:: -1 if nth % 2 else 1]:
@@ -90,8 +83,3 @@ def _on_time(
             return run
         refused[contender.name] += 1
     return None
-
-
-def _unmeasured(contenders: Sequence[Contender]) -> dict[str, str]:
-    reasons: Mapping[str, str | None] = {c.name: missing(c) for c in contenders}
-    return {name: why for name, why in reasons.items() if why is not None}

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from poolguard.errors import LabError
 from poolguard.lab.load import GIVE_UP, drive
 from poolguard.lab.pgbouncer import PgBouncer
 from poolguard.lab.result import Run
-from poolguard.lab.server import Gunicorn, WebServer, listen
+from poolguard.lab.server import WebServer, listen
 from poolguard.lab.sessions import SessionSampler, arrivals
 from poolguard.lab.story import Story
 from poolguard.settings import Settings
@@ -50,7 +51,6 @@ class Serving:
     folder: Path
     start: Callable[[], WebServer]
     """Starts one more of them, at the same listener, and does not wait for it."""
-    pooler: PgBouncer | None = None
 
     @property
     def server(self) -> WebServer:
@@ -113,12 +113,11 @@ class Stage:
             def start() -> WebServer:
                 return stack.enter_context(self._web_server(contender, environ, folder))
 
-            servers = [
-                start() for _ in range(conditions.workers if contender.kind == "node" else 1)
-            ]
+            many = conditions.workers if contender.kind == "node" else 1
+            servers = [start() for _ in range(many)]
             for server in servers:
                 server.wait_healthy()
-            yield Serving(servers, folder, start, pooler)
+            yield Serving(servers, folder, start)
 
     def play(
         self,
@@ -133,7 +132,6 @@ class Stage:
 
         Raises :class:`LabError` where it does not come up, or an event fails.
         """
-
         server = self.database.server
         log_from = len(server.read_log())
         with (
@@ -178,20 +176,13 @@ class Stage:
         )
 
     def _web_server(self, contender: Contender, environ: dict[str, str], folder: Path) -> WebServer:
-        if contender.kind == "node":
-            return WebServer(
-                ["node", str(KNEX / "server.mjs")],
-                listener=self.listener,
-                log=folder / "node.log",
-                environ={**environ, "CONTEST_FD": str(self.listener.fileno())},
-                janitor=self.database.janitor,
-            )
-        return Gunicorn(
-            "benchmarks.apps.contenders:app",
-            "benchmarks.apps.contenders_conf",
+        if contender.kind != "node":
+            return self.database.gunicorn(self.listener, environ, folder)
+        return WebServer(
+            ["node", str(KNEX / "server.mjs")],
             listener=self.listener,
-            folder=folder,
-            environ=environ,
+            log=folder / "node.log",
+            environ={**environ, "SERVICE_FD": str(self.listener.fileno())},
             janitor=self.database.janitor,
         )
 
@@ -213,11 +204,8 @@ class Stage:
 def stage() -> Iterator[Stage]:
     """A private PostgreSQL of its own, to which connecting is as slow as over a network."""
     # The log then has a line for every connection, with its time.
-    settings = {
-        "log_connections": "on",
-        "log_line_prefix": "%n ",
-        "max_connections": str(MAX_CONNECTIONS),
-    }
+    settings = {"log_connections": "on", "log_line_prefix": "%n "}
+    settings["max_connections"] = str(MAX_CONNECTIONS)
     with listen() as listener, database(ROLE, settings=settings) as there:
         with psycopg.connect(there.role, row_factory=dict_row) as conn:
             row = conn.execute(QUERY).fetchone()
@@ -229,27 +217,23 @@ def stage() -> Iterator[Stage]:
 def _happening(events: Sequence[Event], serving: Serving, began: float) -> Iterator[None]:
     """Events happen in a thread, so that the load goes on meanwhile."""
     ended = threading.Event()
-    failures: list[Exception] = []
 
     def happen() -> None:
         for event in sorted(events, key=lambda event: event.at):
             if ended.wait(max(began + event.at - monotonic(), 0.0)):
                 return
-            try:
-                event.act(serving)
-            except (LabError, OSError, subprocess.SubprocessError) as error:
-                failures.append(error)
-                return
+            event.act(serving)
 
-    thread = threading.Thread(target=happen, daemon=True)
-    thread.start()
+    with ThreadPoolExecutor(1) as thread:
+        happening = thread.submit(happen)
+        try:
+            yield
+        finally:
+            ended.set()
     try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
-    if failures:
-        raise LabError(f"an event of the story failed: {failures[0]}")
+        happening.result()
+    except (LabError, OSError, subprocess.SubprocessError) as error:
+        raise LabError(f"an event of the story failed: {error}") from error
 
 
 def _spans(folder: Path) -> Iterator[Span]:

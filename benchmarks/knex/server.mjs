@@ -1,12 +1,12 @@
-// The contenders' endpoint over knex with tarn.js: the environment says what ../apps/contenders.py reads.
+// The contenders' endpoint over knex with tarn.js: the environment says what ../apps/service.py reads.
 
 import http from "node:http";
 import knex from "knex";
 
 const env = process.env;
-const size = Number(env.CONTEST_SIZE);
-const tuned = env.CONTEST_SETTING === "tuned";
-const hour = Number(env.CONTEST_HOUR || 3600);
+const size = Number(env.SERVICE_SIZE);
+const tuned = env.SERVICE_SETTING === "tuned";
+const hour = Number(env.SERVICE_HOUR || 3600);
 const fast = (seconds) => (hour === 3600 ? seconds : Math.max((seconds * hour) / 3600, 0.1)) * 1000;
 
 // Defaults (knexjs.org/guide, "pool"): min 2, which are not opened at start; tarn.js closes what is
@@ -29,7 +29,7 @@ const db = knex({
   pool: tuned ? careful : defaults,
 });
 
-const seconds = Number(env.CONTEST_QUERY);
+const seconds = Number(env.SERVICE_QUERY);
 
 const server = http.createServer(async (request, response) => {
   try {
@@ -45,7 +45,7 @@ if (tuned) {
   const opened = await Promise.all(Array.from({ length: size }, () => db.client.acquireConnection()));
   await Promise.all(opened.map((connection) => db.client.releaseConnection(connection)));
 }
-server.listen({ fd: Number(env.CONTEST_FD) });
+server.listen({ fd: Number(env.SERVICE_FD) });
 
 // As whoever restarts Node under load does: what is under way is answered first.
 process.on("SIGTERM", () => server.close(() => process.exit(0)));

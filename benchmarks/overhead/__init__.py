@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,9 +24,15 @@ from typing import NamedTuple
 from poolguard.errors import LabError
 from poolguard.lab.postgres import PrivatePostgres
 
-from ..table import Progress, Row, Table, ratios, show
-from .states import STATES, UNIT, WHO, Door
+from ..table import Row, Table, ratios, show, turns
+from .tracing import STATES
 
+WHO = ("bare", "pool", "ours")
+"""psycopg_pool's own pool; the guard's, without the middleware; the guard's, with it."""
+UNIT = ("unspanned", "spanned")
+"""psycopg_pool's own, below a server span that records; the same with a child span around it: the
+difference is the unit. It is taken of whole requests, as what it is compared with: a loop that does
+nothing but spans has them in the processor's caches, and makes them look cheaper."""
 ROUNDS = 15
 TURNS = 11
 """Turns of each contender in a round, one after the other: the round's figure is their median."""
@@ -57,7 +63,7 @@ class Probe:
     The benchmark's own process imports this and that; what is measured must not find it imported.
     """
 
-    def __init__(self, stage: Stage, door: Door, state: str, nth: int = 0) -> None:
+    def __init__(self, stage: Stage, door: str, state: str, nth: int = 0) -> None:
         own = ("POOLGUARD_", "OTEL_", "PG")
         environ = {name: value for name, value in os.environ.items() if not name.startswith(own)}
         folder = stage.folder / f"{door}-{[*STATES].index(state)}-{nth}"
@@ -76,11 +82,10 @@ class Probe:
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None
         assert stdout is not None
-        try:
+        answer = ""
+        with suppress(BrokenPipeError):
             print(who, requests, file=stdin, flush=True)
             answer = stdout.readline()
-        except BrokenPipeError:
-            answer = ""
         if not answer:
             raise LabError(f"the process that was to play {who} ({self._name}) has ended")
         return Turn(*json.loads(answer))
@@ -97,7 +102,7 @@ class Probe:
 
 
 @contextmanager
-def _probes(stage: Stage, door: Door, state: str) -> Iterator[Mapping[str, Probe]]:
+def _probes(stage: Stage, door: str, state: str) -> Iterator[Mapping[str, Probe]]:
     """Who plays what. A span cannot be begun where there is no SDK: another process does it."""
     with ExitStack() as stack:
         here = there = stack.enter_context(Probe(stage, door, state))
@@ -106,7 +111,7 @@ def _probes(stage: Stage, door: Door, state: str) -> Iterator[Mapping[str, Probe
         yield {**dict.fromkeys(WHO, here), **dict.fromkeys(UNIT, there)}
 
 
-def _measure(door: Door, stage: Stage) -> Table:
+def _measure(door: str, stage: Stage) -> Table:
     """Play all states at one door, one after the other, and compare within each round."""
     rows, collected = [], []
     for name, state in STATES.items():
@@ -134,39 +139,28 @@ def _measure(door: Door, stage: Stage) -> Table:
     return Table(title, rows, notes)
 
 
-def _rounds(stage: Stage, door: Door, state: str) -> list[Mapping[str, Turn]]:
-    rounds, turns = (1, 1) if stage.quick else (ROUNDS, TURNS)
+def _rounds(stage: Stage, door: str, state: str) -> list[Mapping[str, Turn]]:
+    rounds, times = (1, 1) if stage.quick else (ROUNDS, TURNS)
     played: list[Mapping[str, Turn]] = []
     with _probes(stage, door, state) as by:
-        for who, probe in by.items():
-            probe.play(who)  # the first is slower: caches, and code not yet specialised
+        acts = {who: partial(probe.play, who) for who, probe in by.items()}
+        turns(1, acts, stage.say)  # the first is slower: caches, and code not yet specialised
         for nth in range(rounds):
             stage.say(f"{state}, round {nth + 1} of {rounds}")
-            took: dict[str, list[Turn]] = {who: [] for who in by}
-            for turn in range(turns):
-                for who in list(by)[:: -1 if turn % 2 else 1]:
-                    took[who].append(by[who].play(who))
+            took = turns(times, acts, lambda _: None)
             played.append({who: _median(of) for who, of in took.items()})
     return played
 
 
-def _median(turns: Sequence[Turn]) -> Turn:
-    us, gc = zip(*turns, strict=True)
-    return Turn(statistics.median(us), statistics.mean(gc))
+def _median(of: Sequence[Turn]) -> Turn:
+    return Turn(statistics.median(each.us for each in of), statistics.mean(each.gc for each in of))
 
 
-PARTS: Mapping[str, Callable[[Stage], Table]] = {
-    "wsgi": partial(_measure, "wsgi"),
-    "asgi": partial(_measure, "asgi"),
-}
+PARTS = {door: partial(_measure, door) for door in ("wsgi", "asgi")}
 
 
 def run(*parts: str, quick: bool = False) -> dict[str, Table]:
     """Measure *parts*, or all, and print a table of each."""
     with tempfile.TemporaryDirectory() as folder, PrivatePostgres() as server:
-        dsn = server.create_role("bench")
-
-        def stage(progress: Progress) -> Stage:
-            return Stage(dsn, Path(folder), quick, progress)
-
+        stage = partial(Stage, server.create_role("bench"), Path(folder), quick)
         return show("overhead", PARTS, parts, stage)

@@ -1,5 +1,5 @@
-"""OpenTelemetry as a state has it, in the process that is measured; and the unit of all goals: what
-a recording child span with six attributes adds to the very same request.
+"""OpenTelemetry in each state that is measured; and the unit of all goals: what a recording child
+span with six attributes adds to the very same request.
 
 Spans are dropped as they end. A batch processor would queue them, about a microsecond each, and
 have a thread export them in turns of whoever is measured just then: the unit would come out larger,
@@ -8,16 +8,16 @@ and the goals easier. Nothing of OpenTelemetry is imported where the state has n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from .states import State
-
-Entry = Callable[[], AbstractContextManager[Any]]
-"""What is around a request further out."""
+SAMPLED_GOAL = 0.3
+OTHER_GOAL = 0.1
+CLIENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-"
+"""The request's traceparent: the flag that says whether it is sampled comes after it."""
 ATTRIBUTES = {
     "db.client.connection.pool.name": "default",
     "poolguard.acquire.outcome": "waited",
@@ -25,6 +25,35 @@ ATTRIBUTES = {
     "poolguard.connection.age": 12.5,
     "server.port": 5432,
     "db.namespace": "app",
+}
+Entry = Callable[[], AbstractContextManager[Any]]
+"""What is around a request further out."""
+
+
+class State(NamedTuple):
+    """What a process has of OpenTelemetry, and what is there when a request enters."""
+
+    goal: float | None
+    """At most this part of a recording child span. There is none where an own span replaces an
+    instrumentation's, which is not free either."""
+    has: Literal["nothing", "api", "sdk"] = "sdk"
+    sampler: Literal["ALWAYS_ON", "ALWAYS_OFF", "DEFAULT_ON"] = "ALWAYS_ON"
+    """By its name in the SDK; the default one asks the client."""
+    server_span: bool = True
+    """An instrumentation has begun its server span further out."""
+    traceparent: str | None = None
+    metrics: bool = False
+
+
+STATES: Mapping[str, State] = {
+    "no SDK": State(OTHER_GOAL, "nothing", server_span=False),
+    "API, no SDK": State(OTHER_GOAL, "api", server_span=False),
+    "sampler off": State(OTHER_GOAL, sampler="ALWAYS_OFF"),
+    "client unsampled": State(OTHER_GOAL, sampler="DEFAULT_ON", traceparent=f"{CLIENT}00"),
+    "sampled": State(SAMPLED_GOAL),
+    "metrics on": State(SAMPLED_GOAL, metrics=True),
+    "own span, unsampled": State(None, "sdk", "DEFAULT_ON", False, f"{CLIENT}00"),
+    "own span": State(None, "sdk", "DEFAULT_ON", False, f"{CLIENT}01"),
 }
 
 
@@ -52,7 +81,8 @@ def prepare(state: State) -> Tracing:
     if state.metrics:
         _set_metrics_up()
     unit = _provider(State(None))
-    tracing = Tracing(recorded=_entry(unit, State(None)), child=partial(_child, _tracer(unit)))
+    child = partial(_child, unit.get_tracer("benchmarks"))
+    tracing = Tracing(recorded=_entry(unit, State(None)), child=child)
     if not state.server_span:
         return tracing
     ours = _entry(trace.get_tracer_provider(), state)
@@ -62,12 +92,8 @@ def prepare(state: State) -> Tracing:
 def _provider(state: State) -> Any:
     from opentelemetry.sdk.trace import SpanProcessor, TracerProvider, sampling
 
-    samplers = {
-        "always_on": sampling.ALWAYS_ON,
-        "always_off": sampling.ALWAYS_OFF,
-        "parent": sampling.ParentBased(sampling.ALWAYS_ON),
-    }
-    provider = TracerProvider(sampler=samplers[state.sampler], shutdown_on_exit=False)
+    sampler = getattr(sampling, state.sampler)
+    provider = TracerProvider(sampler=sampler, shutdown_on_exit=False)
     provider.add_span_processor(SpanProcessor())  # its methods do nothing
     return provider
 
@@ -80,18 +106,15 @@ def _set_metrics_up() -> None:
     metrics.set_meter_provider(MeterProvider([InMemoryMetricReader()], shutdown_on_exit=False))
 
 
-def _tracer(provider: Any) -> Any:
-    return provider.get_tracer("benchmarks")
-
-
 def _entry(provider: Any, state: State) -> Entry:
     """Begins the server span of a request, as instrumentations do, and makes it current."""
     from opentelemetry import propagate
     from opentelemetry.trace import SpanKind
 
     headers = {} if state.traceparent is None else {"traceparent": state.traceparent}
-    start, parent = _tracer(provider).start_as_current_span, propagate.extract(headers)
-    return lambda: start("GET", context=parent, kind=SpanKind.SERVER)
+    start = provider.get_tracer("benchmarks").start_as_current_span
+    settings = {"context": propagate.extract(headers), "kind": SpanKind.SERVER}
+    return lambda: start("GET", **settings)
 
 
 @contextmanager

@@ -12,13 +12,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 
 from ..readme import Digest, Place
 from ..server import database
-from ..table import Progress, Table, show
+from ..table import Table, show
 from . import growth, outages, upkeep
 from .frame import KINDS, Stage
-from .getput import getput
+from .getput import WAYS, getput
 
 PARTS: Mapping[str, Callable[[Stage], Table]] = {
     "burst": growth.burst,
@@ -36,11 +37,7 @@ PARTS: Mapping[str, Callable[[Stage], Table]] = {
 def run(*parts: str, quick: bool = False) -> dict[str, Table]:
     """Measure *parts*, or all, and print a table of each."""
     with _quiet(), database("bench") as there:
-
-        def stage(progress: Progress) -> Stage:
-            return Stage(there, there.near, quick, progress)
-
-        return show("pool", PARTS, parts, stage)
+        return show("pool", PARTS, parts, partial(Stage, there, there.near, quick))
 
 
 @contextmanager
@@ -57,55 +54,41 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
+PLAIN, OURS = zip(*(kind.names for kind in KINDS), strict=True)
+
+
 def _cells(part: str, figure: str, plain: str = "", ours: str = "") -> list[list[Place]]:
     """Of psycopg_pool's two classes, then of ours; *plain* and *ours* end their rows' names."""
-    whos = zip(*(kind.names for kind in KINDS), strict=True)
-    ends = (plain, ours)
-    return [
-        [Place(part, who + end, figure) for who in pair]
-        for pair, end in zip(whos, ends, strict=True)
-    ]
+    ends = ((PLAIN, plain), (OURS, ours))
+    return [[Place(part, who + end, figure) for who in whos] for whos, end in ends]
 
 
-def _lent(*ways: str) -> list[list[Place]]:
-    """The same of the sync and of the async way to lend."""
-    whos = zip(*(kind.names for kind in KINDS), strict=True)
-    return [
-        [Place("getput", f"{who}, {way}", "µs") for who, way in zip(pair, ways, strict=True)]
-        for pair in whos
-    ]
-
-
-DIGEST = Digest(
-    ["psycopg_pool, sync / async", "poolguard, sync / async"],
-    {
-        f"{growth.SIZE} acquires at once on an empty pool: the slowest, in connects": _cells(
-            "burst", "connects"
-        ),
-        "the same through PgBouncer, where a connect takes less of the processor": _cells(
-            "pooler", "connects"
-        ),
-        f"a floor of {growth.SIZE} is there after so many connects": _cells("warming", "connects"),
-        f"PostgreSQL restarted under {outages.CONNECTIONS} idle connections: failed of "
-        f"{outages.REQUESTS} requests": _cells("restart", outages.FAILURES),
-        "the slowest of them, in connects (psycopg_pool: with `check=`)": _cells(
-            "restart", "connects", ", check="
-        ),
-        f"the longest acquire while idle connections are verified over a network of "
-        f"{upkeep.ROUND_TRIP * 1e3:.0f} ms, ms (psycopg_pool: by `check()`)": _cells(
-            "refresh", "max, ms", ", check()", ", refreshing"
-        ),
-        f"`max_lifetime` of {upkeep.LIFETIME:g} s: requests of 200 that got an expired "
-        "connection": _cells("lifetime", "expired"),
-        "get and put of a free connection, µs": _lent("getconn + putconn", "getconn + putconn"),
-        "`with pool.connection()` of a free connection, µs": _lent(
-            "with connection()", "async with connection()"
-        ),
-        "from a return until the one that waits for it runs, µs": _lent(
-            "handed over", "handed over"
-        ),
-        "threads of an idle pool": _cells("idle", "threads"),
-        "after an outage longer than `reconnect_timeout`, without traffic: the floor is back "
-        "after, s": _cells("refill", "floor after, s"),
-    },
+_LABELS = (
+    f"{growth.SIZE} acquires at once on an empty pool: the slowest, in connects",
+    "the same through PgBouncer, where a connect takes less of the processor",
+    f"a floor of {growth.SIZE} is there after so many connects",
+    f"PostgreSQL restarted under {outages.CONNECTIONS} idle connections: failed of 50 requests",
+    "the slowest of them, in connects (psycopg_pool: with `check=`)",
+    "the longest acquire while idle connections are verified over a network of 50 ms, ms "
+    "(psycopg_pool: by `check()`)",
+    f"`max_lifetime` of {upkeep.LIFETIME:g} s: requests of 200 that got an expired connection",
+    "get and put of a free connection, µs",
+    "`with pool.connection()` of a free connection, µs",
+    "from a return until the one that waits for it runs, µs",
+    "threads of an idle pool",
+    "after an outage longer than `reconnect_timeout`, without traffic: the floor is back after, s",
 )
+_CELLS = (
+    _cells("burst", "connects"),
+    _cells("pooler", "connects"),
+    _cells("warming", "connects"),
+    _cells("restart", outages.FAILURES),
+    _cells("restart", "connects", ", check="),
+    _cells("refresh", "max, ms", ", check()", ", refreshing"),
+    _cells("lifetime", "expired"),
+    *(_cells("getput", "µs", f", {way}", f", {way}") for way in WAYS),
+    _cells("idle", "threads"),
+    _cells("refill", "floor after, s"),
+)
+HEADS = ("psycopg_pool, sync / async", "poolguard, sync / async")
+DIGEST = Digest(HEADS, dict(zip(_LABELS, _CELLS, strict=True)))

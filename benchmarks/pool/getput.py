@@ -157,6 +157,6 @@ WAYS: Mapping[str, tuple[Way, int, float]] = {
 """The ways to lend one: what measures its µs, how often in a round, and the goal of the ratio."""
 WAYS_AIO: Mapping[str, tuple[Way, int, float]] = {
     "getconn + putconn": (_get_put_aio, LOOPS, 1.3),
-    "async with connection()": (_block_aio, LOOPS, 0.45),
+    "with connection()": (_block_aio, LOOPS, 0.45),
     "handed over": (_hand_over_aio, HANDOVERS, 1.2),
 }

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import statistics
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import get_context
 from threading import Event
@@ -46,7 +46,7 @@ LIFETIME_GOALS = {"expired": 0.0, "waited": 0.0, "created": 0.0}
 IDLE_ROUNDS = 3
 SETTLED = 1.0
 """Seconds after the last use, until those that only connect have ended."""
-IDLE_GOAL = {"GuardedPool": 1.0, "AsyncGuardedPool": 0.0}
+IDLE_GOALS = {"GuardedPool": {"threads": 1.0}, "AsyncGuardedPool": {"threads": 0.0}}
 
 
 class _Window(NamedTuple):
@@ -133,48 +133,40 @@ def _counted(pool: Any) -> list[float]:
     return verified
 
 
-@dataclass
 class _Tally(Listener):
     """What became of one pool's requests once it was warm."""
 
-    born: WeakKeyDictionary[Any, float] = field(default_factory=WeakKeyDictionary)
-    connects: int = 0
-    requests: int = 0
-    expired: int = 0
-    created: int = 0
-    told: dict[str, int] = field(default_factory=dict)
-    """The outcomes that our pool tells its listener."""
+    def __init__(self) -> None:
+        self.born: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
+        self.counts: Counter[str] = Counter()
+        self.told: Counter[str] = Counter()
+        """The outcomes that our pool tells its listener."""
 
     def configure(self, conn: Any) -> None:
         """The pool's callback for a new connection."""
         self.born[conn] = perf_counter()
-        self.connects += 1
+        self.counts["connects"] += 1
 
     async def configure_aio(self, conn: Any) -> None:
         self.configure(conn)
 
     def taken(self, conn: Any, began: float) -> None:
-        self.requests += 1
-        self.expired += perf_counter() - self.born[conn] > LIFETIME
-        self.created += self.born[conn] > began
+        self.counts["requests"] += 1
+        self.counts["expired"] += perf_counter() - self.born[conn] > LIFETIME
+        self.counts["created"] += self.born[conn] > began
 
     def acquire_ended(self, event: AcquireEnded, /) -> None:
-        self.told[event.outcome] = self.told.get(event.outcome, 0) + 1
+        self.told[event.outcome] += 1
 
     def row(self, who: str, queued: int) -> Row:
         """*queued* requests found no free connection, by psycopg_pool's statistics: those whose
         connection was new had it created, the others waited for a return."""
-        ours = "Guarded" in who
-        waited = self.told.get("waited", 0) if ours else max(0, queued - self.created)
-        created = self.told.get("created", 0) if ours else self.created
-        figures = {
-            "requests": [self.requests],
-            "connects": [self.connects],
-            "expired": [self.expired],
-            "waited": [waited],
-            "created": [created],
-        }
-        return Row(who, figures, LIFETIME_GOALS if ours else {})
+        counts, ours = {**self.counts}, "Guarded" in who
+        counts["waited"] = max(0, queued - counts["created"])
+        if ours:
+            counts |= {name: self.told[name] for name in ("waited", "created")}
+        names = ("requests", "connects", "expired", "waited", "created")
+        return Row(who, {name: [counts[name]] for name in names}, LIFETIME_GOALS if ours else {})
 
 
 def lifetime(stage: Stage) -> Table:
@@ -186,13 +178,12 @@ def lifetime(stage: Stage) -> Table:
     stage.say(f"{seconds:.0f} s of traffic")
     pools = [(kind, who) for kind in KINDS for who in kind.names]
     with ThreadPoolExecutor(len(pools)) as threads:
-        aged = [threads.submit(kind.run, _aged(kind, stage, who, seconds)) for kind, who in pools]
-        rows = [each.result() for each in aged]
+        rows = [*threads.map(lambda of: of[0].run(_aged(of[0], of[1], stage, seconds)), pools)]
     title = f"lifetime: {1 / EVERY:.0f} requests/s for {seconds:.0f} s on {FLOOR} connections"
     return Table(f"{title}, max_lifetime {LIFETIME:.0f} s", rows)
 
 
-async def _aged(kind: Kind, stage: Stage, who: str, seconds: float) -> Row:
+async def _aged(kind: Kind, who: str, stage: Stage, seconds: float) -> Row:
     tally = _Tally()
     settings: dict[str, Any] = {"min_size": FLOOR, "max_size": MOST, "max_lifetime": LIFETIME}
     settings["configure"] = tally.configure_aio if kind.suffix else tally.configure
@@ -222,11 +213,9 @@ def idle(stage: Stage) -> Table:
         for nth, kind in enumerate(KINDS)
         for who in kind.names
     }
-    kept = stage.play(IDLE_ROUNDS, acts)
-    rows = [
-        Row(who, {"threads": threads}, {"threads": IDLE_GOAL[who]} if who in IDLE_GOAL else {})
-        for who, threads in kept.items()
-    ]
+    rows = []
+    for who, threads in stage.play(IDLE_ROUNDS, acts).items():
+        rows.append(Row(who, {"threads": threads}, IDLE_GOALS.get(who, {})))
     return Table(f"idle: what a pool with {FLOOR} connections keeps while nobody acquires", rows)
 
 

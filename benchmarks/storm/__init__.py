@@ -62,7 +62,7 @@ def run(
             row, said = _play(part, [there.near, str(seconds), str(seed)], within=seconds + 150)
             rows.append(row)
             notes += said
-    progress.clear()
+    progress("")
     title = f"storm: {seconds:g} s each, seed {seed}, Python {sys.version.split()[0]}"
     table = Table(title, rows, notes)
     print(f"\n{table}", flush=True)

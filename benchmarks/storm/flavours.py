@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from random import Random
@@ -57,21 +57,16 @@ class Tasks:
     hits = True
     """Clients can be interrupted from outside."""
 
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+    sleep: Any = staticmethod(asyncio.sleep)
+    me: Any = staticmethod(asyncio.current_task)
+    hit: Any = staticmethod(asyncio.Task.cancel)
 
     def spawn(self, job: Job) -> Any:
         return asyncio.create_task(job)
 
-    def me(self) -> Any:
-        return asyncio.current_task()
-
     async def join(self, whos: Collection[Any], within: float | None = None) -> int:
         """Wait until all of them have ended; how many have not."""
         return len((await asyncio.wait(whos, timeout=within))[1])
-
-    def hit(self, who: Any) -> None:
-        who.cancel()
 
     def callback(self, called: Any) -> Any:
         """The coroutine function *called* as the pool calls back."""
@@ -127,6 +122,7 @@ class Threads(Tasks):
     pool_class = GuardedPool
     connect = psycopg.Connection.connect
     hits = False
+    me = staticmethod(threading.current_thread)
 
     async def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
@@ -135,9 +131,6 @@ class Threads(Tasks):
         thread = threading.Thread(target=drive, args=(job,), daemon=True)
         thread.start()
         return thread
-
-    def me(self) -> Any:
-        return threading.current_thread()
 
     async def join(self, whos: Collection[Any], within: float | None = None) -> int:
         late = monotonic() + (within or 0.0)
@@ -196,18 +189,16 @@ class Greenlets(Threads):
 
     def __init__(self) -> None:
         self.gevent = importlib.import_module("gevent")
+        self.me = self.gevent.getcurrent
+
+    def hit(self, who: Any) -> None:
+        who.kill(block=False)
 
     def spawn(self, job: Job) -> Any:
         return self.gevent.spawn(drive, job)
 
-    def me(self) -> Any:
-        return self.gevent.getcurrent()
-
     async def join(self, whos: Collection[Any], within: float | None = None) -> int:
         return len(whos) - len(self.gevent.joinall(whos, within))
-
-    def hit(self, who: Any) -> None:
-        who.kill(block=False)
 
     async def borrow(self, storm: Storm, pool: Any, shape: Shape, rng: Random) -> None:
         with self.gevent.Timeout(rng.expovariate(50) if rng.random() < 0.3 else None):
@@ -245,12 +236,6 @@ class Storm:
             shape = next(self.shapes)
             self.witness.counts["pools"] += 1
             await self.play(shape, admin)
-            late = monotonic() + REST_WITHIN
-            while left := (await got(admin.execute(THERE, [shape.name]))).rowcount:
-                if monotonic() >= late:
-                    self.witness.say("unsettled", f"{shape}: closed, and {left} sessions are left")
-                    break
-                await self.clients.sleep(0.05)
             self.witness.print()
         await got(admin.close())
 
@@ -276,6 +261,13 @@ class Storm:
             if not (await self.gust(pool, shape) and await self.look(pool, shape, admin)):
                 break
         await got(pool.close())
+
+        async def left() -> str:
+            there = (await got(admin.execute(THERE, [shape.name]))).rowcount
+            return f"{shape}: closed, and {there} sessions are left" if there else ""
+
+        if wrong := await self.rest(left):
+            self.witness.say("unsettled", wrong)
 
     async def called(self, name: str, shape: Shape, rng: Random, conn: Any) -> None:
         """The pool has called back, which fails now and then."""
@@ -346,7 +338,8 @@ class Storm:
         if how in (1, 5):
             await got(conn.commit())
         if how in (2, 3):
-            with suppress(*(() if how == 3 else (psycopg.errors.DivisionByZero,))):
+            expected = (psycopg.errors.DivisionByZero,) if how == 2 else ()
+            with suppress(*expected):
                 await got(conn.execute("SELECT 1/0"))
         elif how == 4 and not shape.closes:
             await got(conn.close())
@@ -387,7 +380,13 @@ class Storm:
     async def look(self, pool: Any, shape: Shape, admin: Any) -> bool:
         """Whether the pool is whole now that nobody uses it."""
         await got(pool.resize(shape.min_size, shape.max_size))
-        wrong = await self.rest(pool, admin)
+
+        async def unsettled() -> str:
+            gc.collect()  # a client that was interrupted may have left a connection to nobody
+            there = (await got(admin.execute(THERE, [pool.name]))).rowcount
+            return self.witness.unsettled(pool.status(), pool.get_stats(), there)
+
+        wrong = await self.rest(unsettled)
         used = pool.status()["used"]
         had: list[Any] = []
         backends = set()
@@ -406,20 +405,15 @@ class Storm:
         for conn in had:
             self.witness.returned(conn)
             await got(pool.putconn(conn))
-        wrong = wrong or await self.rest(pool, admin)
+        wrong = wrong or await self.rest(unsettled)
         return self.witness.judge(shape, used, len(backends), wrong)
 
-    async def rest(self, pool: Any, admin: Any) -> str:
-        """Wait until the pool is at rest; returns what is wrong when it ought to be."""
+    async def rest(self, wrong: Callable[[], Awaitable[str]]) -> str:
+        """Wait until nothing is *wrong* any more; returns what still is when it ought not to be."""
         late = monotonic() + REST_WITHIN
-        while True:
-            gc.collect()  # a client that was interrupted may have left a connection to nobody
-            status, stats = pool.status(), pool.get_stats()
-            there = (await got(admin.execute(THERE, [pool.name]))).rowcount
-            wrong = self.witness.unsettled(status, stats, there)
-            if not wrong or monotonic() >= late:
-                return wrong
+        while (said := await wrong()) and monotonic() < late:
             await self.clients.sleep(0.05)
+        return said
 
 
 def main(flavour: str) -> None:

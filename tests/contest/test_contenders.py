@@ -93,7 +93,7 @@ def test_all_are_told_the_same_budget_in_equal_shares(on: Stage) -> None:
     for contender in CONTENDERS:
         for conditions, share in ((alone, budget), (two, budget // 2)):
             environ = conditions.environ(contender, on.database.far, budget, folder)
-            assert environ["CONTEST_SIZE"] == str(share)
+            assert environ["SERVICE_SIZE"] == str(share)
             assert environ.get("POOLGUARD_FLOOR", str(share // 2)) == str(share // 2)
 
 
