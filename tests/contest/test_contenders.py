@@ -61,7 +61,8 @@ def test_it_serves_and_leaves_nothing_on_the_server(on: Stage, contender: Conten
     assert len(run.opened) > 0
     assert run.peak <= run.budget
     if contender.setting != "defaults" and contender.app in OPENED_BEFORE:
-        assert sum(at < 0 for at in run.opened) == run.budget
+        warm = run.budget // 2 if contender.guarded else run.budget
+        assert sum(at < 0 for at in run.opened) == warm
     if contender.guarded:
         tagged = [s for s in run.spans if "poolguard.request.outcome" in s.attributes]
         assert len(tagged) == len(run.samples)
