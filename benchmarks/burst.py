@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from poolguard.lab.story import Phase, Story
 
@@ -18,7 +19,7 @@ from .contest.contenders import LIMIT, POOLGUARD, Contender
 from .contest.frame import Contest, Played, contest, digest, limit_of
 from .contest.stage import Stage
 from .server import CONNECT_DELAY
-from .table import Row, Table
+from .table import Row
 
 QUERY = 0.1
 COLD, WARM = "cold", "half-warm"
@@ -120,8 +121,4 @@ PARTS: Mapping[str, Contest] = {
     "500ms": Burst(0.5, 25),
 }
 DIGEST = digest({"25 at once on a cold worker, in connects": ("100ms", f"{COLD} 25")})
-
-
-def run(*parts: str, quick: bool = False) -> dict[str, Table]:
-    """Play *parts*, or all, and print a table of each."""
-    return contest("burst", PARTS, parts, quick=quick)
+run = partial(contest, "burst", PARTS)

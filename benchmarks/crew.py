@@ -7,7 +7,7 @@ of the processor. On Linux alone, whose /proc tells it.
 from __future__ import annotations
 
 import compileall
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -124,7 +124,7 @@ def ask(server: Gunicorn, requests: int) -> None:
 
 
 def measure(
-    name: str, parts: Mapping[str, Part], chosen: Collection[str], *, quick: bool
+    name: str, parts: Mapping[str, Part], *chosen: str, quick: bool = False
 ) -> dict[str, Table]:
     """Measure the *chosen* parts, or all, with the code compiled as an installation has it."""
     for package in (Path(poolguard.__file__).parent, Path(__file__).parent):

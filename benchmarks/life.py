@@ -19,8 +19,7 @@ from time import monotonic, perf_counter
 from poolguard.lab.load import drive
 from poolguard.lab.story import Arrival
 
-from . import crew
-from .crew import Crew, Part, Stage
+from .crew import Crew, Part, Stage, measure
 from .readme import Digest, Place
 from .server import one_connect
 from .table import Row, Table, turns
@@ -38,11 +37,6 @@ SETTLED, APART, OVER = 1.0, 2.0, 3.0
 
 Many reloads in a row, and more load than a boot leaves room for: a race of the server's shows only
 then, and not each time."""
-
-
-def run(*parts: str, quick: bool = False) -> dict[str, Table]:
-    """Measure *parts*, or all, and print a table of each."""
-    return crew.measure("life", PARTS, parts, quick=quick)
 
 
 def _pair(worker_class: str, workers: int = 1, import_seconds: float = 0.0) -> tuple[Crew, Crew]:
@@ -143,6 +137,7 @@ def _reloaded(stage: Stage, each: Crew, reloads: int) -> tuple[list[float], floa
 
 
 PARTS: Mapping[str, Part] = {"boot": _boot, "reload": _reload}
+run = partial(measure, "life", PARTS)
 
 
 _HUP = f"HUP of {WORKERS} workers at {RATE} requests/s: the slowest, without, s"

@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from . import crew
-from .crew import Crew, Part, Stage, Who, ask, kinds, worker
+from .crew import Crew, Part, Stage, Who, ask, kinds, measure, worker
 from .processes import Taken, taken
 from .table import Row, Table, turns
 
@@ -82,8 +81,4 @@ def _slope(who: Who, found: Mapping[Crew, Sequence[Both]]) -> Row:
 
 
 PARTS: Mapping[str, Part] = {name: partial(_classes, name) for name in ("sync", "gthread", "asgi")}
-
-
-def run(*parts: str, quick: bool = False) -> dict[str, Table]:
-    """Measure *parts*, or all, and print a table of each."""
-    return crew.measure("memory", PARTS, parts, quick=quick)
+run = partial(measure, "memory", PARTS)

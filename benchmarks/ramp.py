@@ -19,7 +19,7 @@ from .contest.conditions import Conditions
 from .contest.contenders import POOLGUARD, Contender
 from .contest.frame import Contest, Played, contest, digest
 from .contest.stage import Event, Stage, signal_master
-from .table import Row, Table
+from .table import Row
 
 QUERY = 0.25
 GROWN = 200.0
@@ -129,8 +129,4 @@ DIGEST = digest(
         "a reload (HUP) amid 25 at once: slowest, s": ("reload", "slowest, s"),
     }
 )
-
-
-def run(*parts: str, quick: bool = False) -> dict[str, Table]:
-    """Play *parts*, or all, and print a table of each."""
-    return contest("ramp", PARTS, parts, quick=quick)
+run = partial(contest, "ramp", PARTS)

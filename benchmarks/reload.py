@@ -18,7 +18,7 @@ from .contest.conditions import Conditions
 from .contest.contenders import POOLGUARD, Contender
 from .contest.frame import Contest, Played, contest, digest
 from .contest.stage import Event, Serving, Stage, signal_master
-from .table import Row, Table
+from .table import Row
 
 RATE = 40.0
 CONDITIONS = Conditions(query=0.05, workers=2, threads=8, budget=60)
@@ -132,8 +132,4 @@ DIGEST = digest(
         "2 workers replaced in turn: connections over the budget": ("rolling", OVER),
     }
 )
-
-
-def run(*parts: str, quick: bool = False) -> dict[str, Table]:
-    """Play *parts*, or all, and print a table of each."""
-    return contest("reload", PARTS, parts, quick=quick)
+run = partial(contest, "reload", PARTS)

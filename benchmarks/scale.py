@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from time import perf_counter, sleep
 
 from poolguard.errors import LabError
@@ -119,8 +120,4 @@ def _used(running: Mapping[Crew, Gunicorn], seconds: float) -> dict[Crew, float]
 
 
 PARTS: Mapping[str, Part] = {"threads": _threads, "idle": _idle}
-
-
-def run(*parts: str, quick: bool = False) -> dict[str, Table]:
-    """Measure *parts*, or all, and print a table of each."""
-    return measure("scale", PARTS, parts, quick=quick)
+run = partial(measure, "scale", PARTS)

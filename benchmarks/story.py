@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from poolguard.lab import story as demo
 from poolguard.lab.story import Phase, Story
@@ -19,7 +20,7 @@ from .contest.contenders import LIMIT, POOLGUARD, Contender
 from .contest.frame import Contest, Played, contest, digest, limit_of
 from .contest.stage import Event, Stage
 from .server import CONNECT_DELAY
-from .table import Row, Table
+from .table import Row
 
 FAST = 1.0
 """Seconds that stand for an hour."""
@@ -193,8 +194,4 @@ DIGEST = digest(
         f"silent drop: failed of {_DUE.count(DROP)}": ("outage", f"{DROP}: failed"),
     }
 )
-
-
-def run(*parts: str, quick: bool = False) -> dict[str, Table]:
-    """Play *parts*, or both acts, and print a table of each."""
-    return contest("story", PARTS, parts, quick=quick)
+run = partial(contest, "story", PARTS)

@@ -124,7 +124,7 @@ class Contest:
 
 
 def contest(
-    name: str, parts: Mapping[str, Contest], chosen: Collection[str], *, quick: bool
+    name: str, parts: Mapping[str, Contest], *chosen: str, quick: bool = False
 ) -> dict[str, Table]:
     """Play the *chosen* parts, or all, on one stage, and print a table of each."""
     with stage() as bare:
