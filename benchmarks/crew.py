@@ -17,7 +17,7 @@ from typing import Literal
 
 import poolguard
 from poolguard.errors import LabError
-from poolguard.lab.janitor import descendants, processes
+from poolguard.lab.processes import descendants, processes
 from poolguard.lab.server import Gunicorn, listen
 
 from .server import Database, database
