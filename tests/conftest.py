@@ -1,23 +1,30 @@
-"""One private PostgreSQL for the whole run, and what stands in front of it."""
+"""One private PostgreSQL for the whole run, and what stands in front of it.
+
+Every test pays for what this file imports, and one that needs no server shall end within a second:
+psycopg, the lab and the guards are imported by the fixtures that use them.
+"""
 
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-import psycopg
 import pytest
 
-from poolguard.lab.postgres import PrivatePostgres
-from poolguard.lab.proxy import SlowProxy
-from poolguard.runtime.lookup import guards
-from poolguard.telemetry import api
 from poolguard.util import rundir
-from poolguard.worker import registry
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from poolguard.lab.postgres import PrivatePostgres
+    from poolguard.lab.proxy import SlowProxy
 
 pytest_plugins = ["tests.life.table"]
 
 CONNECT_DELAY = 0.1
+HYPOTHESIS = "_hypothesis_pytestplugin"
 
 
 def pytest_configure() -> None:
@@ -27,9 +34,20 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Before it prints its summary, Hypothesis' plugin imports Hypothesis (half a second), used or
+    not. Where several processes ran the tests, the one that prints cannot know whether it was."""
+    plugins = session.config.pluginmanager
+    alone = session.config.getoption("dist", "no") == "no"
+    if alone and "hypothesis" not in sys.modules and plugins.has_plugin(HYPOTHESIS):
+        plugins.unregister(name=HYPOTHESIS)
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PrivatePostgres]:
     """A real server. A test that restarts it or fills it makes one of its own."""
+    from poolguard.lab.postgres import PrivatePostgres
+
     with PrivatePostgres() as server:
         yield server
 
@@ -37,6 +55,8 @@ def postgres() -> Iterator[PrivatePostgres]:
 @pytest.fixture(scope="session")
 def slow(postgres: PrivatePostgres) -> Iterator[SlowProxy]:
     """The same server, where each connect takes about 100 ms."""
+    from poolguard.lab.proxy import SlowProxy
+
     with SlowProxy(target=("127.0.0.1", postgres.port), connect_delay=CONNECT_DELAY) as proxy:
         yield proxy
 
@@ -63,11 +83,19 @@ def admin(postgres: PrivatePostgres) -> Iterator[psycopg.Connection]:
 @pytest.fixture(autouse=True)
 def _no_guards() -> Iterator[None]:
     """Guards are registered by name for the whole process: each test begins without any."""
-    registry.forget_all()
+    _forget_guards()
     yield
-    for guard in guards():
-        guard.close()
-    registry.forget_all()
+    _forget_guards()
+
+
+def _forget_guards() -> None:
+    """Close all guards; where nothing has imported the registry there are none."""
+    if "poolguard.worker.registry" in sys.modules:
+        from poolguard.worker import registry
+
+        for guard in registry.guards():
+            guard.shut()
+        registry.forget_all()
 
 
 @pytest.fixture(autouse=True)
@@ -83,4 +111,7 @@ def _own_runtime_dir(
 @pytest.fixture(autouse=True)
 def _provider_is_found_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test just before, in the same process, may have asked for one in vain."""
-    monkeypatch.setattr(api, "LOOK_AGAIN", 0.0)
+    if "poolguard.telemetry.api" in sys.modules:
+        from poolguard.telemetry import api
+
+        monkeypatch.setattr(api, "LOOK_AGAIN", 0.0)

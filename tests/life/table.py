@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 
-from ..doors.server import DOORS
-
 seen: dict[tuple[str, str], str] = {}
 """By event and worker class: what came of it."""
 
@@ -32,6 +30,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print it, where any of the matrix was played."""
     if not seen:
         return
+    from ..doors.server import DOORS  # and gunicorn: no other test shall wait for that
+
     doors = [str(door) for door in DOORS]
     events = dict.fromkeys(name for name, _ in seen)
     rows = [[event, *(seen.get((event, door), "") for door in doors)] for event in events]

@@ -5,14 +5,16 @@ from __future__ import annotations
 import gc
 import socket
 from collections.abc import Iterator
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from poolguard.lab.postgres import PrivatePostgres
-from poolguard.lab.proxy import SlowProxy
 from poolguard.pool.sockets import Watch
-from tests.pool.support import Kind, Pair
+
+if TYPE_CHECKING:  # psycopg, for which the tests of pure functions shall not wait
+    from poolguard.lab.postgres import PrivatePostgres
+    from poolguard.lab.proxy import SlowProxy
+    from tests.pool.support import Kind, Pair
 
 
 @pytest.fixture(params=["sync", "async"])
@@ -23,6 +25,8 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 
 @pytest.fixture(scope="session")
 def _gate(postgres: PrivatePostgres) -> Iterator[SlowProxy]:
+    from poolguard.lab.proxy import SlowProxy
+
     with SlowProxy(target=("127.0.0.1", postgres.port), connect_delay=0) as proxy:
         yield proxy
 

@@ -12,8 +12,7 @@ from poolguard.util.escape import as_json, escape_errors, escaped
 
 from ..support import HOSTILE, obeyed
 
-EVERY = map(chr, range(sys.maxunicode + 1))
-ALL = "a".join(char for char in EVERY if obeyed(char) or char in "\n\t")
+ALL = "a".join([*obeyed("".join(map(chr, range(sys.maxunicode + 1)))), "\n", "\t"])
 
 
 def test_nothing_is_left_that_a_terminal_obeys() -> None:
