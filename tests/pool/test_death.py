@@ -205,13 +205,6 @@ async def failures_of(pool: Face, requests: int) -> list[BaseException]:
     return [error for error in done if isinstance(error, BaseException)]
 
 
-async def end_in_block(pool: Face, admin: psycopg.Connection) -> None:
-    """The server ends the session of a connection that somebody has in a block, who asks it."""
-    async with block(pool) as conn:
-        admin.execute("SELECT pg_terminate_backend(%s)", [conn.info.backend_pid])
-        await settled(conn.execute("SELECT 1"))
-
-
 # -- the server goes away, and says so
 
 
@@ -257,14 +250,20 @@ async def test_one_that_dies_in_a_block_casts_doubt_on_those_that_lie_idle(
     admin: psycopg.Connection,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """They are asked all at once, and none is closed."""
-    # On a busy machine the slow answers may take longer than the second they have by default.
-    patient: dict[str, Any] = {"check_interval": NEVER, "check_timeout": 20.0}
+    """They are asked all at once, before any of them can answer, and none is closed."""
+    # The gate is shut for as long as it takes to see all questions, on any machine.
+    patient: dict[str, Any] = {"check_interval": NEVER, "check_timeout": 60.0}
     async with opened(kind, gate_dsn, min_size=5, max_size=5, **patient) as pool:
         at_once = spy_on_verifications(pool, monkeypatch)
-        gate.set(latency=0.1)
         with pytest.raises(psycopg.OperationalError):
-            await end_in_block(pool, admin)
+            async with block(pool) as conn:
+                admin.execute("SELECT pg_terminate_backend(%s)", [conn.info.backend_pid])
+                try:
+                    await settled(conn.execute("SELECT 1"))
+                finally:
+                    gate.blackhole()
+        await eventually(lambda: at_once == [1, 2, 3, 4])
+        gate.resume()
         await eventually(lambda: pool.status()["idle"] == 5 and add_up(pool))
         assert at_once == [1, 2, 3, 4]
         assert pool.recorder.closes == ["lost"]
