@@ -205,6 +205,17 @@ async def failures_of(pool: Face, requests: int) -> list[BaseException]:
     return [error for error in done if isinstance(error, BaseException)]
 
 
+async def end_in_block(pool: Face, admin: psycopg.Connection, seen: Callable[[], object]) -> None:
+    """The server ends the session of a connection that somebody has in a block; *seen* is called
+    when a query has failed of it, and the block has not."""
+    async with block(pool) as conn:
+        admin.execute("SELECT pg_terminate_backend(%s)", [conn.info.backend_pid])
+        try:
+            await settled(conn.execute("SELECT 1"))
+        finally:
+            seen()
+
+
 # -- the server goes away, and says so
 
 
@@ -256,12 +267,7 @@ async def test_one_that_dies_in_a_block_casts_doubt_on_those_that_lie_idle(
     async with opened(kind, gate_dsn, min_size=5, max_size=5, **patient) as pool:
         at_once = spy_on_verifications(pool, monkeypatch)
         with pytest.raises(psycopg.OperationalError):
-            async with block(pool) as conn:
-                admin.execute("SELECT pg_terminate_backend(%s)", [conn.info.backend_pid])
-                try:
-                    await settled(conn.execute("SELECT 1"))
-                finally:
-                    gate.blackhole()
+            await end_in_block(pool, admin, seen=gate.blackhole)
         await eventually(lambda: at_once == [1, 2, 3, 4])
         gate.resume()
         await eventually(lambda: pool.status()["idle"] == 5 and add_up(pool))
