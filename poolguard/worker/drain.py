@@ -94,12 +94,11 @@ class _Leave:
         self._state = "ends"
         try:
             worker, guards = context.current(), registry.guards()
-            stays = worker.successors_boot()
+            stays = worker.stays = worker.successors_boot()  # first: it is ready where it stays
             for guard in guards:
                 guard.leave(accepts=stays)
             if stays:
                 self._state = "stays"
-                worker.stays = True
                 # Not threading's: what this has interrupted may hold its locks.
                 _thread.start_new_thread(self._wait, (guards,))
         except Exception:  # whatever happens, the server has to be told

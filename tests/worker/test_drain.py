@@ -145,12 +145,14 @@ def test_a_repeated_signal_does_not_forestall_the_word(handled: list[int]) -> No
 
 
 @pytest.fixture
-def booting(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+def booting(monkeypatch: pytest.MonkeyPatch, handled: list[int]) -> Iterator[threading.Event]:
     """While it is set, successors boot."""
     booting = threading.Event()
     booting.set()
     monkeypatch.setattr(context.current(), "successors_boot", booting.is_set)
-    return booting
+    yield booting
+    booting.clear()  # what still stays would send its signal to the tests that come next
+    until(lambda: not context.current().stays)
 
 
 def test_while_its_successors_boot_it_serves_and_is_ready(
@@ -171,6 +173,28 @@ def test_while_its_successors_boot_it_serves_and_is_ready(
         assert not guard.ready
     signal.raise_signal(signal.SIGTERM)
     assert handled == [signal.SIGTERM] * 2
+
+
+def test_it_is_ready_from_the_first_moment_of_its_stay(
+    dsn: str, handled: list[int], booting: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request in another thread may ask while the handler is still telling the guards."""
+    guard = Guard(dsn, **SMALL)
+    assert guard.open(wait=10)
+    seen: list[bool] = []
+    leave = Guard.leave
+
+    def leave_and_look(left: Guard, **how: bool) -> None:
+        leave(left, **how)
+        seen.append(left.ready)
+
+    monkeypatch.setattr(Guard, "leave", leave_and_look)
+    leave_when_told()
+    signal.raise_signal(signal.SIGTERM)
+    assert seen == [True]
+    booting.clear()
+    until(lambda: handled == [signal.SIGTERM])
+    assert not context.current().stays
 
 
 def test_it_does_not_wait_for_ever(
