@@ -6,6 +6,7 @@ import json
 import os
 import threading
 from collections.abc import Iterable
+from pathlib import Path
 from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
@@ -19,13 +20,18 @@ if TYPE_CHECKING:
 
 
 def hog(threads: int, seconds: float, enough: int) -> dict[str, float]:
-    """Load on this worker alone: so many threads that query all the time. Tells the most
-    connections it had, and after how many seconds it had *enough*, or -1."""
+    """Load on this worker alone: so many threads that query all the time, for so long or until the
+    test says that it is over. Tells the most connections it had, and after how many seconds it had
+    *enough*, or -1. A file named after the worker says so at once."""
+    folder = Path(os.environ["TEST_HOGS"])
     began = monotonic()
     until = began + seconds
 
+    def goes_on() -> bool:
+        return monotonic() < until and not (folder / "over").exists()
+
     def work() -> None:
-        while monotonic() < until:
+        while goes_on():
             with poolguard.connection() as conn:
                 conn.execute("SELECT pg_sleep(0.05)")
 
@@ -33,12 +39,13 @@ def hog(threads: int, seconds: float, enough: int) -> dict[str, float]:
     for worker in workers:
         worker.start()
     most, reached = 0, -1.0
-    while monotonic() < until:
+    while goes_on():
         status = poolguard.guard().status()
         held = status["used"] + status["idle"]
         most = max(most, held)
         if held >= enough and reached < 0:
             reached = monotonic() - began
+            (folder / str(os.getpid())).touch()
         sleep(0.01)
     for worker in workers:
         worker.join()

@@ -66,6 +66,8 @@ class Service:
     ) -> None:
         self._janitor = janitor
         self.log_path = folder / "gunicorn.log"
+        self._hogs = folder / "hogs"
+        self._hogs.mkdir()
         self.workers = workers
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("POOLGUARD_", "PG"))}
         self.port = _free_port()  # by number: a new master after USR2 inherits no fd://
@@ -83,6 +85,7 @@ class Service:
                 "DATABASE_URL": dsn,
                 "TEST_WORKERS": str(workers),
                 "TEST_THREADS": str(threads),
+                "TEST_HOGS": str(self._hogs),
                 "POOLGUARD_RUNTIME_DIR": str(folder / "run"),
                 **environ,
             },
@@ -182,6 +185,15 @@ class Service:
             reply = self.get(f"hog/{threads}/{seconds}/{enough}/{but_not}")
         assert reply.status == 200, reply
         return Hogged(reply.worker, **json.loads(reply.body))
+
+    def until_hogged(self) -> int:
+        """Wait until a worker under such load has as many as were asked for; which one it is."""
+        until(lambda: any(self._hogs.iterdir()), within=30)
+        return int(next(self._hogs.iterdir()).name)
+
+    def end_hogs(self) -> None:
+        """End such load, now and from now on, whatever time it was given."""
+        (self._hogs / "over").touch()
 
     def log(self) -> str:
         return self.log_path.read_text() if self.log_path.exists() else ""

@@ -226,12 +226,12 @@ def test_a_worker_below_its_fair_share_is_helped_by_a_busy_one(four: Service) ->
     """Both are busy, and the first has borrowed all there is: what is returned to it goes to the
     second within a second, until that has its 4."""
     with ThreadPoolExecutor(1) as pool:
-        busy = pool.submit(four.hog, 14, 6.0, 10)
-        until(lambda: sum("yielded" in s["closed"] for s in four.statuses().values()) == 0)
-        until(lambda: max(s["used"] for s in four.statuses().values()) == 10)
-        held = {pid: status["used"] for pid, status in four.statuses().items()}
-        worker = max(held, key=lambda pid: held[pid])
-        second = four.hog(14, 2.0, 4, but_not=worker)
+        busy = pool.submit(four.hog, 14, 60.0, 10)
+        try:
+            worker = four.until_hogged()
+            second = four.hog(14, 2.0, 4, but_not=worker)
+        finally:
+            four.end_hogs()
         first = busy.result()
     print(f"\nreached 4: {second.reached:.2f} s")
     assert second.worker != first.worker == worker
