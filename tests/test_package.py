@@ -157,3 +157,21 @@ def test_only_telemetry_imports_opentelemetry() -> None:
         and not getattr(node, "level", 0)
     }
     assert others <= {"telemetry", "lab"}
+
+
+# -- how large things are ----------------------------------------------------------------------
+
+METHODS = (ast.FunctionDef, ast.AsyncFunctionDef)
+MOST_METHODS = 20
+"""Of a class' own: with more than that it does more than one thing."""
+
+
+def test_no_class_has_grown_large() -> None:
+    large = {
+        f"{path.relative_to(ROOT)}: {node.name}": len(methods)
+        for path, _ in modules()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+        and len(methods := [each for each in node.body if isinstance(each, METHODS)]) > MOST_METHODS
+    }
+    assert large == {}

@@ -246,7 +246,7 @@ class GuardedPool(Threads, ConnectionPool[CT], Generic[CT]):
 
     # A call costs as much as all the rest of an ordinary return: so it is one function, with a
     # branch more than others may have.
-    def putconn(self, conn: CT) -> None:
+    def putconn(self, conn: CT) -> None:  # noqa: C901 - each call in it is one of every return's
         """Take a connection back, as :meth:`psycopg_pool.ConnectionPool.putconn` does.
 
         Raises :exc:`ValueError` for one that is not lent from here.
