@@ -32,6 +32,10 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 NO_CONTROL_SOCKET = ["--no-control-socket"] if "control_socket" in Config().settings else []
 
 
+GRACE = 45
+"""Seconds: gunicorn's own graceful_timeout is 30."""
+
+
 @contextmanager
 def serving(name: str | Path, *, app: str = "app:app", **environ: str) -> Iterator[int]:
     """An example's own gunicorn.conf.py and application, nothing else; yields the port.
@@ -54,7 +58,8 @@ def serving(name: str | Path, *, app: str = "app:app", **environ: str) -> Iterat
         )
         yield listener.getsockname()[1]
         gunicorn.terminate()
-        assert gunicorn.wait(10) == 0
+        # A worker that has just been forked does not hear of it, and is ended by graceful_timeout.
+        assert gunicorn.wait(GRACE) == 0
 
 
 def get(port: int, path: str) -> tuple[int, bytes]:

@@ -401,4 +401,4 @@ async def test_an_empty_pool_that_nobody_refers_to_ends(kind: Kind, dsn: str) ->
     await pool.open()
     pool.pool = None  # type: ignore[assignment]
     await eventually(lambda: gc.collect() is not None and len(descriptors()) == open_before)
-    assert pool.threads() == []
+    await eventually(lambda: pool.threads() == [])
