@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Runs a command that ends in pytest, and what failed once more, alone; nothing stays unsaid.
+"""Runs a command that ends in pytest, and each test that failed once more, alone; nothing stays
+unsaid.
 
 ``twice.py FILE COMMAND``: the names of tests that passed only at the second try are added to FILE,
 which several commands may share. The status is not 0 where a test failed twice, and where there are
@@ -52,11 +53,11 @@ def failed() -> list[str]:
     return [*json.loads(FAILED.read_text())] if FAILED.exists() else []
 
 
-def again(command: str) -> list[str]:
-    """What runs the failed tests alone, with the pytest in which *command* ends."""
+def alone(command: str, name: str) -> list[str]:
+    """What runs one test, with the pytest in which *command* ends: in a process of its own, since
+    what one that failed has left behind is found by the next."""
     *_, pytest = PYTEST.findall(command)
-    only = ["--last-failed", "--last-failed-no-failures", "none"]
-    return [pytest, "-n", "0", "-m", "", *only]
+    return [pytest, "-n", "0", "-m", "", name]
 
 
 def main(file: Path, command: str) -> int:
@@ -65,13 +66,12 @@ def main(file: Path, command: str) -> int:
     first = failed()
     if status != TESTS_FAILED or not first:
         return status
-    second: Collection[str] = first
+    second = first
     if len(first) <= WORTH_A_TRY:
         print("\n== FAILED, and once more alone:", *first, sep="\n   ", flush=True)
-        status = subprocess.run(again(command), check=False).returncode
-        second = failed()
-        if status and not second:  # it has not run them
-            return status
+        second = [
+            name for name in first if subprocess.run(alone(command, name), check=False).returncode
+        ]
     verdict = judge(first, second, file.read_text().splitlines())
     file.write_text("".join(f"{name}\n" for name in verdict.flaky))
     return 0 if verdict.is_good else TESTS_FAILED

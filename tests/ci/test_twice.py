@@ -40,7 +40,7 @@ def test_one_that_was_flaky_before_and_fails_now_has_failed() -> None:
 
 def test_the_second_try_has_the_same_pytest() -> None:
     command = ".venv/bin/pip install pytest && .venv-3.10/bin/pytest -n 3 tests/pool"
-    assert twice.again(command)[:3] == [".venv-3.10/bin/pytest", "-n", "0"]
+    assert twice.alone(command, "a")[0] == ".venv-3.10/bin/pytest"
 
 
 # -- the whole script --------------------------------------------------------------------------
@@ -93,6 +93,13 @@ def test_each_flaky_test_is_named_and_two_are_borne(project: Path) -> None:
 
 def test_a_broken_test_fails_and_is_not_called_flaky(project: Path) -> None:
     assert run(project, STEADY + BROKEN) == (1, [])
+
+
+def test_what_a_broken_test_leaves_behind_harms_no_second_try(project: Path) -> None:
+    """Each is alone in its process."""
+    leaves = "import sys\ndef test_broken(): sys.left = 1; assert False\n"
+    finds = "def test_victim(): assert not hasattr(sys, 'left')\n"
+    assert run(project, leaves + finds) == (1, ["test_it.py::test_victim"])
 
 
 def test_what_failed_in_an_earlier_command_is_not_run_again(project: Path) -> None:
