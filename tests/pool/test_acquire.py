@@ -188,6 +188,7 @@ async def test_a_floor_of_ten_is_warm_after_about_one_connect(kind: Kind, slow_d
 async def test_no_more_connects_at_once_than_allowed(
     kind: Kind, gate: SlowProxy, gate_dsn: str
 ) -> None:
+    await eventually(lambda: gate.stats()["open"] == 0)  # what other tests have left
     gate.blackhole()
     async with opened(kind, gate_dsn, warm=False, min_size=6, max_connecting=2) as pool:
         await eventually(lambda: pool.status()["opening"] == 2)
