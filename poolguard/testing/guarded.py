@@ -268,7 +268,7 @@ def _runs_here(loop: asyncio.AbstractEventLoop) -> bool:
 
 
 def _placeless(kwargs: Any) -> Any:
-    """The keywords of a connect, without what says where the database is and who connects."""
+    """The keywords of a connect, without what names the database and the role."""
     if callable(kwargs):
 
         def asked() -> Any:

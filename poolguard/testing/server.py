@@ -131,7 +131,7 @@ class FakePostgres:
     # -- its life ------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Listen, and serve whoever connects. Starting twice is an error."""
+        """Listen, and serve each client that connects. Starting twice is an error."""
         if self._listener is not None:
             raise RuntimeError(f"{self!r} is running already")
         self.folder = Path(tempfile.mkdtemp(prefix="poolguard-"))
