@@ -486,10 +486,10 @@ def test_one_value_over_many_lines_whatever_their_indentation(tell: Any) -> None
 
 @pytest.mark.parametrize("line", ["[\n", '{"a":\n', GUNICORNS, '["a",\n'])
 def test_a_log_of_brackets_is_read_once(tell: Any, line: str) -> None:
-    began = time.monotonic()
+    began = time.process_time()  # whatever else the machine has to do
     ran = tell(line * (600_000 // len(line)))
     assert (ran.status, ran.err.count("\n")) == (1, 1)
-    assert time.monotonic() - began < 10
+    assert time.process_time() - began < 10
 
 
 @pytest.fixture
