@@ -181,8 +181,10 @@ def _needed(
             mine = right[each.number]
             due = min(each.starving, max(0, mine.guaranteed - each.held))
             guaranteed += due
-            fair += min(each.starving, max(0, mine.fair - each.held)) - due
-            whole += 0 if each.draining else each.starving - due
+            of_share = min(each.starving, max(0, mine.fair - each.held)) - due
+            fair += of_share
+            # One that will end needs no more than its share, but that, for the clients it has.
+            whole += of_share if each.draining else each.starving - due
     spare = max(0, free - kept)
     missing = max(0, guaranteed - max(0, free))
     return missing + max(0, whole - spare), missing + max(0, fair - spare)

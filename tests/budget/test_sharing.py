@@ -146,6 +146,16 @@ def test_a_draining_process_has_no_share() -> None:
     assert owed(8, member(0, held=2, draining=True), [hungry], 0).returned == 1
 
 
+def test_where_there_are_fewer_connections_than_processes_one_that_ends_has_its_turn() -> None:
+    """Clients wait at the old workers, and those that a reload has begun lie idle: nothing comes
+    back to them that they could give up."""
+    terms = TERMS._replace(instance=2, workers=1, floor=1)
+    idle = [Member(n, terms, 1, 0, draining=False) for n in (2, 3)]
+    old = [Member(n, terms, 0, 2, draining=True, without_since=1.0 + n) for n in (0, 1)]
+    assert owed(2, idle[0], [idle[1], *old]).idle == 1
+    assert owed(2, idle[1], [idle[0], *old]).idle == 1
+
+
 def test_slots_beyond_a_smaller_share_are_given_up() -> None:
     assert owed(8, member(0, held=9), [member(1)], over=5).idle == 5
 
