@@ -10,7 +10,6 @@ import compileall
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Literal
@@ -18,7 +17,7 @@ from typing import Literal
 import poolguard
 from poolguard.errors import LabError
 from poolguard.lab.processes import descendants, processes
-from poolguard.lab.server import Gunicorn, listen
+from poolguard.lab.server import Gunicorn, WebServer, listen
 
 from .server import Database, database
 from .table import Table, show
@@ -80,7 +79,6 @@ class Stage:
 
     database: Database
     quick: bool
-    say: Callable[[str], None]
 
     @contextmanager
     def running(self, crew: Crew, *, far: bool = False) -> Iterator[Gunicorn]:
@@ -113,7 +111,7 @@ def worker(server: Gunicorn) -> int:
     return pid
 
 
-def ask(server: Gunicorn, requests: int) -> None:
+def ask(server: WebServer, requests: int) -> None:
     """Have some requests answered, one after the other."""
     for _ in range(requests):
         connection = HTTPConnection(*server.address, timeout=ANSWERED_WITHIN)
@@ -131,4 +129,4 @@ def measure(
         compileall.compile_dir(package, quiet=2)
     settings = {"max_connections": str(MAX_CONNECTIONS)}
     with database("crew", connect_delay=CONNECT_DELAY, settings=settings) as there:
-        return show(name, parts, chosen, partial(Stage, there, quick))
+        return show(name, parts, chosen, Stage(there, quick))

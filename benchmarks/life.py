@@ -53,7 +53,7 @@ def _boot(stage: Stage) -> Table:
     connect = one_connect(stage.database.far)
     pairs = [_pair(name, import_seconds=slow) for slow in (0.0, IMPORT) for name in CLASSES]
     acts = {each: partial(_booted, stage, each) for pair in pairs for each in pair}
-    took = turns(1 if stage.quick else BOOTS, acts, stage.say)
+    took = turns(1 if stage.quick else BOOTS, acts)
     rows = []
     for without, behind in pairs:
         slow, worker_class = behind.import_seconds, behind.worker_class
@@ -87,7 +87,7 @@ def _reload(stage: Stage) -> Table:
     connect = one_connect(stage.database.far)
     pairs = [_pair(name, WORKERS) for name in CLASSES]
     acts = {each: partial(_reloaded, stage, each, reloads) for pair in pairs for each in pair}
-    played = turns(rounds, acts, stage.say)
+    played = turns(rounds, acts)
     slowest = {each: [statistics.median(of) for of, _ in played[each]] for each in acts}
     failed = {each: [failures for _, failures in played[each]] for each in acts}
     rows = []

@@ -29,7 +29,7 @@ Both = tuple[Taken, Taken]
 def _classes(worker_class: str, stage: Stage) -> Table:
     crews = kinds(worker_class, SIZES[::2] if stage.quick else SIZES, with_sdk=WITH_SDK)
     acts = {each: partial(_taken, stage, each) for each in crews}
-    found = turns(1 if stage.quick else ROUNDS, acts, stage.say)
+    found = turns(1 if stage.quick else ROUNDS, acts)
     rows = [_row(each, found) for each in crews]
     rows += [_slope(who, found) for who in ("psycopg_pool", "poolguard")]
     notes = [
@@ -51,8 +51,6 @@ def _taken(stage: Stage, each: Crew) -> Both:
 def _row(each: Crew, found: Mapping[Crew, Sequence[Both]]) -> Row:
     of = [worker for worker, _ in found[each]]
     figures: dict[str, Sequence[float]] = {
-        "RSS, MiB": [one.rss / MIB for one in of],
-        "PSS, MiB": [one.pss / MIB for one in of],
         "private, MiB": [one.private / MIB for one in of],
         "with master, MiB": [(one.pss + master.pss) / MIB for one, master in found[each]],
         "threads": [one.threads for one in of],

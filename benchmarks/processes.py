@@ -1,10 +1,16 @@
-"""What the kernel says of a process: memory, threads, descriptors, and processor time."""
+"""What the kernel says of a process, and what a fresh process measures and prints."""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from time import clock_gettime
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from poolguard.errors import LabError
 
 _SCHEDULED = 2
 """CPUCLOCK_SCHED of the kernel: nanoseconds from its scheduler."""
@@ -13,10 +19,8 @@ _SCHEDULED = 2
 class Taken(NamedTuple):
     """What one process takes now. Memory is in KiB."""
 
-    rss: float
-    """Resident, pages shared with other processes included."""
     pss: float
-    """The same with each shared page divided by those who share it."""
+    """Resident, with each shared page divided by those who share it."""
     private: float
     """Pages that nobody shares: what one worker more would cost."""
     threads: int
@@ -29,7 +33,6 @@ def taken(pid: int) -> Taken:
     lines = (line.split() for line in (process / "smaps_rollup").read_text().splitlines()[1:])
     kib = {words[0].rstrip(":"): float(words[1]) for words in lines}
     return Taken(
-        kib["Rss"],
         kib["Pss"],
         kib["Private_Clean"] + kib["Private_Dirty"],
         len([*(process / "task").iterdir()]),
@@ -44,3 +47,18 @@ def processor(pid: int) -> float:
     too coarse for a worker that is idle.
     """
     return clock_gettime(~pid << 3 | _SCHEDULED) * 1e3
+
+
+def measured(module: str, *arguments: object, environ: Mapping[str, str] | None = None) -> Any:
+    """The JSON that a fresh process prints which runs *module*. Raises LabError where it fails."""
+    done = subprocess.run(
+        [sys.executable, "-m", module, *map(str, arguments)],
+        cwd=Path(__file__).parents[1],
+        env=environ,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode != 0:
+        raise LabError(f"{module} has failed: {done.stderr.strip() or done.returncode}")
+    return json.loads(done.stdout)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import statistics
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,41 +56,11 @@ def begin(name: str) -> str:
     return f"<!-- table:{name} -->\n"
 
 
-def replaced(text: str, name: str, lines: Sequence[str]) -> str:
-    """*text* with *lines* between the marks of a benchmark, and all else as it was.
-
-    Raises LabError where a mark is missing, or there twice.
-    """
-    before, mark, rest = text.partition(begin(name))
+def write(path: Path, name: str, lines: Sequence[str]) -> None:
+    """Replace what stands between a benchmark's marks. Raises LabError where a mark is missing."""
+    before, mark, rest = path.read_text(encoding="utf-8").partition(begin(name))
     inside, end, after = rest.partition(END)
     if not mark or not end or "<!-- table:" in inside:
-        raise LabError(f"it needs {begin(name).strip()} and {END.strip()} after it, on own lines")
-    if begin(name) in after:
-        raise LabError(f"it has {begin(name).strip()} twice")
-    return "".join([before, mark, *(f"{line}\n" for line in lines), end, after])
-
-
-def check(path: Path, name: str, lines: Sequence[str] = ()) -> str:
-    """What the file *path* would be. Raises LabError where it or a mark is missing."""
-    try:
-        return replaced(path.read_text(encoding="utf-8"), name, lines)
-    except (OSError, LabError) as error:
-        raise LabError(f"{name} cannot be written to {path.name}: {error}") from None
-
-
-def write(path: Path, name: str, lines: Sequence[str]) -> None:
-    """Replace what stands between a benchmark's marks, as a whole or not at all.
-
-    The new text is written beside the file, and takes its place at once. Raises LabError where the
-    file or a mark is missing.
-    """
-    text = check(path, name, lines)
-    descriptor, beside = tempfile.mkstemp(prefix=path.name, dir=path.parent)
-    try:
-        with open(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(beside, path.stat().st_mode & 0o777)
-        os.replace(beside, path)
-    except BaseException:
-        os.unlink(beside)
-        raise
+        raise LabError(f"{path.name} needs {begin(name).strip()} and {END.strip()}, on own lines")
+    new = "".join(f"{line}\n" for line in lines)
+    path.write_text("".join([before, mark, new, end, after]), encoding="utf-8")

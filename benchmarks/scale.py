@@ -5,21 +5,17 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from time import perf_counter, sleep
 
-from poolguard.errors import LabError
 from poolguard.lab.server import Gunicorn
 
 from .crew import Crew, Part, Stage, ask, kinds, measure, worker
-from .processes import processor
-from .table import Row, Table, ratios
+from .processes import measured, processor
+from .table import Row, Table, ratios, say
 
 THREADS = (1, 8, 64)
 SHARERS = 4
@@ -44,15 +40,12 @@ def _threads(stage: Stage) -> Table:
 
 
 def _rows(stage: Stage, threads: int, size: int) -> Iterator[Row]:
-    stage.say(f"{threads} threads, {size} connections")
+    say(f"{threads} threads, {size} connections")
     turns, borrowings = (1, 128) if stage.quick else (TURNS, BORROWINGS)
-    command = [sys.executable, "-m", "benchmarks.apps.borrowing", stage.database.role]
-    command += map(str, (stage.database.janitor.folder(), threads, size, turns, borrowings))
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
-    if done.returncode != 0:
-        raise LabError(f"the process that was to borrow has ended: {done.stderr.strip()}")
-    measured: dict[str, dict[str, list[float]]] = json.loads(done.stdout)
-    plain, ours = measured["plain"], measured["ours"]
+    folder = stage.database.janitor.folder()
+    numbers = (threads, size, turns, borrowings)
+    found = measured("benchmarks.apps.borrowing", stage.database.role, folder, *numbers)
+    plain, ours = found["plain"], found["ours"]
     name = f"{threads} thread(s), {size} connection(s)"
     yield Row(f"{name}: psycopg_pool", plain)
     compared = {
@@ -87,12 +80,12 @@ def _idle(stage: Stage) -> Table:
     with ExitStack() as stack:
         running: dict[Crew, Gunicorn] = {}
         for crew in crews:
-            stage.say(f"starting {crew}")
+            say(f"starting {crew}")
             running[crew] = stack.enter_context(stage.running(crew))
         for crew in crews:
             ask(running[crew], 1)
         for nth in range(rounds):
-            stage.say(f"round {nth + 1} of {rounds}: {seconds:g} s of nothing")
+            say(f"round {nth + 1} of {rounds}: {seconds:g} s of nothing")
             for crew, ms in _used(running, seconds).items():
                 took[crew].append(ms)
     rows = []

@@ -42,6 +42,15 @@ class Database:
         """The way through the proxy."""
         return make_conninfo(self.role, host=self.proxy.host, port=self.proxy.port)
 
+    @contextmanager
+    def network(self, *, connect_delay: float, round_trip: float = 0.0) -> Iterator[None]:
+        """Another network for a while."""
+        self.proxy.set(connect_delay=connect_delay, latency=round_trip / 2)
+        try:
+            yield
+        finally:
+            self.proxy.set(connect_delay=CONNECT_DELAY, latency=0.0)
+
     def gunicorn(self, listener: socket.socket, environ: dict[str, str], folder: Path) -> Gunicorn:
         """The service that *environ* describes."""
         return Gunicorn(

@@ -1,14 +1,14 @@
-"""``story``: a service's day in fast motion, and what happens to it: every contender, in two acts.
+"""``story``: a service's day in fast motion, and what happens to it: in three acts.
 
 *day*: cold start, day, night, morning ramp, burst. *outage*: PostgreSQL restarts under a light
-load, and a firewall then drops every connection without a word. The goals are those of poolguard at
-its defaults.
+load, and a firewall then drops every connection without a word. *realtime*: the same, though not in
+fast motion. The goals are those of poolguard at its defaults.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from poolguard.lab import story as demo
@@ -16,23 +16,21 @@ from poolguard.lab.story import Phase, Story
 
 from .contest import judge
 from .contest.conditions import HOUR, Conditions
-from .contest.contenders import LIMIT, POOLGUARD, Contender
+from .contest.contenders import Contender
 from .contest.frame import Contest, Played, contest, digest, limit_of
 from .contest.stage import Event, Stage
-from .server import CONNECT_DELAY
 from .table import Row
 
 FAST = 1.0
 """Seconds that stand for an hour."""
-GOALS = {"of best defaults": 1 / 3, "of best tuned": 1.0, "of limit": 1.2}
-NONE = ("failed", "needless", "created")
+GOALS = {"of best defaults": 1 / 3, "of best tuned": 1.0, "of limit": 1.2, "failed": 0.0}
 
 LIGHT = 4.0
 """Requests per second of the outage: one after the other, with pauses in between."""
-CALM, RESTART, DROP = "calm", "restart", "drop"
+RESTART, DROP = "restart", "drop"
 OUTAGE = Story(
     (
-        Phase(CALM, "calm", 0.9, LIGHT, LIGHT),
+        Phase("calm", "calm", 0.9, LIGHT, LIGHT),
         Phase(RESTART, "restart", 1.8, LIGHT, LIGHT),
         Phase(DROP, "silent drop", 2.2, LIGHT, LIGHT),
     )
@@ -49,43 +47,32 @@ def _day(*seconds: float) -> Story:
 
 DAY = _day(1.5, 0.4, 2.2, 0.5, 0.8, 1.4)
 """Shorter than the demo's, since so many play it."""
-QUICK_DAY = _day(0.5, 0.2, 0.5, 0.5, 0.3, 1.0)
 
 
 class Day(Contest):
     """Cold start, day, night, morning ramp, burst."""
 
-    stories = (DAY,)
-    quick_stories = (QUICK_DAY,)
+    story = DAY
     setting = Conditions(query=0.25, hour=FAST)
-    quick = (
-        *(LIMIT, POOLGUARD, "psycopg_pool", f"async {POOLGUARD}"),
-        *("asyncpg", "knex", "PgBouncer"),
-    )
     notes = (
         "slowest: counted from when the request was meant to start. of limit: ÷ that of the same "
         "load over connections that are always open, in the same round; calm: the same without the "
         "burst",
         "of best defaults, of best tuned: ÷ the fastest of the others so set, in the same round; "
         "nobody can have less than the limit has",
-        "opened: connections that reached the server outside the burst while there was traffic. "
-        "needless: those of them for which there were no more requests than open connections. "
-        "created: poolguard's requests whose spans say that theirs was created, by the same two "
-        "rules",
+        "opened: connections that reached the server outside the burst while there was traffic; "
         "most: connections at once, counted at the server",
     )
 
     def title(self, on: Stage, played: Played) -> str:
-        [story], conditions = played.stories, self.setting
         return (
-            f"day: {story.seconds:g} s, a second stands for an hour; at most "
-            f"{on.plan(conditions).budget} connections; a query takes {conditions.query * 1e3:.0f} "
-            f"ms, a connect {CONNECT_DELAY * 1e3:.0f} ms longer than on this machine"
+            f"day: {DAY.seconds:g} s, a second stands for an hour; at most "
+            f"{on.plan(self.setting).budget} connections; a query takes "
+            f"{self.setting.query * 1e3:.0f} ms, a connect {played.connect * 1e3:.0f} ms"
         )
 
     def row(self, contender: Contender, played: Played) -> Row:
-        [rounds], [story] = played.rounds, played.stories
-        name, limit = contender.name, limit_of(contender)
+        rounds, name, limit = played.rounds, contender.name, limit_of(contender)
         runs = rounds.of(name)
         figures: dict[str, Sequence[float]] = {
             "slowest, s": [judge.slowest(run) for run in runs],
@@ -98,36 +85,25 @@ class Day(Contest):
                 figures[f"of best {setting}"] = judge.of_best(rounds, name, rivals)
         figures |= {
             "failed": [judge.failed(run) for run in runs],
-            "opened": [len(judge.outside(run, story)) for run in runs],
-            "needless": [judge.needless(run, story) for run in runs],
+            "opened": [judge.outside(run, DAY) for run in runs],
+            "most": [run.peak for run in runs],
         }
-        if contender.guarded:
-            figures["created"] = [judge.created(run, story) for run in runs]
-        figures["most"] = [run.peak for run in runs]
         figures = {name: values for name, values in figures.items() if values}
-        judged = contender.judged
-        goals = {**GOALS, **dict.fromkeys(NONE, 0.0)} if judged else {}
-        return Row(name, figures, goals)
+        return Row(name, figures, GOALS if contender.judged else {})
 
 
+@dataclass(frozen=True)
 class Outage(Contest):
     """PostgreSQL restarts, then a firewall drops every connection without a word."""
 
-    stories = (OUTAGE,)
-    # Queries so short that none is under way when something happens. In fast motion the traffic is
-    # 4 requests an hour: poolguard's verification before use, due after 30 idle seconds, is due
-    # for each of them.
-    setting = Conditions(
-        query=0.01, hour=FAST, poolguard={"POOLGUARD_CHECK_AFTER_IDLE": str(30 * FAST / HOUR)}
-    )
-    variant = " in real time"
+    name: str
+    setting: Conditions
+
+    story = OUTAGE
     give_up = GIVE_UP
-    quick = Day.quick
     notes = (
         "each happens while no request is under way: what fails, fails by what the pool does; "
         f"slowest: seconds, a client gives up after {GIVE_UP:g}",
-        "well after: seconds from the event until requests fared as before: none failed, none took "
-        "twice the time",
         "in fast motion these are a few requests an hour, and each verifies its connection, which "
         "was idle for 30 s; in real time none does",
         "what has not yet recovered from the restart fails requests of the drop for that",
@@ -138,14 +114,6 @@ class Outage(Contest):
     def absent(self, contender: Contender) -> str | None:
         return "it is one of the day's load only" if contender.setting == "limit" else None
 
-    def varies(self, contender: Contender) -> bool:
-        return contender.name == POOLGUARD
-
-    def conditions(self, contender: Contender) -> Conditions:
-        """In real time all has its real default, and nothing is verified before its use."""
-        real_time = contender.name.endswith(self.variant)
-        return Conditions(query=0.01) if real_time else self.setting
-
     def events(self, on: Stage, contender: Contender) -> Sequence[Event]:  # noqa: ARG002
         return [
             Event(_moment(RESTART), lambda _: on.database.server.restart()),
@@ -154,20 +122,17 @@ class Outage(Contest):
 
     def title(self, on: Stage, played: Played) -> str:  # noqa: ARG002
         return (
-            f"outage: a restart, then a silent drop of all connections, under {LIGHT:g} "
+            f"{self.name}: a restart, then a silent drop of all connections, under {LIGHT:g} "
             f"requests/s; of {len(OUTAGE.arrivals())} requests"
         )
 
     def row(self, contender: Contender, played: Played) -> Row:
-        [rounds] = played.rounds
-        runs = rounds.of(contender.name)
+        runs = played.rounds.of(contender.name)
         figures: dict[str, Sequence[float]] = {}
         for event in (RESTART, DROP):
-            at = _moment(event)
             figures |= {
                 f"{event}: failed": [judge.failed(run, [event]) for run in runs],
                 f"{event}: slowest": [judge.slowest(run, [event]) for run in runs],
-                f"{event}: well after": [judge.recovery(run, event, at, CALM) for run in runs],
             }
         judged = contender.judged
         goals = {f"{event}: failed": 0.0 for event in (RESTART, DROP)} if judged else {}
@@ -184,7 +149,15 @@ def _moment(phase: str) -> float:
     return min(due.at for due in OUTAGE.arrivals() if due.at > start + 0.5 / LIGHT) - 0.12
 
 
-PARTS: Mapping[str, Contest] = {"day": Day(), "outage": Outage()}
+# Queries so short that none is under way when something happens. In fast motion the traffic is 4
+# requests an hour: poolguard's verification before use, due after 30 idle seconds, is due for each
+# of them. In real time all has its real default, and nothing is verified before its use.
+_ALWAYS = {"POOLGUARD_CHECK_AFTER_IDLE": str(30 * FAST / HOUR)}
+PARTS: Mapping[str, Contest] = {
+    "day": Day(),
+    "outage": Outage("outage", Conditions(query=0.01, hour=FAST, poolguard=_ALWAYS)),
+    "realtime": Outage("realtime", Conditions(query=0.01)),
+}
 _DUE = [arrival.phase for arrival in OUTAGE.arrivals()]
 DIGEST = digest(
     {

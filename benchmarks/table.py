@@ -7,7 +7,6 @@ import statistics
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from time import perf_counter
 from typing import TypeVar
 
 S = TypeVar("S")
@@ -105,45 +104,31 @@ def number(value: float) -> str:
     return f"{value:.2f}" if value >= 0.1 else f"{value:.3f}"
 
 
-class Progress:
-    """A line on stderr that says what is being done, where stderr is a terminal."""
-
-    def __init__(self) -> None:
-        self.part = ""
-        self._began = perf_counter()
-
-    def __call__(self, text: str) -> None:
-        """Say it; nothing clears the line."""
-        if sys.stderr.isatty():
-            line = f"{perf_counter() - self._began:4.0f} s  {self.part}: {text}" if text else ""
-            print(f"\r\x1b[K{line[:79]}", end="", file=sys.stderr, flush=True)
+def say(text: str) -> None:
+    """Say on stderr, where that is a terminal, what is being done: the next text replaces it."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text[:79]}", end="", file=sys.stderr, flush=True)
 
 
 def show(
-    name: str,
-    parts: Mapping[str, Callable[[S], Table]],
-    chosen: Collection[str],
-    stage: Callable[[Progress], S],
+    name: str, parts: Mapping[str, Callable[[S], Table]], chosen: Collection[str], stage: S
 ) -> dict[str, Table]:
-    """Have the *chosen* parts measured, or all; print each one's table, and which goals it missed.
+    """Have the *chosen* parts measured on *stage*, or all.
 
-    *stage* makes what a part is given, from what tells of its progress.
+    Prints each one's table, and which goals it missed.
     """
-    progress = Progress()
     tables: dict[str, Table] = {}
     for part in chosen or parts:
-        progress.part = f"{name}.{part}"
-        tables[part] = parts[part](stage(progress))
-        progress("")
+        say(f"{name}.{part}")
+        tables[part] = parts[part](stage)
+        say("")
         print(f"\n{tables[part]}", flush=True)
     missed = [f"{part} ({row.who})" for part in tables for row in tables[part].rows if row.missed]
     print(f"\nmissed: {', '.join(missed)}" if missed else "\nall goals met", flush=True)
     return tables
 
 
-def turns(
-    rounds: int, acts: Mapping[W, Callable[[], T]], say: Callable[[str], None]
-) -> dict[W, list[T]]:
+def turns(rounds: int, acts: Mapping[W, Callable[[], T]]) -> dict[W, list[T]]:
     """What each act returns, once a round; every other round they come in reversed order."""
     results: dict[W, list[T]] = {who: [] for who in acts}
     for nth in range(rounds):

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
 import pytest
 
-from benchmarks import readme
 from benchmarks.__main__ import ALL, DIGESTS
 from benchmarks.readme import END, README, Digest, Place, begin, write
 from benchmarks.table import Row, Table
@@ -21,8 +19,6 @@ def test_each_mark_is_that_of_a_benchmark_which_writes_a_table_and_each_has_its_
     marks = re.findall(r"<!-- table:(.*) -->", README.read_text())
     assert sorted(marks) == sorted(DIGESTS)
     assert DIGESTS.keys() <= ALL.keys()
-    for name in DIGESTS:
-        readme.check(README, name)
 
 
 @pytest.mark.parametrize("name", DIGESTS)
@@ -45,49 +41,24 @@ def test_the_table_that_is_there_has_the_heads_and_rows_that_would_be_written(na
 def test_only_what_is_between_the_marks_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "README.md"
     path.write_text(TEXT)
-    path.chmod(0o640)
     write(path, "one", ["new", "lines"])
     assert path.read_text() == TEXT.replace("old\n", "new\nlines\n")
-    assert path.stat().st_mode & 0o777 == 0o640
-    assert [*tmp_path.iterdir()] == [path]
 
 
 @pytest.mark.parametrize(
-    ("text", "why"),
+    "text",
     [
-        (TEXT.replace(begin("one"), ""), "it needs <!-- table:one --> and <!-- end -->"),
-        (TEXT.replace(f"old\n{END}", ""), "it needs <!-- table:one --> and <!-- end -->"),
-        (begin("one"), "it needs <!-- table:one --> and <!-- end -->"),
-        (TEXT + TEXT, "it has <!-- table:one --> twice"),
+        TEXT.replace(begin("one"), ""),
+        TEXT.replace(f"old\n{END}", ""),
+        begin("one"),
     ],
 )
-def test_without_its_marks_nothing_is_written(tmp_path: Path, text: str, why: str) -> None:
+def test_without_its_marks_nothing_is_written(tmp_path: Path, text: str) -> None:
     path = tmp_path / "README.md"
     path.write_text(text)
-    with pytest.raises(LabError, match=f"^one cannot be written to README.md: {why}"):
+    with pytest.raises(LabError, match=r"^README\.md needs <!-- table:one --> and <!-- end -->"):
         write(path, "one", ["new"])
     assert path.read_text() == text
-
-
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(LabError, match=r"one cannot be written to README.md: .*No such file"):
-        write(tmp_path / "README.md", "one", [])
-
-
-def test_a_write_that_fails_leaves_the_file_as_it_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "README.md"
-    path.write_text(TEXT)
-
-    def full(*_: object) -> None:
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(OSError, match="No space left"):
-        write(path, "one", ["new"])
-    assert path.read_text() == TEXT
-    assert [*tmp_path.iterdir()] == [path]
 
 
 def test_a_digest_has_medians_and_dashes_and_no_row_without_a_figure() -> None:

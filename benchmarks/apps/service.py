@@ -101,7 +101,7 @@ def nothing() -> Any:
 
 
 def guarded() -> Any:
-    """poolguard. Tuned: it keeps half of its share warm, which is also its default here."""
+    """poolguard. By default it keeps half of its share warm here."""
     import poolguard
     from poolguard.wsgi import PoolGuardMiddleware
 

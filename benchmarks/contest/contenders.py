@@ -6,10 +6,7 @@ sources stand, the same maximum of connections, and under Python the same gunico
 
 from __future__ import annotations
 
-import json
 import shutil
-import subprocess
-import sys
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -25,7 +22,6 @@ Setting = Literal["defaults", "tuned", "limit"]
 POOLGUARD = "poolguard"
 LIMIT = "limit"
 KNEX = Path(__file__).parents[1] / "knex"
-INSTALL = ("npm", "install", "--omit=dev", "--no-package-lock", "--no-audit", "--no-fund")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +64,6 @@ _TRANSACTION = Pooler("transaction", full=True)
 CONTENDERS = (
     Contender(LIMIT, "psycopg_sync", setting="limit"),
     Contender(POOLGUARD, "guarded"),
-    Contender("poolguard tuned", "guarded", setting="tuned"),
     Contender("psycopg_pool", "psycopg_sync"),
     Contender("psycopg_pool tuned", "psycopg_sync", setting="tuned"),
     Contender("SQLAlchemy", "sqlalchemy_pool", package="sqlalchemy"),
@@ -103,25 +98,6 @@ def missing(contender: Contender) -> str | None:
         return f"{contender.package} is not installed: pip install 'gunicorn-poolguard[bench]'"
     except LabError as error:
         return str(error)
-    return _knex() if contender.kind == "node" else None
-
-
-@cache
-def _knex() -> str | None:
-    """Have Node's packages in place, from npm at the first run, in a folder that git ignores."""
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        return "Node.js with npm is not installed: install the system's packages nodejs and npm"
-    wanted = json.loads((KNEX / "package.json").read_text())["dependencies"]
-    if all((KNEX / "node_modules" / name / "package.json").exists() for name in wanted):
-        return None
-    print(f"knex: {' '.join(INSTALL)}, in {KNEX}, this once", file=sys.stderr, flush=True)
-    try:
-        done = subprocess.run(
-            INSTALL, cwd=KNEX, check=False, capture_output=True, text=True, timeout=300
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return f"npm could not install its packages ({error})"
-    if done.returncode != 0:
-        said = done.stderr.strip() or "it said nothing"
-        return f"npm could not install its packages ({said.splitlines()[0]})"
+    if contender.kind == "node" and not (shutil.which("node") and (KNEX / "node_modules").exists()):
+        return "it needs Node.js, and once `npm install` in benchmarks/knex"
     return None

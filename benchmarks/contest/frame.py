@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
@@ -28,14 +28,19 @@ SHOWN = (
 """Of whom benchmarks/README.md tells."""
 
 
+QUICK = (
+    *(LIMIT, POOLGUARD, "psycopg_pool", "PgBouncer"),
+    *(f"async {LIMIT}", f"async {POOLGUARD}", "asyncpg", "knex"),
+)
+"""Who plays where it is only to be shown that it works."""
+
+
 @dataclass(frozen=True, slots=True)
 class Played:
     """What the contenders did."""
 
     contenders: Sequence[Contender]
-    stories: Sequence[Story]
-    rounds: Sequence[Rounds]
-    """One for each story."""
+    rounds: Rounds
     connect: float
     """Seconds that a connect takes while nothing else happens."""
 
@@ -49,30 +54,16 @@ class Contest:
 
     notes: ClassVar[Sequence[str]]
     """What a reader must know of the figures."""
-    quick: ClassVar[Collection[str]]
-    """Who plays where it is only to be shown that it works."""
-    variant: ClassVar[str] = ""
-    """What the name of a contender ends with that plays a second time, under other conditions."""
     give_up: ClassVar[float] = GIVE_UP
     """Seconds after which a client has had enough."""
     connect_delay: float = CONNECT_DELAY
-    stories: Sequence[Story]
-    """What all play, one after the other."""
-    quick_stories: Sequence[Story] = ()
-    """The same where it is only to be shown that it works, if they are others then."""
+    story: Story
+    """What all play."""
     setting: Conditions
-    """Under which conditions all play but the variants."""
+    """Under which conditions all play."""
 
     def absent(self, contender: Contender) -> str | None:
         """Why this one is not measured."""
-
-    def varies(self, contender: Contender) -> bool:  # noqa: ARG002
-        """Whether this one plays a second time."""
-        return False
-
-    def conditions(self, contender: Contender) -> Conditions:  # noqa: ARG002
-        """Those of this one."""
-        return self.setting
 
     def events(self, on: Stage, contender: Contender) -> Sequence[Event]:  # noqa: ARG002
         """What happens meanwhile."""
@@ -90,45 +81,30 @@ class Contest:
         """Who is measured, and a note of each of the others: why it is not."""
         reasons = {contender: self.absent(contender) for contender in CONTENDERS}
         notes = [f"{each.name}: not measured: {why}" for each, why in reasons.items() if why]
-        return [*self._playing(each for each, why in reasons.items() if not why)], notes
+        return [each for each, why in reasons.items() if not why], notes
 
     def table(self, on: Stage) -> Table:
         """Have it all played."""
         contenders, absent = self.field()
         if on.quick:
-            contenders = [c for c in contenders if c.name.removesuffix(self.variant) in self.quick]
-        stories = (on.quick and self.quick_stories) or self.stories
-        with on.network(self.connect_delay):
+            contenders = [contender for contender in contenders if contender.name in QUICK]
+        with on.database.network(connect_delay=self.connect_delay):
             connect = one_connect(on.database.far)
-            times = 1 if on.quick else ROUNDS
-            rounds = [
-                play_rounds(contenders, times, partial(self._play, on, story), on.say)
-                for story in stories
-            ]
-        played = Played(contenders, stories, rounds, connect)
-        here = [c for c in contenders if any(each.of(c.name) for each in rounds)]
-        notes = dict.fromkeys(note for each in rounds for note in each.notes())
-        rows = [self.row(contender, played) for contender in here]
-        return Table(self.title(on, played), rows, [*self.notes, *absent, *notes])
+            rounds = play_rounds(contenders, 1 if on.quick else ROUNDS, partial(self._play, on))
+        played = Played(contenders, rounds, connect)
+        rows = [self.row(each, played) for each in contenders if rounds.of(each.name)]
+        return Table(self.title(on, played), rows, [*self.notes, *absent, *rounds.notes()])
 
-    def _playing(self, contenders: Iterator[Contender]) -> Iterator[Contender]:
-        for contender in contenders:
-            yield contender
-            if self.varies(contender):
-                yield replace(contender, name=contender.name + self.variant)
-
-    def _play(self, on: Stage, story: Story, contender: Contender) -> Run:
+    def _play(self, on: Stage, contender: Contender) -> Run:
         events = self.events(on, contender)
-        conditions = self.conditions(contender)
-        return on.play(contender, conditions, story, events=events, give_up=self.give_up)
+        return on.play(contender, self.setting, self.story, events=events, give_up=self.give_up)
 
 
 def contest(
     name: str, parts: Mapping[str, Contest], *chosen: str, quick: bool = False
 ) -> dict[str, Table]:
     """Play the *chosen* parts, or all, on one stage, and print a table of each."""
-    with stage() as bare:
-        on = partial(Stage, bare.database, bare.listener, bare.capacity, quick)
+    with stage(quick=quick) as on:
         return show(name, {part: each.table for part, each in parts.items()}, chosen, on)
 
 

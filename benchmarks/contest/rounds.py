@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from poolguard.errors import LabError
 from poolguard.lab.result import Run
 
+from ..table import say
 from .contenders import Contender, missing
 
 LAG_MOST = 0.05
@@ -52,7 +53,6 @@ def play_rounds(
     contenders: Sequence[Contender],
     rounds: int,
     play: Callable[[Contender], Run],
-    say: Callable[[str], None],
 ) -> Rounds:
     """Play all in every round, every other round in reversed order."""
     absent = {contender.name: why for contender in contenders if (why := missing(contender))}

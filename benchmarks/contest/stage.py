@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import socket
@@ -29,9 +28,8 @@ from poolguard.lab.server import WebServer, listen
 from poolguard.lab.sessions import SessionSampler, arrivals
 from poolguard.lab.story import Story
 from poolguard.settings import Settings
-from poolguard.telemetry.recorded import Span, spans_of
 
-from ..server import CONNECT_DELAY, Database, database
+from ..server import Database, database
 from .conditions import Conditions
 from .contenders import KNEX, Contender
 
@@ -80,22 +78,12 @@ class Stage:
     listener: socket.socket
     capacity: Capacity
     """What the server grants the role."""
-    quick: bool = False
-    say: Callable[[str], None] = lambda _: None
+    quick: bool
 
     def plan(self, conditions: Conditions) -> Plan:
         """What poolguard works out of the server's capacity, and all others are told."""
         workplace = Workplace(workers=conditions.workers, at_once=conditions.threads)
         return make_plan(self.capacity, Settings(budget=conditions.budget), workplace)
-
-    @contextmanager
-    def network(self, connect_delay: float) -> Iterator[None]:
-        """Another network for a while."""
-        self.database.proxy.set(connect_delay=connect_delay)
-        try:
-            yield
-        finally:
-            self.database.proxy.set(connect_delay=CONNECT_DELAY)
 
     @contextmanager
     def serve(self, contender: Contender, conditions: Conditions) -> Iterator[Serving]:
@@ -151,7 +139,6 @@ class Stage:
             tuple((at - began, n) for at, n in sampler.series),
             self.plan(conditions).budget,
             lag,
-            tuple(_spans(serving.folder)),
         )
 
     def _pooler(
@@ -201,7 +188,7 @@ class Stage:
 
 
 @contextmanager
-def stage() -> Iterator[Stage]:
+def stage(*, quick: bool = False) -> Iterator[Stage]:
     """A private PostgreSQL of its own, to which connecting is as slow as over a network."""
     # The log then has a line for every connection, with its time.
     settings = {"log_connections": "on", "log_line_prefix": "%n "}
@@ -210,7 +197,7 @@ def stage() -> Iterator[Stage]:
         with psycopg.connect(there.role, row_factory=dict_row) as conn:
             row = conn.execute(QUERY).fetchone()
         assert row is not None
-        yield Stage(there, listener, Capacity.from_row(row))
+        yield Stage(there, listener, Capacity.from_row(row), quick)
 
 
 @contextmanager
@@ -234,10 +221,3 @@ def _happening(events: Sequence[Event], serving: Serving, began: float) -> Itera
         happening.result()
     except (LabError, OSError, subprocess.SubprocessError) as error:
         raise LabError(f"an event of the story failed: {error}") from error
-
-
-def _spans(folder: Path) -> Iterator[Span]:
-    """The spans that the workers wrote, one JSON object a line."""
-    for path in sorted(folder.glob("*.spans")):
-        for line in path.read_text().splitlines():
-            yield from filter(None, spans_of(json.loads(line)))

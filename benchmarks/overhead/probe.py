@@ -1,11 +1,15 @@
-"""The process that is measured: it plays turns of requests at one door, as lines on stdin ask it.
+"""The process that is measured: it plays turns of requests at one door, and prints their costs.
 
 Each request's application takes a connection, gives it back and answers; it sends no query, in
 which the costs would be lost. The server is a loop that calls it. *bare* has a psycopg_pool of as
 many connections as the guard's floor; *pool* asks the guard, without the middleware; *ours* is the
-same application in the middleware. An instrumentation's server span, where the state has one, is
-around all of them, and counted in all of them: it is the same, but for what poolguard adds to it or
-to its provider.
+same application in the middleware. *unspanned* is the bare pool below a server span that records,
+*spanned* the same with a child span around it: their difference is the unit. It is taken of whole
+requests, as what it is compared with: a loop that does nothing but spans has them in the
+processor's caches, and makes them look cheaper.
+
+An instrumentation's server span, where the state has one, is around all of them, and counted
+in all of them: it is the same, but for what poolguard adds to it or to its provider.
 """
 
 from __future__ import annotations
@@ -14,9 +18,11 @@ import asyncio
 import gc
 import json
 import os
+import statistics
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, ExitStack, contextmanager, nullcontext
+from functools import partial
 from time import process_time
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +32,7 @@ import poolguard
 from poolguard.asgi import PoolGuardMiddleware as AsgiMiddleware
 from poolguard.wsgi import PoolGuardMiddleware as WsgiMiddleware
 
+from ..table import turns
 from .tracing import STATES, Entry, State, Tracing, prepare
 
 if TYPE_CHECKING:
@@ -34,6 +41,8 @@ if TYPE_CHECKING:
     from poolguard.asgi import App, Message, Receive, Scope, Send
 
 DSN = os.environ["DATABASE_URL"]
+REQUESTS = 50
+"""Requests of a turn, a few milliseconds: short, so that what else the machine does hits few."""
 HEADERS = [("Content-Type", "text/plain"), ("Content-Length", "5")]
 START = {
     "type": "http.response.start",
@@ -74,8 +83,7 @@ def _wsgi_app(connection: Any, child: Entry) -> WSGIApplication:
 def _wsgi(state: State, tracing: Tracing) -> Iterator[dict[str, Act]]:
     """Who plays so many requests, with everything open and warm."""
     request: WSGIEnvironment = {"REQUEST_METHOD": "GET", "PATH_INFO": "/orders/17"}
-    if state.traceparent is not None:
-        request["HTTP_TRACEPARENT"] = state.traceparent
+    request["HTTP_TRACEPARENT"] = state.traceparent
 
     def start_response(*_: object) -> Callable[[bytes], None]:
         return lambda _: None
@@ -110,9 +118,7 @@ def _asgi_app(connection: Any, child: Entry) -> App:
 @contextmanager
 def _asgi(state: State, tracing: Tracing) -> Iterator[dict[str, Act]]:
     """The same in an event loop."""
-    headers = [(b"host", b"localhost")]
-    if state.traceparent is not None:
-        headers.append((b"traceparent", state.traceparent.encode()))
+    headers = [(b"host", b"localhost"), (b"traceparent", state.traceparent.encode())]
     request = {"type": "http", "method": "GET", "path": "/orders/17", "headers": headers}
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
@@ -147,45 +153,29 @@ def _asgi(state: State, tracing: Tracing) -> Iterator[dict[str, Act]]:
         loop.close()
 
 
-class Collector:
-    """How long the garbage collector has run."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self._began = 0.0
-        gc.callbacks.append(self._note)
-
-    def _note(self, phase: str, _: dict[str, int]) -> None:
-        if phase == "start":
-            self._began = process_time()
-        else:
-            self.seconds += process_time() - self._began
-
-
-def main(door: str, name: str) -> None:
+def main(door: str, name: str, rounds: str, times: str) -> None:
     state = STATES[name]
     tracing = prepare(state)
-    collector = Collector()
     with (_wsgi if door == "wsgi" else _asgi)(state, tracing) as acts:
-        for act in acts.values():
-            act(1)
+        played = {who: partial(_turn, act) for who, act in acts.items()}
+        turns(1, played)  # the first is slower: caches, and code not yet specialised
         # What is measured is the state that the table names.
-        imported = {"opentelemetry.trace", "opentelemetry.sdk"} & sys.modules.keys()
-        assert len(imported) == ("nothing", "api", "sdk").index(state.has), imported
+        assert state.sdk == any(module.startswith("opentelemetry") for module in sys.modules)
         gc.collect()
         gc.freeze()  # what a server has imported is not looked through again and again
-        for line in sys.stdin:
-            who, requests = line.split()
-            print(json.dumps(_turn(acts[who], int(requests), collector)), flush=True)
+        us: dict[str, list[float]] = {who: [] for who in played}
+        for _ in range(int(rounds)):
+            for who, took in turns(int(times), played).items():
+                us[who].append(statistics.median(took))
+    print(json.dumps(us))
 
 
-def _turn(act: Act, requests: int, collector: Collector) -> tuple[float, float]:
-    act(requests // 5)  # what other turns have left in the processor's caches is gone then
-    collector.seconds = 0.0
+def _turn(act: Act) -> float:
+    """What a request costs, in µs."""
+    act(REQUESTS // 5)  # what other turns have left in the processor's caches is gone then
     began = process_time()  # nothing here waits: all else that passes is others' work
-    act(requests)
-    took = process_time() - began
-    return took / requests * 1e6, collector.seconds / requests * 1e6
+    act(REQUESTS)
+    return (process_time() - began) / REQUESTS * 1e6
 
 
 if __name__ == "__main__":

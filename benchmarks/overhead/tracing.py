@@ -11,8 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from importlib import import_module
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 SAMPLED_GOAL = 0.3
 OTHER_GOAL = 0.1
@@ -36,24 +35,25 @@ class State(NamedTuple):
     goal: float | None
     """At most this part of a recording child span. There is none where an own span replaces an
     instrumentation's, which is not free either."""
-    has: Literal["nothing", "api", "sdk"] = "sdk"
-    sampler: Literal["ALWAYS_ON", "ALWAYS_OFF", "DEFAULT_ON"] = "ALWAYS_ON"
-    """By its name in the SDK; the default one asks the client."""
+    sdk: bool = True
     server_span: bool = True
     """An instrumentation has begun its server span further out."""
-    traceparent: str | None = None
+    sampled: bool = True
+    """The client samples the request, and the SDK's default sampler asks the client."""
     metrics: bool = False
+
+    @property
+    def traceparent(self) -> str:
+        """What the client sends."""
+        return f"{CLIENT}0{self.sampled:d}"
 
 
 STATES: Mapping[str, State] = {
-    "no SDK": State(OTHER_GOAL, "nothing", server_span=False),
-    "API, no SDK": State(OTHER_GOAL, "api", server_span=False),
-    "sampler off": State(OTHER_GOAL, sampler="ALWAYS_OFF"),
-    "client unsampled": State(OTHER_GOAL, sampler="DEFAULT_ON", traceparent=f"{CLIENT}00"),
     "sampled": State(SAMPLED_GOAL),
     "metrics on": State(SAMPLED_GOAL, metrics=True),
-    "own span, unsampled": State(None, "sdk", "DEFAULT_ON", False, f"{CLIENT}00"),
-    "own span": State(None, "sdk", "DEFAULT_ON", False, f"{CLIENT}01"),
+    "client unsampled": State(OTHER_GOAL, sampled=False),
+    "no SDK": State(OTHER_GOAL, sdk=False, server_span=False),
+    "own span": State(None, server_span=False),
 }
 
 
@@ -72,28 +72,26 @@ class Tracing(NamedTuple):
 
 def prepare(state: State) -> Tracing:
     """Set this process up."""
-    if state.has == "nothing":
+    if not state.sdk:
         return Tracing()
-    trace: Any = import_module("opentelemetry.trace")
-    if state.has == "api":
-        return Tracing()
-    trace.set_tracer_provider(_provider(state))
+    from opentelemetry import trace
+
+    trace.set_tracer_provider(_provider())
     if state.metrics:
         _set_metrics_up()
-    unit = _provider(State(None))
+    unit = _provider()
     child = partial(_child, unit.get_tracer("benchmarks"))
-    tracing = Tracing(recorded=_entry(unit, State(None)), child=child)
+    tracing = Tracing(recorded=_entry(unit, f"{CLIENT}01"), child=child)
     if not state.server_span:
         return tracing
-    ours = _entry(trace.get_tracer_provider(), state)
-    return tracing._replace(bare=_entry(_provider(state), state), ours=ours)
+    ours = _entry(trace.get_tracer_provider(), state.traceparent)
+    return tracing._replace(bare=_entry(_provider(), state.traceparent), ours=ours)
 
 
-def _provider(state: State) -> Any:
-    from opentelemetry.sdk.trace import SpanProcessor, TracerProvider, sampling
+def _provider() -> Any:
+    from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 
-    sampler = getattr(sampling, state.sampler)
-    provider = TracerProvider(sampler=sampler, shutdown_on_exit=False)
+    provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SpanProcessor())  # its methods do nothing
     return provider
 
@@ -106,15 +104,14 @@ def _set_metrics_up() -> None:
     metrics.set_meter_provider(MeterProvider([InMemoryMetricReader()], shutdown_on_exit=False))
 
 
-def _entry(provider: Any, state: State) -> Entry:
+def _entry(provider: Any, traceparent: str) -> Entry:
     """Begins the server span of a request, as instrumentations do, and makes it current."""
     from opentelemetry import propagate
     from opentelemetry.trace import SpanKind
 
-    headers = {} if state.traceparent is None else {"traceparent": state.traceparent}
     start = provider.get_tracer("benchmarks").start_as_current_span
-    settings = {"context": propagate.extract(headers), "kind": SpanKind.SERVER}
-    return lambda: start("GET", **settings)
+    context = propagate.extract({"traceparent": traceparent})
+    return lambda: start("GET", context=context, kind=SpanKind.SERVER)
 
 
 @contextmanager

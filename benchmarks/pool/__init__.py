@@ -10,9 +10,7 @@ the worst round.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable, Mapping
 
 from ..readme import Digest, Place
 from ..server import database
@@ -36,22 +34,10 @@ PARTS: Mapping[str, Callable[[Stage], Table]] = {
 
 def run(*parts: str, quick: bool = False) -> dict[str, Table]:
     """Measure *parts*, or all, and print a table of each."""
-    with _quiet(), database("bench") as there:
-        return show("pool", PARTS, parts, partial(Stage, there, there.near, quick))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the pools' warnings of the outages that are made here."""
-    loggers = [logging.getLogger(name) for name in ("psycopg", "psycopg.pool", "poolguard")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    # The pools' warnings of the outages that are made here are not printed.
+    logging.getLogger().addHandler(logging.NullHandler())
+    with database("bench") as there:
+        return show("pool", PARTS, parts, Stage(there, quick, there.near))
 
 
 PLAIN, OURS = zip(*(kind.names for kind in KINDS), strict=True)
@@ -84,7 +70,7 @@ _CELLS = (
     _cells("warming", "connects"),
     _cells("restart", outages.FAILURES),
     _cells("restart", "connects", ", check="),
-    _cells("refresh", "max, ms", ", check()", ", refreshing"),
+    _cells("refresh", "max, ms"),
     _cells("lifetime", "expired"),
     *(_cells("getput", "µs", f", {way}", f", {way}") for way in WAYS),
     _cells("idle", "threads"),

@@ -32,23 +32,13 @@ class Stage:
     """The server, the network before it, and how long all is played."""
 
     database: Database
+    quick: bool
     near: str
     """The way over the server's own socket, for those who wait before they connect (Far)."""
-    quick: bool
-    say: Callable[[str], None]
 
     def play(self, rounds: int, acts: Mapping[str, Callable[[], T]]) -> dict[str, list[T]]:
         """What each act returns, once a round."""
-        return turns(1 if self.quick else rounds, acts, self.say)
-
-    @contextmanager
-    def network(self, *, connect_delay: float, round_trip: float) -> Iterator[None]:
-        """Another network for a while."""
-        self.database.proxy.set(connect_delay=connect_delay, latency=round_trip / 2)
-        try:
-            yield
-        finally:
-            self.database.proxy.set(connect_delay=CONNECT_DELAY, latency=0.0)
+        return turns(1 if self.quick else rounds, acts)
 
 
 class Far(Connection[Any]):

@@ -12,7 +12,7 @@ from typing import Any
 from psycopg.conninfo import make_conninfo
 
 from ..kinds import got
-from ..table import Row, Table, ratios
+from ..table import Row, Table, ratios, say
 from .frame import KINDS, Kind, Stage, one_connect
 
 CONNECTIONS = 8
@@ -27,13 +27,11 @@ OUTAGE = 3.0
 WATCHED = 6.0
 """Seconds after which a floor that is not there is taken never to come back."""
 OUTAGES = 3
-CHECK_EVERY = 0.5
 REFILL_GOAL = 2.0
 LIVE = """
     SELECT application_name, count(*) FROM pg_stat_activity
     WHERE application_name = ANY(%s) GROUP BY 1
 """
-CHECKED = ", check()"
 
 Outcome = tuple[int, float]
 """How many requests failed, and seconds that the slowest took."""
@@ -96,12 +94,12 @@ def refill(stage: Stage) -> Table:
 
     All contenders go through the same outages.
     """
-    names = {who: kind for kind in KINDS for who in (*kind.names, f"{kind.names[0]}{CHECKED}")}
+    names = {who: kind for kind in KINDS for who in kind.names}
     outage, watched = (0.5, 0.5) if stage.quick else (OUTAGE, WATCHED)
     back: dict[str, list[float]] = {who: [] for who in names}
     rounds = 1 if stage.quick else OUTAGES
     for nth in range(rounds):
-        stage.say(f"round {nth + 1} of {rounds}")
+        say(f"round {nth + 1} of {rounds}")
         for who, seconds in _outage(stage, names, outage, watched).items():
             back[who].append(seconds)
     figure = "floor after, s"
@@ -138,15 +136,12 @@ def _outage(
 async def _hold(kind: Kind, stage: Stage, who: str, ready: Semaphore, over: Event) -> None:
     conninfo = make_conninfo(stage.database.far, application_name=who)
     settings = {"min_size": FLOOR, "reconnect_timeout": RECONNECT_TIMEOUT}
-    async with kind.opened(who.removesuffix(CHECKED), conninfo, **settings) as pool:
+    async with kind.opened(who, conninfo, **settings) as pool:
         try:
             await got(pool.wait())
         finally:
             ready.release()
-        while not over.is_set():  # a check() that is cancelled takes that for a broken connection
-            await got(kind.sleep(CHECK_EVERY))
-            if who.endswith(CHECKED):
-                await got(pool.check())
+        await got(kind.aside(over.wait))
 
 
 def _watch(stage: Stage, names: Collection[str], watched: float) -> dict[str, float]:

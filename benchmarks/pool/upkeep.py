@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import statistics
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -11,14 +10,12 @@ from functools import partial
 from multiprocessing import get_context
 from threading import Event
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import WeakKeyDictionary
-
-from poolguard.pool.events import AcquireEnded, Listener
 
 from ..kinds import got
 from ..processes import taken
-from ..table import Row, Table, ratios
+from ..table import Row, Table, say
 from .frame import KINDS, Kind, Stage
 
 CONNECTIONS = 8
@@ -27,11 +24,9 @@ ROUNDS = 5
 SECONDS = 0.5
 QUICK_SECONDS = 0.15
 PAUSE = 0.001
-"""Seconds between two acquires."""
-CONSTANTLY, NEVER = PAUSE, 3600.0
-"""Intervals of verification: a connection is due as soon as it has been verified or used; or never.
-"""
-REFRESH_GOALS = {"p99 ratio": 1.5, "max, ms": 1000 * ROUND_TRIP / 2}
+"""Seconds between two acquires, and the interval of our verification: a connection is due as soon
+as it has been verified or used."""
+REFRESH_GOALS = {"max, ms": 1000 * ROUND_TRIP / 2}
 """Where no acquire waits for a verification, what is left is what threads do to each other."""
 
 FLOOR, MOST = 4, 8
@@ -41,7 +36,7 @@ TRAFFIC = 10.0
 EVERY = 0.05
 """Seconds between the starts of two requests."""
 HOLD = 0.01
-LIFETIME_GOALS = {"expired": 0.0, "waited": 0.0, "created": 0.0}
+LIFETIME_GOALS = {"expired": 0.0, "queued": 0.0}
 
 IDLE_ROUNDS = 3
 SETTLED = 1.0
@@ -49,57 +44,43 @@ SETTLED = 1.0
 IDLE_GOALS = {"GuardedPool": {"threads": 1.0}, "AsyncGuardedPool": {"threads": 0.0}}
 
 
-class _Window(NamedTuple):
-    """What was seen in one window of time."""
-
-    latencies: Sequence[float]
-    """Of the acquires, in ms."""
-    verified: float
-    """Verifications in a second."""
-
-    @property
-    def p99(self) -> float:
-        return statistics.quantiles(self.latencies, n=100)[-1]
-
-
 def refresh(stage: Stage) -> Table:
     """How long an acquire takes while idle connections are being verified over a slow network.
 
     psycopg_pool verifies them with ``check()``, here in a loop.
     """
-    acts: dict[str, Callable[[], _Window]] = {}
+    acts: dict[str, Callable[[], tuple[float, float]]] = {}
     for kind in KINDS:
         plain, ours = kind.names
         acts |= {
-            plain: kind.act(_window, stage, plain),
-            f"{plain}, check()": kind.act(_window, stage, plain, check=True),
-            ours: kind.act(_window, stage, ours, check_interval=NEVER),
-            f"{ours}, refreshing": kind.act(_window, stage, ours, check_interval=CONSTANTLY),
+            plain: kind.act(_verified, stage, plain),
+            ours: kind.act(_verified, stage, ours, check_interval=PAUSE),
         }
-    with stage.network(connect_delay=0.0, round_trip=ROUND_TRIP):
+    with stage.database.network(connect_delay=0.0, round_trip=ROUND_TRIP):
         results = stage.play(ROUNDS, acts)
-    p99 = {who: [each.p99 for each in windows] for who, windows in results.items()}
     rows = []
-    for who, windows in results.items():
-        worst = [max(each.latencies) for each in windows]
-        figures: dict[str, Sequence[float]] = {"p99, ms": p99[who], "max, ms": worst}
-        without, _, refreshed = who.partition(",")
-        if refreshed:
-            figures["p99 ratio"] = ratios(p99[who], p99[without])
-            figures["verified/s"] = [each.verified for each in windows]
-        rows.append(Row(who, figures, REFRESH_GOALS if refreshed and "Guarded" in who else {}))
+    for who, rounds in results.items():
+        slowest, verified = zip(*rounds, strict=True)
+        figures: dict[str, Sequence[float]] = {"max, ms": slowest, "verified/s": verified}
+        rows.append(Row(who, figures, REFRESH_GOALS if "Guarded" in who else {}))
     title = f"refresh: acquires, one of {CONNECTIONS} connections at a time, while idle ones are"
     return Table(f"{title} verified over a round trip of {1000 * ROUND_TRIP:.0f} ms", rows)
 
 
-async def _window(
-    kind: Kind, stage: Stage, who: str, *, check: bool = False, **settings: Any
-) -> _Window:
+async def _verified(kind: Kind, stage: Stage, who: str, **settings: Any) -> tuple[float, float]:
+    """The longest acquire in ms, and how many verifications there were in a second."""
     seconds = QUICK_SECONDS if stage.quick else SECONDS
     latencies: list[float] = []
+    verified: list[float] = []
     over = Event()
     async with kind.opened(who, stage.database.far, min_size=CONNECTIONS, **settings) as pool:
-        verified = _counted(pool)
+        check = pool.check_connection
+
+        def counting(conn: Any) -> Any:
+            verified.append(perf_counter())
+            return check(conn)
+
+        pool.check_connection = counting
         await got(pool.wait())
         start = perf_counter()
         until = start + seconds
@@ -116,57 +97,8 @@ async def _window(
             while not over.is_set():  # one that is cancelled takes that for a broken connection
                 await got(pool.check())
 
-        await kind.together([acquires(), checks()] if check else [acquires()])
-    return _Window(latencies, sum(start <= at < until for at in verified) / seconds)
-
-
-def _counted(pool: Any) -> list[float]:
-    """When *pool* verifies a connection, from now on."""
-    verified: list[float] = []
-    check = pool.check_connection
-
-    def counting(conn: Any) -> Any:
-        verified.append(perf_counter())
-        return check(conn)
-
-    pool.check_connection = counting
-    return verified
-
-
-class _Tally(Listener):
-    """What became of one pool's requests once it was warm."""
-
-    def __init__(self) -> None:
-        self.born: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
-        self.counts: Counter[str] = Counter()
-        self.told: Counter[str] = Counter()
-        """The outcomes that our pool tells its listener."""
-
-    def configure(self, conn: Any) -> None:
-        """The pool's callback for a new connection."""
-        self.born[conn] = perf_counter()
-        self.counts["connects"] += 1
-
-    async def configure_aio(self, conn: Any) -> None:
-        self.configure(conn)
-
-    def taken(self, conn: Any, began: float) -> None:
-        self.counts["requests"] += 1
-        self.counts["expired"] += perf_counter() - self.born[conn] > LIFETIME
-        self.counts["created"] += self.born[conn] > began
-
-    def acquire_ended(self, event: AcquireEnded, /) -> None:
-        self.told[event.outcome] += 1
-
-    def row(self, who: str, queued: int) -> Row:
-        """*queued* requests found no free connection, by psycopg_pool's statistics: those whose
-        connection was new had it created, the others waited for a return."""
-        counts, ours = {**self.counts}, "Guarded" in who
-        counts["waited"] = max(0, queued - counts["created"])
-        if ours:
-            counts |= {name: self.told[name] for name in ("waited", "created")}
-        names = ("requests", "connects", "expired", "waited", "created")
-        return Row(who, {name: [counts[name]] for name in names}, LIFETIME_GOALS if ours else {})
+        await kind.together([acquires()] if settings else [acquires(), checks()])
+    return max(latencies), sum(start <= at < until for at in verified) / seconds
 
 
 def lifetime(stage: Stage) -> Table:
@@ -175,7 +107,7 @@ def lifetime(stage: Stage) -> Table:
     All four pools are measured at the same time, each with traffic of its own.
     """
     seconds = 1.0 if stage.quick else TRAFFIC
-    stage.say(f"{seconds:.0f} s of traffic")
+    say(f"{seconds:.0f} s of traffic")
     pools = [(kind, who) for kind in KINDS for who in kind.names]
     with ThreadPoolExecutor(len(pools)) as threads:
         rows = [*threads.map(lambda of: of[0].run(_aged(of[0], of[1], stage, seconds)), pools)]
@@ -184,23 +116,34 @@ def lifetime(stage: Stage) -> Table:
 
 
 async def _aged(kind: Kind, who: str, stage: Stage, seconds: float) -> Row:
-    tally = _Tally()
+    born: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
+    counts: Counter[str] = Counter()
+
+    def configure(conn: Any) -> None:
+        born[conn] = perf_counter()
+        counts["connects"] += 1
+
+    async def configure_aio(conn: Any) -> None:
+        configure(conn)
+
     settings: dict[str, Any] = {"min_size": FLOOR, "max_size": MOST, "max_lifetime": LIFETIME}
-    settings["configure"] = tally.configure_aio if kind.suffix else tally.configure
-    if "Guarded" in who:
-        settings["listener"] = tally
+    settings["configure"] = configure_aio if kind.suffix else configure
     async with kind.opened(who, stage.database.far, **settings) as pool:
         await got(pool.wait())
         start = perf_counter()
         while (began := perf_counter()) < start + seconds:
             conn = await got(pool.getconn())
-            tally.taken(conn, began)
+            counts["requests"] += 1
+            counts["expired"] += perf_counter() - born[conn] > LIFETIME
             await got(conn.execute("SELECT 1"))
             await got(kind.sleep(HOLD))
             await got(conn.rollback())
             await got(pool.putconn(conn))
             await got(kind.sleep(max(0.0, began + EVERY - perf_counter())))
-        return tally.row(who, pool.get_stats().get("requests_queued", 0))
+        # Those that found no free connection.
+        counts["queued"] = pool.get_stats().get("requests_queued", 0)
+    figures = {name: [counts[name]] for name in ("requests", "connects", "expired", "queued")}
+    return Row(who, figures, LIFETIME_GOALS if "Guarded" in who else {})
 
 
 def idle(stage: Stage) -> Table:

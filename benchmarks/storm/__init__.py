@@ -18,10 +18,11 @@ import math
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
-from ..table import Progress, Row, Table
+from ..table import Row, Table, say, show
 
 SEED = 1
 QUICK = 0.5
@@ -42,33 +43,31 @@ def run(
 ) -> dict[str, Table]:
     """Storm for *minutes* in each flavour and print one table; a goal that is missed is a loss.
 
-    *seed* chooses the pools and what each client does. *quick* storms for a second.
+    *seed* chooses the pools and what each client does. *quick* storms for half a second.
     """
     # It imports psycopg, which a flavour's process may not have done before it is patched.
     from ..server import database
 
-    seconds = QUICK if quick else 60 * minutes
-    progress = Progress()
+    with database("storm", settings={"max_connections": "200"}) as there:
+        seconds = QUICK if quick else 60 * minutes
+        measure = partial(_storm, parts or (*PARTS,), seconds, seed)
+        return show("storm", {"storm": measure}, (), there.near)
+
+
+def _storm(parts: Sequence[str], seconds: float, seed: int, conninfo: str) -> Table:
     rows: list[Row] = []
     notes: list[str] = []
-    with database("storm", settings={"max_connections": "200"}) as there:
-        for part in parts or PARTS:
-            needs = PARTS[part]
-            if needs and find_spec(needs) is None:
-                notes.append(f"{part}: not played: {needs} is not installed")
-                continue
-            progress.part = "storm"
-            progress(f"{part}, {seconds:.0f} s")
-            row, said = _play(part, [there.near, str(seconds), str(seed)], within=seconds + 150)
-            rows.append(row)
-            notes += said
-    progress("")
+    for part in parts:
+        needs = PARTS[part]
+        if needs and find_spec(needs) is None:
+            notes.append(f"{part}: not played: {needs} is not installed")
+            continue
+        say(f"{part}, {seconds:.0f} s")
+        row, said = _play(part, [conninfo, str(seconds), str(seed)], within=seconds + 150)
+        rows.append(row)
+        notes += said
     title = f"storm: {seconds:g} s each, seed {seed}, Python {sys.version.split()[0]}"
-    table = Table(title, rows, notes)
-    print(f"\n{table}", flush=True)
-    lost = [row.who for row in rows if row.missed]
-    print(f"\nlost in: {', '.join(lost)}" if lost else "\nnothing lost", flush=True)
-    return {"storm": table}
+    return Table(title, rows, notes)
 
 
 def _play(part: str, arguments: Sequence[str], within: float) -> tuple[Row, list[str]]:

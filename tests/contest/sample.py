@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from poolguard.lab.result import Run, Sample, Span
+from poolguard.lab.result import Run, Sample
 from poolguard.lab.story import Phase, Story
 
 __all__ = ["STORY", "make_run"]
@@ -23,16 +23,14 @@ def make_run(
     *,
     name: str = "one",
     opened: Sequence[float] = (),
-    connections: Sequence[tuple[float, int]] = ((-1.0, 2),),
     failed: Iterable[float] = (),
     lag: float = 0.0,
-    spans: Sequence[Span] = (),
 ) -> Run:
     """*requests* are (when, how long), *failed* when those were that failed."""
     samples = [
         Sample(at, latency, 500 if at in failed else 200, phase_at(at)) for at, latency in requests
     ]
-    return Run(name, tuple(samples), tuple(opened), tuple(connections), 8, lag, tuple(spans))
+    return Run(name, tuple(samples), tuple(opened), ((-1.0, 2),), 8, lag)
 
 
 def phase_at(at: float) -> str:

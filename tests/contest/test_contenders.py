@@ -11,6 +11,7 @@ import pytest
 from benchmarks.contest.conditions import Conditions
 from benchmarks.contest.contenders import CONTENDERS, Contender, missing
 from benchmarks.contest.stage import ROLE, Event, Serving, Stage, stage
+from benchmarks.crew import ask
 from poolguard.errors import LabError
 from poolguard.lab.sessions import arrivals
 from poolguard.lab.story import Phase, Story
@@ -45,7 +46,7 @@ def sessions(on: Stage) -> int:
 def test_names_are_unique_and_each_at_defaults_has_a_tuned_one() -> None:
     names = [contender.name for contender in CONTENDERS]
     assert len(set(names)) == len(names)
-    alone = {"connection per request"}  # it has nothing to tune
+    alone = {"connection per request", "poolguard"}  # they have nothing to tune
     for contender in CONTENDERS:
         if contender.setting == "defaults" and contender.name not in alone:
             assert named(f"{contender.name} tuned").setting == "tuned"
@@ -63,10 +64,15 @@ def test_it_serves_and_leaves_nothing_on_the_server(on: Stage, contender: Conten
     if contender.setting != "defaults" and contender.app in OPENED_BEFORE:
         warm = run.budget // 2 if contender.guarded else run.budget
         assert sum(at < 0 for at in run.opened) == warm
-    if contender.guarded:
-        tagged = [s for s in run.spans if "poolguard.request.outcome" in s.attributes]
-        assert len(tagged) == len(run.samples)
     assert sessions(on) == 0
+
+
+@pytest.mark.parametrize("name", ["poolguard", "async poolguard"])
+def test_poolguard_has_its_telemetry_on(on: Stage, name: str) -> None:
+    with on.serve(named(name), QUICKLY) as serving:
+        ask(serving.server, 1)
+    [spans] = serving.folder.glob("*.spans")
+    assert "poolguard.request.outcome" in spans.read_text()
 
 
 def test_the_health_check_needs_no_database(on: Stage) -> None:

@@ -25,20 +25,14 @@ def playing(order: list[str], lag: Callable[[], float] = lambda: 0.0) -> Callabl
 
 def test_every_other_round_is_played_in_reversed_order() -> None:
     order: list[str] = []
-    done = play_rounds([A, B], 3, playing(order), lambda _: None)
+    done = play_rounds([A, B], 3, playing(order))
     assert order == ["a", "b", "b", "a", "a", "b"]
     assert [len(done.of(name)) for name in "ab"] == [3, 3]
 
 
-def test_it_says_what_it_plays() -> None:
-    said: list[str] = []
-    play_rounds([A, B], 1, playing([]), said.append)
-    assert said == ["round 1 of 1, a", "round 1 of 1, b"]
-
-
 def test_a_run_whose_generator_lagged_is_played_again() -> None:
     lags = iter([LAG_MOST * 2, LAG_MOST])
-    done = play_rounds([A], 1, playing([], lambda: next(lags)), lambda _: None)
+    done = play_rounds([A], 1, playing([], lambda: next(lags)))
     assert [run.lag for run in done.of("a")] == [LAG_MOST]
     assert done.refused == {"a": 1}
     assert "a: 1 run(s) refused" in done.notes()
@@ -46,7 +40,7 @@ def test_a_run_whose_generator_lagged_is_played_again() -> None:
 
 def test_a_run_that_lags_again_and_again_does_not_count() -> None:
     order: list[str] = []
-    done = play_rounds([A], 1, playing(order, lambda: 1.0), lambda _: None)
+    done = play_rounds([A], 1, playing(order, lambda: 1.0))
     assert len(order) == done.refused["a"] == TRIES
     assert done.of("a") == []
     assert f"a: {TRIES} run(s) refused" in done.notes()
@@ -61,7 +55,7 @@ def test_who_does_not_come_up_is_named_and_tried_no_more() -> None:
             raise LabError("gunicorn ended at start: no such thing")
         return make_run([(1.0, 0.1)])
 
-    done = play_rounds([A, B], 2, play, lambda _: None)
+    done = play_rounds([A, B], 2, play)
     assert tried == ["a", "b", "b"]
     assert "a: not measured: gunicorn ended at start: no such thing" in done.notes()
 
@@ -71,11 +65,10 @@ def test_who_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     absent = Contender("c", "django_pool", package="no-such-package")
     node = Contender("d", "knex", "node")
     monkeypatch.setenv("PATH", "")
-    done = play_rounds([A, absent, node], 1, playing(order), lambda _: None)
+    done = play_rounds([A, absent, node], 1, playing(order))
     assert order == ["a"]
     assert done.notes()[1:] == [
         "c: not measured: no-such-package is not installed: pip install "
         "'gunicorn-poolguard[bench]'",
-        "d: not measured: Node.js with npm is not installed: install the system's packages nodejs "
-        "and npm",
+        "d: not measured: it needs Node.js, and once `npm install` in benchmarks/knex",
     ]
