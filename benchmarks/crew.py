@@ -6,7 +6,6 @@ of the processor. On Linux alone, whose /proc tells it.
 
 from __future__ import annotations
 
-import compileall
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Literal
 
-import poolguard
 from poolguard.errors import LabError
 from poolguard.lab.processes import descendants, processes
 from poolguard.lab.server import Gunicorn, WebServer, listen
@@ -124,9 +122,7 @@ def ask(server: WebServer, requests: int) -> None:
 def measure(
     name: str, parts: Mapping[str, Part], *chosen: str, quick: bool = False
 ) -> dict[str, Table]:
-    """Measure the *chosen* parts, or all, with the code compiled as an installation has it."""
-    for package in (Path(poolguard.__file__).parent, Path(__file__).parent):
-        compileall.compile_dir(package, quiet=2)
+    """Measure the *chosen* parts, or all."""
     settings = {"max_connections": str(MAX_CONNECTIONS)}
     with database("crew", connect_delay=CONNECT_DELAY, settings=settings) as there:
         return show(name, parts, chosen, Stage(there, quick))

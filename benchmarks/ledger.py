@@ -48,7 +48,7 @@ def _leased(slots: int, part: float, rounds: int) -> list[float]:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "run"
         ledger = _joined(path, slots)
-        held = ledger.lease(1)  # of the floor: what is leased from here on is searched for
+        ledger.lease(1)  # of the floor: what is leased from here on is searched for
         with _filled(path, slots, round((slots - 1) * part)):
             for _ in range(rounds):
                 began = perf_counter()
@@ -56,8 +56,6 @@ def _leased(slots: int, part: float, rounds: int) -> list[float]:
                     for slot in ledger.lease(1):
                         ledger.release(slot)
                 took.append((perf_counter() - began) / LEASES * 1e6)
-        for slot in held:
-            ledger.release(slot)
         ledger.close()
     return took
 

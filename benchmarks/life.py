@@ -16,10 +16,13 @@ from dataclasses import replace
 from functools import partial
 from time import monotonic, perf_counter
 
-from poolguard.lab.load import drive
+from psycopg import Connection
+
+from poolguard.lab import load
 from poolguard.lab.story import Arrival
 
 from .crew import Crew, Part, Stage, measure
+from .kinds import drive
 from .readme import Digest, Place
 from .server import one_connect
 from .table import Row, Table, turns
@@ -50,7 +53,7 @@ def _pair(worker_class: str, workers: int = 1, import_seconds: float = 0.0) -> t
 
 def _boot(stage: Stage) -> Table:
     """The request needs no database, so what is compared is the boot alone."""
-    connect = one_connect(stage.database.far)
+    connect = drive(one_connect(Connection, stage.database.far))
     pairs = [_pair(name, import_seconds=slow) for slow in (0.0, IMPORT) for name in CLASSES]
     acts = {each: partial(_booted, stage, each) for pair in pairs for each in pair}
     took = turns(1 if stage.quick else BOOTS, acts)
@@ -84,7 +87,7 @@ def _name(worker_class: str, slow: float = 0.0) -> str:
 def _reload(stage: Stage) -> Table:
     """SIGHUP under load: which requests fail, and how long the slowest one waits."""
     rounds, reloads = (1, 2) if stage.quick else (ROUNDS, RELOADS)
-    connect = one_connect(stage.database.far)
+    connect = drive(one_connect(Connection, stage.database.far))
     pairs = [_pair(name, WORKERS) for name in CLASSES]
     acts = {each: partial(_reloaded, stage, each, reloads) for pair in pairs for each in pair}
     played = turns(rounds, acts)
@@ -127,7 +130,7 @@ def _reloaded(stage: Stage, each: Crew, reloads: int) -> tuple[list[float], floa
                 os.kill(running.pid, signal.SIGHUP)
 
         samples, _ = asyncio.run(
-            drive(running.address, arrivals, began=monotonic() + 0.2, progress=reload)
+            load.drive(running.address, arrivals, began=monotonic() + 0.2, progress=reload)
         )
     slowest = [
         max(sample.latency for sample in samples if begin <= sample.at < end)

@@ -22,8 +22,8 @@ WITH_SDK = 10
 """Connections of those who have an SDK."""
 MIB = 1024
 
-Both = tuple[Taken, Taken]
-"""A worker and its master, at the same time."""
+Found = Mapping[Crew, Sequence[Taken]]
+"""Of each crew the worker, with its master's memory, once a round."""
 
 
 def _classes(worker_class: str, stage: Stage) -> Table:
@@ -33,46 +33,41 @@ def _classes(worker_class: str, stage: Stage) -> Table:
     rows = [_row(each, found) for each in crews]
     rows += [_slope(who, found) for who in ("psycopg_pool", "poolguard")]
     notes = [
-        "private: pages that no other process has; more: private memory beside psycopg_pool's with "
-        "the same connections and the same SDK",
-        "with master: the PSS of gunicorn's two processes; what the master has imported for its "
-        "hooks is shared with the workers, and in nobody's private memory",
+        "memory is the PSS of the worker and its master together: what the master has imported for "
+        "its hooks is shared with the workers; more: than psycopg_pool with the same connections "
+        "and the same SDK",
         "each connection: what lies between the fewest and the most of them, divided",
     ]
     return Table(f"{worker_class}: one worker, after {REQUESTS} requests", rows, notes)
 
 
-def _taken(stage: Stage, each: Crew) -> Both:
+def _taken(stage: Stage, each: Crew) -> Taken:
     with stage.running(each) as running:
         ask(running, REQUESTS)
-        return taken(worker(running)), taken(running.pid)
+        own = taken(worker(running))
+        return own._replace(pss=own.pss + taken(running.pid).pss)
 
 
-def _row(each: Crew, found: Mapping[Crew, Sequence[Both]]) -> Row:
-    of = [worker for worker, _ in found[each]]
+def _row(each: Crew, found: Found) -> Row:
     figures: dict[str, Sequence[float]] = {
-        "private, MiB": [one.private / MIB for one in of],
-        "with master, MiB": [(one.pss + master.pss) / MIB for one, master in found[each]],
-        "threads": [one.threads for one in of],
-        "descriptors": [one.descriptors for one in of],
+        "MiB": [one.pss / MIB for one in found[each]],
+        "threads": [one.threads for one in found[each]],
+        "descriptors": [one.descriptors for one in found[each]],
     }
     if each.who == "poolguard":
-        peer = replace(each, who="psycopg_pool")
-        pairs = zip(of, (worker for worker, _ in found[peer]), strict=True)
-        figures["more, MiB"] = [(ours.private - theirs.private) / MIB for ours, theirs in pairs]
+        pairs = zip(found[each], found[replace(each, who="psycopg_pool")], strict=True)
+        figures["more, MiB"] = [(ours.pss - theirs.pss) / MIB for ours, theirs in pairs]
     return Row(str(each), figures)
 
 
-def _slope(who: Who, found: Mapping[Crew, Sequence[Both]]) -> Row:
+def _slope(who: Who, found: Found) -> Row:
     by_size = {
-        each.size: [worker for worker, _ in of]
-        for each, of in found.items()
-        if each.who == who and not each.telemetry
+        each.size: of for each, of in found.items() if each.who == who and not each.telemetry
     }
     few, many = min(by_size), max(by_size)
     pairs = [*zip(by_size[few], by_size[many], strict=True)]
     more = {
-        "private, KiB": [(theirs.private - less.private) / (many - few) for less, theirs in pairs],
+        "KiB": [(b.pss - a.pss) / (many - few) for a, b in pairs],
         "descriptors": [(b.descriptors - a.descriptors) / (many - few) for a, b in pairs],
     }
     return Row(f"each connection: {who}", more)

@@ -21,8 +21,6 @@ class Taken(NamedTuple):
 
     pss: float
     """Resident, with each shared page divided by those who share it."""
-    private: float
-    """Pages that nobody shares: what one worker more would cost."""
     threads: int
     descriptors: int
 
@@ -30,13 +28,10 @@ class Taken(NamedTuple):
 def taken(pid: int) -> Taken:
     """Of the process *pid*, which must be this user's."""
     process = Path("/proc", str(pid))
-    lines = (line.split() for line in (process / "smaps_rollup").read_text().splitlines()[1:])
-    kib = {words[0].rstrip(":"): float(words[1]) for words in lines}
+    lines = (process / "smaps_rollup").read_text().splitlines()
+    [pss] = (line.split()[1] for line in lines if line.startswith("Pss:"))
     return Taken(
-        kib["Pss"],
-        kib["Private_Clean"] + kib["Private_Dirty"],
-        len([*(process / "task").iterdir()]),
-        len([*(process / "fd").iterdir()]),
+        float(pss), len([*(process / "task").iterdir()]), len([*(process / "fd").iterdir()])
     )
 
 

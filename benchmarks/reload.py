@@ -117,7 +117,7 @@ PARTS: Mapping[str, Contest] = {
         {
             **_LIMIT,
             "node": "Node knows no reload by SIGHUP",
-            "tuned": "the server has no room for all connections of two generations",
+            "tuned": "what is asked is what one has without tuning",
         },
     ),
     "rolling": Reload(

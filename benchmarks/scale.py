@@ -23,8 +23,8 @@ SHARERS = 4
 TURNS = 15
 BORROWINGS = 6400
 """Of all threads together in a turn."""
-GOALS = {(8, 2): 0.8}
-"""Of both ratios, by the numbers of threads and connections."""
+GOALS = {(8, 2): {"ratio": 0.8}}
+"""By the numbers of threads and connections."""
 
 
 def _threads(stage: Stage) -> Table:
@@ -44,25 +44,22 @@ def _rows(stage: Stage, threads: int, size: int) -> Iterator[Row]:
     turns, borrowings = (1, 128) if stage.quick else (TURNS, BORROWINGS)
     folder = stage.database.janitor.folder()
     numbers = (threads, size, turns, borrowings)
-    found = measured("benchmarks.apps.borrowing", stage.database.role, folder, *numbers)
+    found: dict[str, list[float]] = measured(
+        "benchmarks.apps.borrowing", stage.database.role, folder, *numbers
+    )
     plain, ours = found["plain"], found["ours"]
     name = f"{threads} thread(s), {size} connection(s)"
-    yield Row(f"{name}: psycopg_pool", plain)
-    compared = {
-        "ratio": ratios(ours["µs"], plain["µs"]),
-        "processor ratio": ratios(ours["processor, µs"], plain["processor, µs"]),
-    }
-    goal = GOALS.get((threads, size))
-    goals = {} if goal is None else dict.fromkeys(compared, goal)
-    yield Row(f"{name}: poolguard", ours | compared, goals)
+    yield Row(f"{name}: psycopg_pool", {"µs": plain})
+    figures = {"µs": ours, "ratio": ratios(ours, plain)}
+    yield Row(f"{name}: poolguard", figures, GOALS.get((threads, size), {}))
 
 
 ROUNDS = 2
 SECONDS = 75.0
 """Of a round: three times poolguard's ``check_interval``."""
 QUICK = 0.5
-CLASSES = (("gthread", (1, 10, 60), 10), ("sync", (1,), 0), ("asgi", (1, 10, 60), 10))
-"""The sizes of their pools, and the size that is measured with the SDK too."""
+CLASSES = (("gthread", (1, 10, 60)), ("sync", (1,)), ("asgi", (1, 10, 60)))
+"""The sizes of their pools."""
 
 
 def _idle(stage: Stage) -> Table:
@@ -71,9 +68,7 @@ def _idle(stage: Stage) -> Table:
     All are measured in the same minutes, since they do next to nothing.
     """
     crews = [
-        each
-        for name, sizes, sdk in CLASSES[: 1 if stage.quick else None]
-        for each in kinds(name, sizes, with_sdk=sdk)
+        each for name, sizes in CLASSES[: 1 if stage.quick else None] for each in kinds(name, sizes)
     ]
     rounds, seconds = (1, QUICK) if stage.quick else (ROUNDS, SECONDS)
     took: dict[Crew, list[float]] = {crew: [] for crew in crews}

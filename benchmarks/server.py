@@ -8,15 +8,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter, sleep
+from time import perf_counter
+from typing import Any
 
-import psycopg
 from psycopg.conninfo import make_conninfo
 
 from poolguard.lab.janitor import Janitor
 from poolguard.lab.postgres import PrivatePostgres
 from poolguard.lab.proxy import SlowProxy
 from poolguard.lab.server import Gunicorn
+
+from .kinds import got
 
 CONNECT_DELAY = 0.1
 """Seconds each connect takes longer: what TCP, TLS and SCRAM cost over a network."""
@@ -78,14 +80,17 @@ def database(
         yield Database(server, proxy, janitor, conninfo)
 
 
-def one_connect(conninfo: str) -> float:
-    """Seconds that a connect takes while nothing else happens: the unit of what is compared."""
+async def one_connect(connection: Any, conninfo: str) -> float:
+    """Seconds that a connect takes while nothing else happens: the unit of what is compared.
+
+    *connection* is a class of psycopg's, sync or async.
+    """
     took = []
     for _ in range(5):
         began = perf_counter()
-        conn = psycopg.connect(conninfo)
+        conn = await got(connection.connect(conninfo))
         took.append(perf_counter() - began)
-        conn.close()
+        await got(conn.close())
     return statistics.median(took)
 
 
@@ -97,13 +102,4 @@ def _trust(server: PrivatePostgres) -> None:
     """
     rules = server.folder / "data" / "pg_hba.conf"
     rules.write_text(rules.read_text().replace("scram-sha-256", "trust"))
-    with server.connect() as admin:
-        admin.execute("SELECT pg_reload_conf()")
-    without = make_conninfo(server.conninfo(), password="")
-    while True:  # a session that begins before the server has read the new rules has the old ones
-        try:
-            psycopg.connect(without).close()
-        except psycopg.OperationalError:
-            sleep(0.01)
-        else:
-            return
+    server.restart()

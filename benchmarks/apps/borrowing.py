@@ -7,14 +7,17 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
-from time import perf_counter, process_time, sleep
+from time import perf_counter, sleep
 from typing import Any
 
 from psycopg_pool import ConnectionPool
 
 import poolguard
 from poolguard.runtime.status import not_warm
+
+from ..table import turns
 
 Borrow = Callable[[], AbstractContextManager[Any]]
 WARM_WITHIN = 30.0
@@ -25,25 +28,19 @@ def main(dsn: str, folder: str, *numbers: str) -> None:
     guard = poolguard.Guard(
         dsn, budget=2 * size, floor=size, max_size=size, runtime_dir=Path(folder, "run")
     )
-    measured: dict[str, dict[str, list[float]]] = {}
     with ConnectionPool(dsn, min_size=size, open=True) as plain, guard:
         plain.wait(WARM_WITHIN)
         if not guard.wait_warm(WARM_WITHIN):
             sys.exit(not_warm(guard.status(), WARM_WITHIN))
-        acts: dict[str, Borrow] = {"plain": plain.connection, "ours": poolguard.connection}
-        for borrow in acts.values():
-            _turn(borrow, threads, borrowings // threads, contend=size < threads)
-        for nth in range(rounds):
-            for who in list(acts)[:: -1 if nth % 2 else 1]:
-                times = _turn(acts[who], threads, borrowings // threads, contend=size < threads)
-                kept = measured.setdefault(who, {"µs": [], "processor, µs": []})
-                for kind, seconds in zip(kept, times, strict=True):
-                    kept[kind].append(seconds / (borrowings // threads * threads) * 1e6)
-    print(json.dumps(measured))
+        borrows: dict[str, Borrow] = {"plain": plain.connection, "ours": poolguard.connection}
+        each, contend = borrowings // threads, size < threads
+        acts = {who: partial(_turn, of, threads, each, contend) for who, of in borrows.items()}
+        turns(1, acts)
+        print(json.dumps(turns(rounds, acts)))
 
 
-def _turn(borrow: Borrow, threads: int, each: int, *, contend: bool) -> tuple[float, float]:
-    """Seconds of wall time and of the processor, from when all threads are there."""
+def _turn(borrow: Borrow, threads: int, each: int, contend: bool) -> float:
+    """The µs of one borrowing, from when all threads are there."""
     together = threading.Barrier(threads + 1)
 
     def borrows() -> None:
@@ -57,10 +54,10 @@ def _turn(borrow: Borrow, threads: int, each: int, *, contend: bool) -> tuple[fl
     for thread in running:
         thread.start()
     together.wait()
-    began, ran = perf_counter(), process_time()
+    began = perf_counter()
     for thread in running:
         thread.join()
-    return perf_counter() - began, process_time() - ran
+    return (perf_counter() - began) / (each * threads) * 1e6
 
 
 if __name__ == "__main__":

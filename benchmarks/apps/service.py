@@ -116,8 +116,8 @@ def guarded_async() -> Any:
     return PoolGuardMiddleware(asgi(aborrowing(poolguard.aconnection)))
 
 
-def psycopg_settings(kind: Any) -> dict[str, Any]:
-    """psycopg_pool's, the same for both of its classes.
+def psycopg_settings(**careful: Any) -> dict[str, Any]:
+    """psycopg_pool's, the same for both of its classes; *careful* is added where it is tuned.
 
     Defaults (psycopg.org/psycopg3/docs/api/pool.html): min_size 4, max_idle 10 minutes; max_size is
     given, since its default is min_size.
@@ -131,7 +131,7 @@ def psycopg_settings(kind: Any) -> dict[str, Any]:
         # pool?"), check= ("Connection quality"), wait() before the first request ("Pool startup
         # check"); more num_workers, so that these do not open three at a time.
         tuned = {"min_size": SIZE, "max_size": SIZE, "num_workers": 10, "timeout": 5.0}
-        return {**tuned, "check": kind.check_connection}
+        return tuned | careful
     return {"max_size": SIZE, "max_idle": idle(10)}
 
 
@@ -139,7 +139,8 @@ def psycopg_sync() -> Any:
     """psycopg_pool, opened at import as its documentation has it."""
     from psycopg_pool import ConnectionPool
 
-    pool = ConnectionPool(DSN, open=False, **psycopg_settings(ConnectionPool))
+    settings = psycopg_settings(check=ConnectionPool.check_connection)
+    pool = ConnectionPool(DSN, open=False, **settings)
     pool.open(wait=WAITS)
     return wsgi(borrowing(pool.connection))
 
@@ -148,7 +149,8 @@ def psycopg_async() -> Any:
     """psycopg_pool, opened in the lifespan as its documentation has it."""
     from psycopg_pool import AsyncConnectionPool
 
-    pool = AsyncConnectionPool(DSN, open=False, **psycopg_settings(AsyncConnectionPool))
+    settings = psycopg_settings(check=AsyncConnectionPool.check_connection)
+    pool = AsyncConnectionPool(DSN, open=False, **settings)
 
     @asynccontextmanager
     async def opened() -> Any:
@@ -196,7 +198,8 @@ def django_pool() -> Any:
     """Django with its ``pool`` option, which is psycopg_pool inside.
 
     Defaults (docs.djangoproject.com/en/5.2/ref/databases, "Connection pool"): psycopg_pool's own,
-    with its max_size given. Django opens the pool when the first request asks for a connection.
+    to which it hands the options on; CONN_HEALTH_CHECKS is check=. Django opens the pool when the
+    first request asks for a connection.
     """
     from django.conf import settings
     from django.core.wsgi import get_wsgi_application
@@ -205,11 +208,6 @@ def django_pool() -> Any:
     from django.urls import path
     from psycopg.conninfo import conninfo_to_dict
 
-    pool: dict[str, Any] = {"max_size": SIZE, "max_idle": idle(10)}
-    if TUNED:
-        # The same pages: the options are handed on to psycopg_pool, see psycopg_settings;
-        # CONN_HEALTH_CHECKS is check=.
-        pool = {"min_size": SIZE, "max_size": SIZE, "num_workers": 10, "timeout": 5.0}
     place = conninfo_to_dict(DSN)
     names = {"HOST": "host", "PORT": "port", "USER": "user", "PASSWORD": "password"}
 
@@ -226,7 +224,7 @@ def django_pool() -> Any:
         "ENGINE": "django.db.backends.postgresql",
         "NAME": place["dbname"],
         "CONN_HEALTH_CHECKS": TUNED,
-        "OPTIONS": {"pool": pool},
+        "OPTIONS": {"pool": psycopg_settings()},
     }
     settings.configure(
         ALLOWED_HOSTS=["*"],

@@ -11,13 +11,12 @@ threads = int(os.environ["SERVICE_THREADS"])
 loglevel = "warning"
 control_socket_disable = True
 
-if folder := os.environ.get("SERVICE_TELEMETRY"):
+if folder := os.environ.get("SERVICE_TELEMETRY", ""):
     # In the master, as README.md has it: else each new worker would spend its boot on the SDK.
     from .telemetry import set_up
 
     def post_fork(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's signature
         """Set all telemetry up, in the worker: the SDK's threads do not survive a fork."""
-        assert folder is not None
         set_up(folder, hasty="SERVICE_HASTY" in os.environ)
 
 

@@ -25,15 +25,6 @@ KNEX = Path(__file__).parents[1] / "knex"
 
 
 @dataclass(frozen=True, slots=True)
-class Pooler:
-    """The PgBouncer that stands before the server, on the application's own host."""
-
-    mode: PoolMode
-    full: bool
-    """Whether it keeps all of its server connections open, or what traffic opened."""
-
-
-@dataclass(frozen=True, slots=True)
 class Contender:
     """One way to hold connections."""
 
@@ -44,7 +35,10 @@ class Contender:
     setting: Setting = "defaults"
     package: str | None = None
     """What it needs beside poolguard's own dependencies, as PyPI has it."""
-    pooler: Pooler | None = None
+    pooler: PoolMode | None = None
+    """The mode of the PgBouncer that stands before the server, on the application's own host. It is
+    "session" by default (pgbouncer.org/config.html: pool_mode), and keeps what traffic opened; one
+    that is tuned keeps all of its server connections open (min_pool_size)."""
 
     @property
     def guarded(self) -> bool:
@@ -57,10 +51,6 @@ class Contender:
         return self.guarded and self.setting == "defaults"
 
 
-_SESSION = Pooler("session", full=False)
-"""PgBouncer's defaults (pgbouncer.org/config.html: pool_mode, min_pool_size)."""
-_TRANSACTION = Pooler("transaction", full=True)
-
 CONTENDERS = (
     Contender(LIMIT, "psycopg_sync", setting="limit"),
     Contender(POOLGUARD, "guarded"),
@@ -71,8 +61,8 @@ CONTENDERS = (
     Contender("Django", "django_pool", package="django"),
     Contender("Django tuned", "django_pool", setting="tuned", package="django"),
     Contender("connection per request", "per_request"),
-    Contender("PgBouncer", "per_request", pooler=_SESSION),
-    Contender("PgBouncer tuned", "per_request", setting="tuned", pooler=_TRANSACTION),
+    Contender("PgBouncer", "per_request", pooler="session"),
+    Contender("PgBouncer tuned", "per_request", setting="tuned", pooler="transaction"),
     Contender(f"async {LIMIT}", "psycopg_async", "async", "limit"),
     Contender(f"async {POOLGUARD}", "guarded_async", "async"),
     Contender("async poolguard tuned", "guarded_async", "async", "tuned"),
@@ -99,5 +89,5 @@ def missing(contender: Contender) -> str | None:
     except LabError as error:
         return str(error)
     if contender.kind == "node" and not (shutil.which("node") and (KNEX / "node_modules").exists()):
-        return "it needs Node.js, and once `npm install` in benchmarks/knex"
+        return "it needs Node.js, and once `npm install --no-package-lock` in benchmarks/knex"
     return None

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
+from psycopg import Connection
+
 from poolguard.lab.load import GIVE_UP
 from poolguard.lab.result import Run
 from poolguard.lab.story import Story
 
+from ..kinds import drive
 from ..readme import Digest, Place
 from ..server import CONNECT_DELAY, one_connect
 from ..table import Row, Table, show
@@ -20,14 +23,6 @@ from .rounds import Rounds, play_rounds
 from .stage import Event, Stage, stage
 
 ROUNDS = 2
-SHOWN = (
-    *(POOLGUARD, "psycopg_pool", "psycopg_pool tuned", "SQLAlchemy", "Django", "Django tuned"),
-    *("connection per request", "PgBouncer", f"async {POOLGUARD}", "async psycopg_pool"),
-    *("asyncpg", "asyncpg tuned", "knex", "knex tuned"),
-)
-"""Of whom benchmarks/README.md tells."""
-
-
 QUICK = (
     *(LIMIT, POOLGUARD, "psycopg_pool", "PgBouncer"),
     *(f"async {LIMIT}", f"async {POOLGUARD}", "asyncpg", "knex"),
@@ -89,7 +84,7 @@ class Contest:
         if on.quick:
             contenders = [contender for contender in contenders if contender.name in QUICK]
         with on.database.network(connect_delay=self.connect_delay):
-            connect = one_connect(on.database.far)
+            connect = drive(one_connect(Connection, on.database.far))
             rounds = play_rounds(contenders, 1 if on.quick else ROUNDS, partial(self._play, on))
         played = Played(contenders, rounds, connect)
         rows = [self.row(each, played) for each in contenders if rounds.of(each.name)]
@@ -115,5 +110,6 @@ def limit_of(contender: Contender) -> str:
 
 def digest(columns: Mapping[str, tuple[str, str]]) -> Digest:
     """For benchmarks/README.md: a row for each contender, of each column its part and figure."""
-    rows = {who: [[Place(part, who, name)] for part, name in columns.values()] for who in SHOWN}
+    whos = [contender.name for contender in CONTENDERS if contender.setting != "limit"]
+    rows = {who: [[Place(part, who, name)] for part, name in columns.values()] for who in whos}
     return Digest(list(columns), rows)

@@ -7,13 +7,12 @@ import os
 import signal
 import socket
 import subprocess
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep, time
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg.rows import dict_row
@@ -33,6 +32,7 @@ from ..server import Database, database
 from .conditions import Conditions
 from .contenders import KNEX, Contender
 
+T = TypeVar("T")
 ROLE = "contender"
 """Who contenders are on the server, and nobody else is."""
 MAX_CONNECTIONS = 140
@@ -128,8 +128,9 @@ class Stage:
         ):
             began, began_at = monotonic(), time()
             address, due = serving.server.address, story.arrivals()
-            with _happening(events, serving, began):
-                samples, lag = asyncio.run(drive(address, due, began=began, give_up=give_up))
+            samples, lag = asyncio.run(
+                _driven(serving, events, drive(address, due, began=began, give_up=give_up), began)
+            )
             if any(sample.status == 0 for sample in samples):  # these would keep it from ending
                 self.database.proxy.reset_all()
         return Run(
@@ -152,11 +153,11 @@ class Stage:
             "server_idle_timeout": conditions.fast(600),
             "max_client_conn": "1000",
         }
-        if contender.pooler.full:
+        if contender.setting == "tuned":
             settings["min_pool_size"] = str(budget)
         return PgBouncer(
             self.database.far,
-            pool_mode=contender.pooler.mode,
+            pool_mode=contender.pooler,
             auth_type="trust",
             settings=settings,
             janitor=self.database.janitor,
@@ -175,8 +176,6 @@ class Stage:
 
     def _clear(self) -> None:
         """End what a contender has left on the server, and wait until it is gone."""
-        if not self.database.server.running:
-            raise LabError("the private PostgreSQL ended in the middle of the contest")
         self.database.proxy.reset_all()
         ending = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s"
         until = monotonic() + CLEARED_WITHIN
@@ -200,24 +199,20 @@ def stage(*, quick: bool = False) -> Iterator[Stage]:
         yield Stage(there, listener, Capacity.from_row(row), quick)
 
 
-@contextmanager
-def _happening(events: Sequence[Event], serving: Serving, began: float) -> Iterator[None]:
-    """Events happen in a thread, so that the load goes on meanwhile."""
-    ended = threading.Event()
+async def _driven(
+    serving: Serving, events: Sequence[Event], load: Coroutine[Any, Any, T], began: float
+) -> T:
+    """What the load returns, while events happen in a thread, one after the other."""
 
-    def happen() -> None:
+    async def happen() -> None:
         for event in sorted(events, key=lambda event: event.at):
-            if ended.wait(max(began + event.at - monotonic(), 0.0)):
-                return
-            event.act(serving)
+            await asyncio.sleep(began + event.at - monotonic())
+            await asyncio.to_thread(event.act, serving)
 
-    with ThreadPoolExecutor(1) as thread:
-        happening = thread.submit(happen)
-        try:
-            yield
-        finally:
-            ended.set()
+    happening = asyncio.create_task(happen())
+    driven = await load
     try:
-        happening.result()
+        await happening
     except (LabError, OSError, subprocess.SubprocessError) as error:
         raise LabError(f"an event of the story failed: {error}") from error
+    return driven

@@ -33,8 +33,7 @@ def _measure(door: str, stage: Stage) -> Table:
         ours = _more(us, "ours", "bare")
         figures = {
             "bare, µs": us["bare"],
-            "pool adds": _more(us, "pool", "bare"),
-            "all adds, µs": ours,
+            "poolguard adds, µs": ours,
             "a span, µs": span,
             "of a span": ratios(ours, span),
         }
@@ -42,8 +41,7 @@ def _measure(door: str, stage: Stage) -> Table:
     title = f"{door}: what poolguard adds to a request with one acquire of a bare psycopg_pool"
     note = (
         f"medians of {ROUNDS} rounds; a span: one recording child span, started, given six "
-        "attributes and ended, or without an SDK that of the state before; pool adds: the same "
-        "application without the middleware"
+        "attributes and ended, or without an SDK that of the state before"
     )
     return Table(title, rows, [note])
 

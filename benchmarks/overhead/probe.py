@@ -2,11 +2,11 @@
 
 Each request's application takes a connection, gives it back and answers; it sends no query, in
 which the costs would be lost. The server is a loop that calls it. *bare* has a psycopg_pool of as
-many connections as the guard's floor; *pool* asks the guard, without the middleware; *ours* is the
-same application in the middleware. *unspanned* is the bare pool below a server span that records,
-*spanned* the same with a child span around it: their difference is the unit. It is taken of whole
-requests, as what it is compared with: a loop that does nothing but spans has them in the
-processor's caches, and makes them look cheaper.
+many connections as the guard's floor; *ours* is the same application in the middleware, and asks
+the guard. *unspanned* is the bare pool below a server span that records, *spanned* the same with
+a child span around it: their difference is the unit. It is taken of whole requests, as what it is
+compared with: a loop that does nothing but spans has them in the processor's caches, and makes them
+look cheaper.
 
 An instrumentation's server span, where the state has one, is around all of them, and counted
 in all of them: it is the same, but for what poolguard adds to it or to its provider.
@@ -60,7 +60,6 @@ def _acts(tracing: Tracing, app: Any, middleware: Any, serve: Any, *connections:
     bare, ours = (app(connection, nullcontext) for connection in connections)
     acts = {
         "bare": serve(bare, tracing.bare),
-        "pool": serve(ours, tracing.bare),
         "ours": serve(middleware(ours), tracing.ours),
     }
     if tracing.recorded is not None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import statistics
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from time import perf_counter, sleep
+from time import sleep
 from typing import Any, TypeVar
 
 from psycopg import AsyncConnection, Connection
@@ -19,12 +18,10 @@ from poolguard.pool.aio import AsyncGuardedPool
 from poolguard.pool.sync import GuardedPool
 
 from ..kinds import Job, drive, got
-from ..server import CONNECT_DELAY, Database
+from ..server import CONNECT_DELAY, Database, one_connect
 from ..table import turns
 
 T = TypeVar("T")
-ALONE = 3
-"""How often a connect is measured alone in each round: the median counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +111,10 @@ class Kind:
         """The coroutine function *job* as an act, which is told of this kind."""
         return lambda: self.run(job(self, *args, **kwargs))
 
+    def connects(self, connection: Any, conninfo: str) -> Callable[[], float]:
+        """The act that measures one connect."""
+        return lambda: self.run(one_connect(connection, conninfo))
+
     @asynccontextmanager
     async def opened(self, who: str, conninfo: str, **settings: Any) -> AsyncIterator[Any]:
         """The pool of that name, open."""
@@ -166,14 +167,3 @@ async def _entered(block: Any) -> AsyncIterator[Any]:
 
 SYNC, AIO = Kind(), AsyncKind()
 KINDS: Sequence[Kind] = (SYNC, AIO)
-
-
-async def one_connect(_: Kind, connection: Any, conninfo: str) -> float:
-    """Seconds that one connect takes while nothing else happens."""
-    took = []
-    for _nth in range(ALONE):
-        began = perf_counter()
-        conn = await got(connection.connect(conninfo))
-        took.append(perf_counter() - began)
-        await got(conn.close())
-    return statistics.median(took)

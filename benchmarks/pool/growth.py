@@ -21,7 +21,7 @@ from poolguard.lab.pgbouncer import PgBouncer, find_pgbouncer
 
 from ..kinds import Job, got
 from ..table import Row, Table, ratios
-from .frame import KINDS, Kind, Stage, one_connect
+from .frame import KINDS, Kind, Stage
 
 SIZE = 20
 ROUNDS = 9
@@ -67,21 +67,20 @@ def _rows(
     *,
     bare: str = "",
 ) -> list[Row]:
-    """What *job* takes with each pool, in seconds, in connects, and in times of no pool."""
+    """What *job* takes with each pool, in seconds and in connects."""
     acts: dict[str, Callable[[], float]] = {}
+    units = {}
     for kind in KINDS:
-        acts[f"connect{kind.suffix}"] = kind.act(one_connect, kind.far, stage.near)
-        whos = (f"{bare}{kind.suffix}", *kind.names) if bare else kind.names
-        acts |= {who: kind.act(job, stage.near, who) for who in whos}
+        unit = f"connect{kind.suffix}"
+        acts[unit] = kind.connects(kind.far, stage.near)
+        for who in (f"{bare}{kind.suffix}", *kind.names) if bare else kind.names:
+            acts[who] = kind.act(job, stage.near, who)
+            units[who] = unit
     results = stage.play(ROUNDS, acts)
     rows = []
-    for kind in KINDS:
-        unit, none = f"connect{kind.suffix}", f"{bare}{kind.suffix}"
-        for who in (none, *kind.names) if bare else kind.names:
-            figures = {seconds: results[who], "connects": ratios(results[who], results[unit])}
-            if bare:
-                figures["of no pool"] = ratios(results[who], results[none])
-            rows.append(Row(who, figures, {"connects": goals[who]} if who in goals else {}))
+    for who, unit in units.items():
+        figures = {seconds: results[who], "connects": ratios(results[who], results[unit])}
+        rows.append(Row(who, figures, {"connects": goals[who]} if who in goals else {}))
     return rows
 
 

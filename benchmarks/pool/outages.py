@@ -13,7 +13,7 @@ from psycopg.conninfo import make_conninfo
 
 from ..kinds import got
 from ..table import Row, Table, ratios, say
-from .frame import KINDS, Kind, Stage, one_connect
+from .frame import KINDS, Kind, Stage
 
 CONNECTIONS = 8
 REQUESTS = 50
@@ -43,7 +43,7 @@ def restart(stage: Stage) -> Table:
     for kind in KINDS:
         (plain, ours), check = kind.names, kind.pools[0].check_connection
         acts |= {
-            f"connect{kind.suffix}": kind.act(one_connect, kind.bare, stage.database.far),
+            f"connect{kind.suffix}": kind.connects(kind.bare, stage.database.far),
             plain: kind.act(_restart, stage, plain),
             f"{plain}, check=": kind.act(_restart, stage, plain, check=check),
             ours: kind.act(_restart, stage, ours),

@@ -34,12 +34,6 @@ class Shape:
         """Its connections come back by their own ``close()``."""
         return "close_returns" in self.options
 
-    def __str__(self) -> str:
-        options = (f"{name}={value}" for name, value in self.options.items())
-        return ", ".join(
-            [f"{self.name} of {self.min_size} to {self.max_size}", *self.callbacks, *options]
-        )
-
 
 def shapes(flavour: str, rng: Random) -> Iterator[Shape]:
     """The pools of a storm, without end."""

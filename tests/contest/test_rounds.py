@@ -70,5 +70,6 @@ def test_who_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert done.notes()[1:] == [
         "c: not measured: no-such-package is not installed: pip install "
         "'gunicorn-poolguard[bench]'",
-        "d: not measured: it needs Node.js, and once `npm install` in benchmarks/knex",
+        "d: not measured: it needs Node.js, and once `npm install --no-package-lock` in "
+        "benchmarks/knex",
     ]
