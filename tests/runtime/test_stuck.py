@@ -40,10 +40,13 @@ def guard(dsn: str) -> Iterator[Guard]:
 
 
 def says(guard: Guard) -> bool:
-    """Whether it is ready, as it says everywhere."""
-    ready = guard.ready
-    assert guard.status()["ready"] == ready
-    assert not (ready and guard.pool.stuck)
+    """Whether it is ready, as it says everywhere. Time alone may change that between two looks."""
+    while True:
+        ready, told, stuck = guard.ready, guard.status()["ready"], guard.pool.stuck
+        if ready == guard.ready:
+            break
+    assert told == ready
+    assert not (ready and stuck)
     return ready
 
 
