@@ -33,12 +33,12 @@ def runs(name: str, capsys: pytest.CaptureFixture[str]) -> dict[str, Table]:
     return tables
 
 
-@pytest.mark.long
+@pytest.mark.benchmark
 def test_every_part_of_the_pools_benchmark_runs(capsys: pytest.CaptureFixture[str]) -> None:
     runs("pool", capsys)
 
 
-@pytest.mark.long
+@pytest.mark.benchmark
 def test_workers_boot_and_are_reloaded(capsys: pytest.CaptureFixture[str]) -> None:
     tables = runs("life", capsys)
     assert len(tables["boot"].rows) == 2 * len(tables["reload"].rows)
