@@ -55,6 +55,7 @@ class PoolGuardMiddleware:
 
     def __init__(self, app: App, guard: Guard | None = None) -> None:
         hear_exclusions()  # before the first request, which one further out may leave out
+        registry.wrap()
         self.app = app
         self._guard = guard
         self._known = -1

@@ -30,6 +30,7 @@ from functools import partial
 from time import monotonic
 from typing import Any, NoReturn
 
+from . import asgi, wsgi
 from .budget.plan import known_budget, make_plan
 from .errors import PoolguardError
 from .runtime.lookup import guards, guards_to_open, of_environment, spelled_out
@@ -198,6 +199,7 @@ def post_worker_init(worker: Any) -> None:
             wait_warm(each, began, lambda: not worker.alive, heard(worker.log))
     except PoolguardError as error:
         _refuse(worker, error)
+    _wrap(worker)
     if not _has_async_guard():
         prewarm()  # unless it did while it waited; in the others the lifespan does
     hurry_no_more()
@@ -271,6 +273,19 @@ def _has_async_guard() -> bool:
         return bool(guards_to_open(kind="async"))
     except PoolguardError:
         return False  # what is wrong with the environment is said where they are opened
+
+
+def _wrap(worker: Any) -> None:
+    """Put the middleware around the application, where none is and a guard is to be opened."""
+    try:
+        found = guards_to_open()
+    except PoolguardError:
+        return  # what is wrong with the environment is said where they are opened
+    if registry.wrapped or not found or any(each.settings.wrap == "off" for each in found):
+        return
+    middleware: Any = asgi if context.current().workplace.mode == "async" else wsgi
+    name = "asgi" if hasattr(worker, "asgi") else "wsgi"  # UvicornWorker keeps an ASGI one there
+    setattr(worker, name, middleware.PoolGuardMiddleware(getattr(worker, name)))
 
 
 def _open_sync_guards() -> None:

@@ -39,6 +39,7 @@ class PoolGuardMiddleware:
     """
 
     def __init__(self, app: WSGIApplication, guard: Guard | None = None) -> None:
+        registry.wrap()
         self.app = app
         self._guard = guard
         self._known = -1

@@ -37,7 +37,7 @@ GRACE = 45
 
 
 @contextmanager
-def serving(name: str | Path, *, app: str = "app:app", **environ: str) -> Iterator[int]:
+def serving(name: str | Path, *options: str, app: str = "app:app", **environ: str) -> Iterator[int]:
     """An example's own gunicorn.conf.py and application, nothing else; yields the port.
 
     *name* is a folder of the examples, or the path of another one.
@@ -47,7 +47,7 @@ def serving(name: str | Path, *, app: str = "app:app", **environ: str) -> Iterat
             [
                 sys.executable,
                 *("-m", "gunicorn", *NO_CONTROL_SOCKET),
-                *("--bind", f"fd://{listener.fileno()}", app),
+                *("--bind", f"fd://{listener.fileno()}", *options, app),
             ],
             as_group=True,
             cwd=EXAMPLES / name,
@@ -84,6 +84,32 @@ def test_an_example_serves_from_a_warm_pool(name: str, dsn: str, tmp_path: Path)
     assert answer["pool"]["ready"] is True
     assert answer["pool"]["acquires"] == {"acquired": 1}
     assert answer["pool"]["created"] == {"warmup": answer["pool"]["floor"]}
+
+
+BARE = """
+import poolguard
+
+def app(environ, start_response):
+    with poolguard.connection() as conn:
+        row = conn.execute("SELECT 'it works'").fetchone()
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [row[0].encode()]
+"""
+
+
+def test_raw_use_needs_no_file_of_gunicorns(dsn: str, tmp_path: Path) -> None:
+    """Nor a middleware in the application: the hooks put it there, which answers for readiness."""
+    (tmp_path / "app.py").write_text(BARE)
+    environ = {
+        "DATABASE_URL": dsn,
+        "POOLGUARD_BUDGET": "6",
+        "POOLGUARD_READY_PATH": "/ready",
+        "POOLGUARD_RUNTIME_DIR": str(tmp_path / "run"),
+    }
+    with serving(tmp_path, "-c", "python:poolguard.gunicorn", **environ) as port:
+        status, body = get(port, "/ready")
+        assert (status, json.loads(body)["ready"]) == (200, True)
+        assert get(port, "/") == (200, b"it works")
 
 
 def test_the_tracing_example_tells_who_waited(slow_dsn: str, tmp_path: Path) -> None:

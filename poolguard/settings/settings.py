@@ -51,6 +51,7 @@ Mode: TypeAlias = Literal["auto", "sync", "async"]
 OnWarmupFailure: TypeAlias = Literal["serve", "exit"]
 Pooler: TypeAlias = Literal["auto", "none", "session", "transaction"]
 Spans: TypeAlias = Literal["all", "slow", "off"]
+Wrap: TypeAlias = Literal["on", "off"]
 
 MOST_SLOTS: Final = 16384
 """Connections that the ledger of one host can count."""
@@ -136,6 +137,8 @@ class Settings:
         "a connection held longer is reported with the stack that took it; 0: off"] = 0.0
     pooler: Annotated[Pooler, one_of(Pooler),
         "what stands before the server; auto: detected"] = "auto"
+    wrap: Annotated[Wrap, one_of(Wrap),
+        "whether gunicorn's hooks put the middleware around an application that has none"] = "on"
     spans: Annotated[Spans, one_of(Spans),
         "which acquires get a span; slow: those that were not immediate"] = "slow"
     metrics: Annotated[Metrics, one_of(Metrics),

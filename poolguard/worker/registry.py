@@ -28,6 +28,7 @@ __all__ = [
     "renew_locks",
     "restore",
     "serve",
+    "wrap",
 ]
 
 
@@ -62,6 +63,9 @@ class Registered(Protocol):
 
 
 G = TypeVar("G", bound=Registered)
+
+wrapped = False
+"""A middleware of ours stands around an application of this process, or of the master's."""
 
 _lock = threading.RLock()
 _guards: dict[str, Registered] = {}
@@ -181,11 +185,17 @@ def restore(before: dict[str, Registered]) -> None:
 
 def forget_all() -> None:
     """Start anew, for tests; open guards are not closed."""
-    global served  # noqa: PLW0603
+    global served, wrapped
     with _lock:
         _guards.clear()
-        served = frozenset()
+        served, wrapped = frozenset(), False
         become(WorkerContext())
+
+
+def wrap() -> None:
+    """A middleware is being made: the hooks put no other one around it."""
+    global wrapped  # noqa: PLW0603
+    wrapped = True
 
 
 def serve(guard: Registered | None) -> None:

@@ -65,6 +65,36 @@ def test_what_the_pool_did_for_a_request_is_in_its_span(
 
 
 @every_door
+def test_the_hooks_wrap_an_application_that_nobody_has_wrapped(
+    door: Door, serve: Serve, slow_dsn: str
+) -> None:
+    server = serve(door, slow_dsn, TEST_BARE="1", POOLGUARD_BUDGET="3", POOLGUARD_FLOOR="1")
+    assert server.get("/query").status == 200
+    assert server.server_span("/query").tags == {
+        "outcome": "acquired",
+        "acquire_count": 1,
+        "wait_time": 0.0,
+    }
+
+
+@pytest.mark.parametrize(("wrap", "status"), [("on", 503), ("off", 500)])
+def test_a_setting_leaves_the_application_as_it_is(
+    serve: Serve, dsn: str, wrap: str, status: int
+) -> None:
+    server = serve(
+        GTHREAD,
+        dsn,
+        TEST_BARE="1",
+        POOLGUARD_WRAP=wrap,
+        POOLGUARD_BUDGET="2",
+        POOLGUARD_ACQUIRE_TIMEOUT="0.2",
+        POOLGUARD_CHECK_TIMEOUT="0.1",
+    )
+    assert server.get("/query").status == 200
+    assert server.get("/starve").status == status
+
+
+@every_door
 def test_what_a_request_had_to_wait_for_is_in_its_span(
     door: Door, serve: Serve, slow_dsn: str
 ) -> None:

@@ -127,7 +127,8 @@ def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iter
     return [json.dumps(body).encode()]
 
 
-app: WSGIApplication = PoolGuardMiddleware(application)
+bare = "TEST_BARE" in os.environ
+app: WSGIApplication = application if bare else PoolGuardMiddleware(application)
 if "TEST_INSTRUMENTED" in os.environ:
     from opentelemetry.instrumentation.wsgi import OpenTelemetryMiddleware
 
