@@ -285,7 +285,8 @@ def _wrap(worker: Any) -> None:
         return
     middleware: Any = asgi if context.current().workplace.mode == "async" else wsgi
     name = "asgi" if hasattr(worker, "asgi") else "wsgi"  # UvicornWorker keeps an ASGI one there
-    setattr(worker, name, middleware.PoolGuardMiddleware(getattr(worker, name)))
+    if (app := getattr(worker, name, None)) is not None:
+        setattr(worker, name, middleware.PoolGuardMiddleware(app))
 
 
 def _open_sync_guards() -> None:
