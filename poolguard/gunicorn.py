@@ -33,11 +33,12 @@ from typing import Any, NoReturn
 from . import asgi, wsgi
 from .budget.plan import known_budget, make_plan
 from .errors import PoolguardError
+from .runtime.guards import Guard
 from .runtime.lookup import guards, guards_to_open, of_environment, spelled_out
 from .runtime.prewarm import prewarm
 from .runtime.usage import announce
 from .runtime.warmup import wait_warm
-from .settings import Settings, other_database
+from .settings import Kind, Settings, other_database
 from .util.logs import logger
 from .util.rarely import Once
 from .worker import context, drain, registry
@@ -200,7 +201,7 @@ def post_worker_init(worker: Any) -> None:
     except PoolguardError as error:
         _refuse(worker, error)
     _wrap(worker)
-    if not _has_async_guard():
+    if not _known_guards("async"):
         prewarm()  # unless it did while it waited; in the others the lifespan does
     hurry_no_more()
     _leave_when_told(worker)
@@ -267,20 +268,17 @@ def _is_first_generation(worker: Any) -> bool:
     return bool(worker.age <= first)
 
 
-def _has_async_guard() -> bool:
-    """A middleware or lifespan has something to open."""
+def _known_guards(kind: Kind | None = None) -> list[Guard]:
+    """The guards to open; none where the environment is wrong, which opening them says."""
     try:
-        return bool(guards_to_open(kind="async"))
+        return guards_to_open(kind=kind)
     except PoolguardError:
-        return False  # what is wrong with the environment is said where they are opened
+        return []
 
 
 def _wrap(worker: Any) -> None:
     """Put the middleware around the application, where none is and a guard is to be opened."""
-    try:
-        found = guards_to_open()
-    except PoolguardError:
-        return  # what is wrong with the environment is said where they are opened
+    found = _known_guards()
     if registry.wrapped or not found or any(each.settings.wrap == "off" for each in found):
         return
     middleware: Any = asgi if context.current().workplace.mode == "async" else wsgi
@@ -329,7 +327,7 @@ def _leave_when_told(worker: Any) -> None:
         worker.loop.remove_signal_handler(signal.SIGTERM)
         signal.signal(signal.SIGTERM, lambda *_: worker.handle_exit_signal())
     drain.leave_when_told()
-    if not _has_async_guard():
+    if not _known_guards("async"):
         context.current().serves()  # in the others the lifespan says it, or the first request
 
 

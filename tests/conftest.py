@@ -6,10 +6,12 @@ psycopg, the lab and the guards are imported by the fixtures that use them.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -21,9 +23,12 @@ if TYPE_CHECKING:
     from poolguard.lab.postgres import PrivatePostgres
     from poolguard.lab.proxy import SlowProxy
 
+    from .support import StartPgBouncer
+
 pytest_plugins = ["tests.life.table"]
 
 CONNECT_DELAY = 0.1
+PGBOUNCER_REQUIRED = "CI_REQUIRES_PGBOUNCER"
 HYPOTHESIS = "_hypothesis_pytestplugin"
 
 
@@ -59,6 +64,38 @@ def slow(postgres: PrivatePostgres) -> Iterator[SlowProxy]:
 
     with SlowProxy(target=("127.0.0.1", postgres.port), connect_delay=CONNECT_DELAY) as proxy:
         yield proxy
+
+
+@pytest.fixture(scope="session")
+def pgbouncer() -> None:
+    """Skips what cannot be tested without the program; fails where it must be there."""
+    from poolguard.errors import LabError
+    from poolguard.lab.pgbouncer import find_pgbouncer
+
+    try:
+        find_pgbouncer()
+    except LabError as error:
+        if os.environ.get(PGBOUNCER_REQUIRED) == "1":
+            pytest.fail(f"{PGBOUNCER_REQUIRED}=1, but {error}")
+        pytest.skip(f"{error} ({PGBOUNCER_REQUIRED}=1 makes this a failure)")
+
+
+@pytest.fixture
+def start_pgbouncer(postgres: PrivatePostgres, pgbouncer: None) -> Iterator[StartPgBouncer]:
+    """Starts a PgBouncer that ends with the test."""
+    from poolguard.lab.janitor import Janitor
+    from poolguard.lab.pgbouncer import PgBouncer
+
+    with ExitStack() as stack:
+        janitor = stack.enter_context(Janitor())
+
+        def start(pool_mode: Any, **settings: str) -> PgBouncer:
+            bouncer = PgBouncer(
+                postgres.dsn, pool_mode=pool_mode, settings=settings, janitor=janitor
+            )
+            return stack.enter_context(bouncer)
+
+        yield start
 
 
 @pytest.fixture

@@ -5,8 +5,15 @@ from __future__ import annotations
 import time
 import unicodedata
 from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
 
 from poolguard.lab.processes import processes
+
+if TYPE_CHECKING:
+    from poolguard.lab.pgbouncer import PgBouncer
+
+StartPgBouncer: TypeAlias = "Callable[..., PgBouncer]"
+"""Starts one in the pool mode that is given first; keywords are settings of its own."""
 
 
 def until(condition: Callable[[], object], within: float = 10.0) -> None:

@@ -827,6 +827,12 @@ def test_a_former_name_goes_on_working_and_warns_where_it_is_given() -> None:
     assert [warned.filename for warned in caught] == [__file__]
 
 
+def test_a_former_name_may_be_given_by_code_that_has_no_name() -> None:
+    """As what is executed with a namespace of its own."""
+    with pytest.warns(DeprecationWarning, match="called check_interval now"):
+        exec("build(environ={}, refresh_interval=7)", {"build": Settings.build})
+
+
 def test_a_former_variable_goes_on_working_and_warns() -> None:
     with pytest.warns(DeprecationWarning, match="called POOLGUARD_CHECK_INTERVAL now"):
         settings = Settings.build(environ={"POOLGUARD_REFRESH_INTERVAL": "7"})

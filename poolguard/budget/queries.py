@@ -20,7 +20,6 @@ __all__ = [
     "Values",
     "answer",
     "async_answer",
-    "async_row",
     "async_rows",
     "one_row",
     "rows",
@@ -77,14 +76,6 @@ async def async_rows(
 def one_row(conn: psycopg.Connection[Any], query: str, values: Values | None = None) -> Row:
     """The only row of :func:`rows`."""
     [row] = rows(conn, query, values)
-    return row
-
-
-async def async_row(
-    conn: psycopg.AsyncConnection[Any], query: str, values: Values | None = None
-) -> Row:
-    """The only row of :func:`async_rows`."""
-    [row] = await async_rows(conn, query, values)
     return row
 
 

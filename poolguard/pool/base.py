@@ -67,6 +67,8 @@ class Base:
         """Keep what the constructor was *given*."""
         for former, name in RENAMED.items():
             if given[former] is not None:
+                if given[name] != signature(type(self)).parameters[name].default:
+                    raise ValueError(f"{former} is the former name of {name}: drop it")
                 warn_of_rename(former, name)
                 given[name] = given[former]
         min_size, max_size = bounds(given["min_size"], given["max_size"])

@@ -119,7 +119,7 @@ class Runtime:
         """
         self._connecting.check()
         floor, max_size = self.sizing.begin()  # settings → plan → ledger → bounds
-        own = {
+        own = {  # these go before settings of the same name: the plan's, not what was asked for
             "name": self.name,
             "open": False,
             "min_size": floor,

@@ -80,7 +80,7 @@ def unknown(kind: str, names: Iterable[str], known: Mapping[str, str]) -> Iterat
 def warn_of_rename(former: str, current: str) -> None:
     """A setting is given by its *former* name: warn of it where our caller's code stands."""
     frame, level = sys._getframe(), 1
-    while frame.f_back is not None and frame.f_globals["__name__"].startswith("poolguard."):
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("poolguard."):
         frame, level = frame.f_back, level + 1
     text = f"{former} is called {current} now; the former name goes with the next release"
     warnings.warn(text, DeprecationWarning, stacklevel=level)

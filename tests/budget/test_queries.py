@@ -14,7 +14,7 @@ from psycopg.conninfo import make_conninfo
 
 from poolguard import Guard
 from poolguard.budget.capacity import QUERY, Capacity
-from poolguard.budget.queries import async_row, one_row, rows
+from poolguard.budget.queries import async_rows, one_row, rows
 from poolguard.budget.session import ASK_ALIVE, GREETING, backend_of
 from poolguard.lab.postgres import PrivatePostgres
 from tests.support import until
@@ -116,7 +116,7 @@ def test_it_leaves_the_session_as_it_is(hostile: str, autocommit: bool) -> None:
         async with conn:
             conn.prepare_threshold = 0
             conn.add_notice_handler(lambda diagnostic: seen.append(diagnostic.message_primary))
-            await async_row(conn, GREETING, {"login_pid": conn.info.backend_pid})
+            await async_rows(conn, GREETING, {"login_pid": conn.info.backend_pid})
             assert conn.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
             assert conn.autocommit == autocommit
             names = [*HOSTILE, "tcp_keepalives_idle"]

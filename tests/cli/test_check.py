@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +12,6 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from poolguard.cli import database
-from poolguard.errors import LabError
 from poolguard.lab.binaries import find_all
 from poolguard.lab.pgbouncer import PgBouncer
 from poolguard.lab.postgres import PrivatePostgres
@@ -40,15 +38,9 @@ def app(postgres: PrivatePostgres) -> str:
 
 
 @pytest.fixture
-def pooled(app: str) -> Iterator[str]:
+def pooled(app: str, pgbouncer: None) -> Iterator[str]:
     """The way through a pooler of transactions."""
-    try:
-        bouncer = PgBouncer(app, pool_mode="transaction")
-    except LabError as error:
-        if os.environ.get("CI_REQUIRES_PGBOUNCER") == "1":
-            pytest.fail(f"CI_REQUIRES_PGBOUNCER=1, but {error}")
-        pytest.skip(str(error))
-    with bouncer:
+    with PgBouncer(app, pool_mode="transaction") as bouncer:
         yield bouncer.conninfo()
 
 

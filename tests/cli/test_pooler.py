@@ -7,8 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -24,11 +22,10 @@ from poolguard.cli.pooler import (
 )
 from poolguard.errors import LabError
 from poolguard.lab.janitor import Janitor
-from poolguard.lab.pgbouncer import PgBouncer, find_pgbouncer
+from poolguard.lab.pgbouncer import PgBouncer
 from poolguard.lab.postgres import PrivatePostgres
-from tests.support import alive, until
+from tests.support import StartPgBouncer, alive, until
 
-REQUIRED = "CI_REQUIRES_PGBOUNCER"
 SHORT = 0.3
 """Seconds within which an answer is expected where none will come."""
 
@@ -98,35 +95,6 @@ def test_a_late_answer_counts_like_another() -> None:
 # -- in front of a server
 
 
-@pytest.fixture(scope="module")
-def pgbouncer() -> None:
-    """Skips what cannot be tested without the program; fails where it must be there."""
-    try:
-        find_pgbouncer()
-    except LabError as error:
-        if os.environ.get(REQUIRED) == "1":
-            pytest.fail(f"{REQUIRED}=1, but {error}")
-        pytest.skip(f"{error} ({REQUIRED}=1 makes this a failure)")
-
-
-Start = Callable[..., PgBouncer]
-
-
-@pytest.fixture
-def start(postgres: PrivatePostgres, pgbouncer: None) -> Iterator[Start]:
-    """Starts a PgBouncer that ends with the test."""
-    with ExitStack() as stack:
-        janitor = stack.enter_context(Janitor())
-
-        def start(pool_mode: Any, **settings: str) -> PgBouncer:
-            bouncer = PgBouncer(
-                postgres.dsn, pool_mode=pool_mode, settings=settings, janitor=janitor
-            )
-            return stack.enter_context(bouncer)
-
-        yield start
-
-
 def test_no_pooler(postgres: PrivatePostgres) -> None:
     """Told by one connection alone."""
     with postgres.connect() as conn:
@@ -137,9 +105,9 @@ def test_no_pooler(postgres: PrivatePostgres) -> None:
     ("pool_mode", "verdict"),
     [("session", "session"), ("transaction", "transaction"), ("statement", "transaction")],
 )
-def test_each_mode(start: Start, pool_mode: str, verdict: str) -> None:
+def test_each_mode(start_pgbouncer: StartPgBouncer, pool_mode: str, verdict: str) -> None:
     """Afterwards the connection is as it was, and the second one is closed."""
-    bouncer = start(pool_mode)
+    bouncer = start_pgbouncer(pool_mode)
     made: list[Any] = []
 
     def another() -> psycopg.Connection[Any]:
@@ -153,9 +121,9 @@ def test_each_mode(start: Start, pool_mode: str, verdict: str) -> None:
     assert [each.closed for each in made] == [True]
 
 
-def test_one_that_takes_its_server_connections_in_turn(start: Start) -> None:
+def test_one_that_takes_its_server_connections_in_turn(start_pgbouncer: StartPgBouncer) -> None:
     """With two of them, the first might always be served by the same one."""
-    bouncer = start("transaction", server_round_robin="1")
+    bouncer = start_pgbouncer("transaction", server_round_robin="1")
     with bouncer.connect() as one, bouncer.connect() as two, bouncer.connect() as conn:
         with one.transaction(), two.transaction():
             pids = {c.execute("SELECT pg_backend_pid()").fetchone() for c in (one, two)}
@@ -163,9 +131,9 @@ def test_one_that_takes_its_server_connections_in_turn(start: Start) -> None:
         assert detect(conn, bouncer.connect) == "transaction"
 
 
-def test_a_full_session_pooler(start: Start) -> None:
+def test_a_full_session_pooler(start_pgbouncer: StartPgBouncer) -> None:
     """The second never gets a server connection, and the first keeps its own."""
-    bouncer = start("session", default_pool_size="1")
+    bouncer = start_pgbouncer("session", default_pool_size="1")
     with bouncer.connect() as conn:
         began = monotonic()
         assert detect(conn, bouncer.connect, timeout=SHORT) == "session"
@@ -173,9 +141,9 @@ def test_a_full_session_pooler(start: Start) -> None:
         assert conn.execute("SELECT 1").fetchone() == (1,)
 
 
-def test_a_full_transaction_pooler(start: Start) -> None:
+def test_a_full_transaction_pooler(start_pgbouncer: StartPgBouncer) -> None:
     """Neither is served while another client is in a transaction; the first is in the end."""
-    bouncer = start("transaction", default_pool_size="1")
+    bouncer = start_pgbouncer("transaction", default_pool_size="1")
     with bouncer.connect() as conn, bouncer.connect() as busy:
         timer = threading.Timer(3 * SHORT, busy.rollback)
 
@@ -191,8 +159,12 @@ def test_a_full_transaction_pooler(start: Start) -> None:
 
 
 @pytest.mark.parametrize("pool_mode", ["session", "transaction"])
-def test_while_others_are_served_in_between(start: Start, pool_mode: str) -> None:
-    bouncer = start(pool_mode, default_pool_size="4" if pool_mode == "transaction" else "20")
+def test_while_others_are_served_in_between(
+    start_pgbouncer: StartPgBouncer, pool_mode: str
+) -> None:
+    bouncer = start_pgbouncer(
+        pool_mode, default_pool_size="4" if pool_mode == "transaction" else "20"
+    )
     stop = threading.Event()
     served: list[int] = []
 
@@ -224,17 +196,17 @@ def test_within_a_transaction_it_cannot_be_told(postgres: PrivatePostgres) -> No
             detect(conn, postgres.connect)
 
 
-def test_a_connection_that_commits_by_hand(start: Start) -> None:
+def test_a_connection_that_commits_by_hand(start_pgbouncer: StartPgBouncer) -> None:
     """Without autocommit no transaction is left open either."""
-    bouncer = start("transaction")
+    bouncer = start_pgbouncer("transaction")
     with psycopg.connect(bouncer.conninfo()) as conn:
         assert detect(conn, lambda: psycopg.connect(bouncer.conninfo())) == "transaction"
         assert conn.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
 
 
-def test_no_second_connection_to_be_had(start: Start) -> None:
+def test_no_second_connection_to_be_had(start_pgbouncer: StartPgBouncer) -> None:
     """What connecting raises is for the caller."""
-    bouncer = start("transaction", max_client_conn="1")
+    bouncer = start_pgbouncer("transaction", max_client_conn="1")
     with bouncer.connect() as conn:
         with pytest.raises(psycopg.OperationalError, match="no more connections allowed"):
             detect(conn, bouncer.connect)
@@ -268,8 +240,8 @@ def test_it_ends_with_its_owner(postgres: PrivatePostgres, pgbouncer: None) -> N
     until(lambda: not alive(int(pid)) and not Path(folder).exists())
 
 
-def test_a_forked_child_does_not_end_it(start: Start) -> None:
-    bouncer = start("session")
+def test_a_forked_child_does_not_end_it(start_pgbouncer: StartPgBouncer) -> None:
+    bouncer = start_pgbouncer("session")
     child = os.fork()
     if child == 0:
         bouncer.close()
@@ -278,12 +250,14 @@ def test_a_forked_child_does_not_end_it(start: Start) -> None:
     bouncer.connect().close()
 
 
-def test_a_port_that_is_taken(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_that_is_taken(
+    start_pgbouncer: StartPgBouncer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """At first it takes another one. Later its clients know the port, so no other one would do."""
     with socket.create_server(("127.0.0.1", 0)) as squatter:
         taken = squatter.getsockname()[1]
         monkeypatch.setattr("random.sample", lambda ports, _: [taken, *ports[:20]])
-        bouncer = start("session")
+        bouncer = start_pgbouncer("session")
         assert bouncer.port != taken
         bouncer.connect().close()
     bouncer.close()
@@ -294,17 +268,17 @@ def test_a_port_that_is_taken(start: Start, monkeypatch: pytest.MonkeyPatch) -> 
         bouncer.start()
 
 
-def test_it_lets_nobody_in_without_a_password(start: Start) -> None:
-    bouncer = start("session")
+def test_it_lets_nobody_in_without_a_password(start_pgbouncer: StartPgBouncer) -> None:
+    bouncer = start_pgbouncer("session")
     with pytest.raises(psycopg.OperationalError, match="authentication failed"):
         bouncer.connect(password="wrong")
 
 
-def test_a_setting_that_it_does_not_know(start: Start) -> None:
+def test_a_setting_that_it_does_not_know(start_pgbouncer: StartPgBouncer) -> None:
     with pytest.raises(LabError, match=r"did not start .*: correct what it complains about"):
-        start("session", default_pool_size="many")
+        start_pgbouncer("session", default_pool_size="many")
     with pytest.raises(LabError, match="'auth_type' is chosen by the lab itself"):
-        start("session", auth_type="trust")
+        start_pgbouncer("session", auth_type="trust")
 
 
 def test_where_it_is_missing(monkeypatch: pytest.MonkeyPatch, postgres: PrivatePostgres) -> None:

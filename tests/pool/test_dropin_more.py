@@ -101,6 +101,12 @@ def test_a_former_name_of_a_parameter_goes_on_working(cls: type[Any]) -> None:
     assert [each.filename for each in said] == [__file__]
 
 
+@pytest.mark.parametrize("cls", [GuardedPool, AsyncGuardedPool])
+def test_a_parameter_given_by_both_of_its_names_is_refused(cls: type[Any]) -> None:
+    with pytest.raises(ValueError, match="former name of check_interval"):
+        cls("", open=False, refresh_interval=7, check_interval=8)
+
+
 @in_loop
 async def test_resizing_to_such_sizes_changes_nothing(kind: Kind, dsn: str) -> None:
     async with opened(kind, dsn, min_size=1, max_size=2) as pool:

@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from time import monotonic
@@ -18,14 +17,12 @@ import psycopg
 import pytest
 
 from poolguard import Guard
-from poolguard.errors import LabError, PlanError
-from poolguard.lab.janitor import Janitor
-from poolguard.lab.pgbouncer import PgBouncer, find_pgbouncer
+from poolguard.errors import PlanError
 from poolguard.lab.postgres import PrivatePostgres
 from poolguard.runtime.status import not_warm
 from poolguard.util import rundir
 
-from ..cli.test_pooler import REQUIRED
+from ..support import StartPgBouncer
 from .test_async import eventually
 
 TIMES = 8
@@ -43,29 +40,6 @@ print("ready", flush=True)
 signal.pause()
 """
 
-Start = Callable[..., PgBouncer]
-
-
-@pytest.fixture
-def start(postgres: PrivatePostgres) -> Iterator[Start]:
-    """Starts a PgBouncer that ends with the test; skips or fails where the program is missing."""
-    try:
-        find_pgbouncer()
-    except LabError as error:
-        if os.environ.get(REQUIRED) == "1":
-            pytest.fail(f"{REQUIRED}=1, but {error}")
-        pytest.skip(f"{error} ({REQUIRED}=1 makes this a failure)")
-    with ExitStack() as stack:
-        janitor = stack.enter_context(Janitor())
-
-        def start(pool_mode: Any, **settings: str) -> PgBouncer:
-            bouncer = PgBouncer(
-                postgres.dsn, pool_mode=pool_mode, settings=settings, janitor=janitor
-            )
-            return stack.enter_context(bouncer)
-
-        yield start
-
 
 def threshold(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> int | None:
     return conn.prepare_threshold
@@ -75,9 +49,11 @@ def threshold(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> i
 
 
 @pytest.mark.parametrize("pool_mode", ["transaction", "session"])
-def test_threads_that_repeat_a_query(start: Start, pool_mode: str) -> None:
+def test_threads_that_repeat_a_query(start_pgbouncer: StartPgBouncer, pool_mode: str) -> None:
     """It is not prepared: what executes it next may be another server process."""
-    bouncer = start(pool_mode, default_pool_size="3" if pool_mode == "transaction" else "20")
+    bouncer = start_pgbouncer(
+        pool_mode, default_pool_size="3" if pool_mode == "transaction" else "20"
+    )
     together = threading.Barrier(6)
 
     def repeat(n: int) -> list[Any]:
@@ -97,8 +73,10 @@ def test_threads_that_repeat_a_query(start: Start, pool_mode: str) -> None:
 
 
 @pytest.mark.parametrize("pool_mode", ["transaction", "session"])
-def test_tasks_that_repeat_a_query(start: Start, pool_mode: str) -> None:
-    bouncer = start(pool_mode, default_pool_size="3" if pool_mode == "transaction" else "20")
+def test_tasks_that_repeat_a_query(start_pgbouncer: StartPgBouncer, pool_mode: str) -> None:
+    bouncer = start_pgbouncer(
+        pool_mode, default_pool_size="3" if pool_mode == "transaction" else "20"
+    )
 
     async def repeat(guard: Guard, n: int) -> None:
         for i in range(TIMES * 2):
@@ -117,13 +95,15 @@ def test_tasks_that_repeat_a_query(start: Start, pool_mode: str) -> None:
 
 
 @pytest.mark.parametrize("pooler", ["auto", "transaction"])
-def test_nothing_is_set_through_it(start: Start, postgres: PrivatePostgres, pooler: str) -> None:
+def test_nothing_is_set_through_it(
+    start_pgbouncer: StartPgBouncer, postgres: PrivatePostgres, pooler: str
+) -> None:
     """A setting would stay with the one server connection, for whoever comes next."""
     query = (
         "SELECT name, setting FROM pg_settings WHERE name LIKE 'tcp_keepalives%' "
         "OR name = 'client_connection_check_interval' ORDER BY name"
     )
-    bouncer = start("transaction", default_pool_size="1")
+    bouncer = start_pgbouncer("transaction", default_pool_size="1")
     with (
         postgres.connect() as straight,
         bouncer.connect(prepare_threshold=None) as other,
@@ -133,9 +113,9 @@ def test_nothing_is_set_through_it(start: Start, postgres: PrivatePostgres, pool
         assert other.execute(query).fetchall() == straight.execute(query).fetchall()
 
 
-def test_the_slots_of_a_killed_owner_are_free_at_once(start: Start) -> None:
+def test_the_slots_of_a_killed_owner_are_free_at_once(start_pgbouncer: StartPgBouncer) -> None:
     """The pooler notices by itself; to ask the server for its process id would be in vain."""
-    bouncer = start("transaction")
+    bouncer = start_pgbouncer("transaction")
     victim = subprocess.Popen(
         [sys.executable, "-c", VICTIM, bouncer.conninfo()],
         stdout=subprocess.PIPE,
@@ -154,9 +134,9 @@ def test_the_slots_of_a_killed_owner_are_free_at_once(start: Start) -> None:
     assert monotonic() - began < 1.5  # host.UNSEATED_GRACE and OVERDUE are longer
 
 
-def test_the_budget_counts_its_clients(start: Start) -> None:
+def test_the_budget_counts_its_clients(start_pgbouncer: StartPgBouncer) -> None:
     """Of which there are more than server connections."""
-    bouncer = start("transaction", default_pool_size="1")
+    bouncer = start_pgbouncer("transaction", default_pool_size="1")
     with Guard(bouncer.conninfo(), budget=5, floor=5) as guard, ExitStack() as stack:
         assert guard.plan is not None
         assert "clients of the pooler" in guard.plan.explain()
@@ -170,10 +150,10 @@ def test_the_budget_counts_its_clients(start: Start) -> None:
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
 def test_an_automatic_budget_is_one_clear_error(
-    start: Start, kind: str, caplog: pytest.LogCaptureFixture
+    start_pgbouncer: StartPgBouncer, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It says what to set, whenever it is tried again, and opens nothing in the meantime."""
-    bouncer = start("transaction")
+    bouncer = start_pgbouncer("transaction")
     guard = Guard(bouncer.conninfo(), mode=kind)
     remedy = "Set budget to the number of clients that the pooler grants this service"
 
@@ -200,9 +180,9 @@ def test_an_automatic_budget_is_one_clear_error(
     assert all(remedy in line and "\n" not in line for line in said)
 
 
-def test_what_the_setting_says_of_the_pooler_is_believed(start: Start) -> None:
+def test_what_the_setting_says_of_the_pooler_is_believed(start_pgbouncer: StartPgBouncer) -> None:
     """At once: there is no need to connect to find that the budget cannot follow the server."""
-    guard = Guard(start("transaction").conninfo(), pooler="transaction")
+    guard = Guard(start_pgbouncer("transaction").conninfo(), pooler="transaction")
     with pytest.raises(PlanError, match="cannot be worked out behind a pooler"):
         guard.open(wait=10)
 
@@ -210,8 +190,8 @@ def test_what_the_setting_says_of_the_pooler_is_believed(start: Start) -> None:
 # -- what is said and not detected -------------------------------------------------------------
 
 
-def test_a_pooler_of_sessions_keeps_prepared_statements(start: Start) -> None:
-    with Guard(start("session").conninfo(), budget=2, floor=1, pooler="session") as guard:
+def test_a_pooler_of_sessions_keeps_prepared_statements(start_pgbouncer: StartPgBouncer) -> None:
+    with Guard(start_pgbouncer("session").conninfo(), budget=2, floor=1, pooler="session") as guard:
         for _ in range(TIMES):
             with guard.connection() as conn:
                 assert threshold(conn) == 5
@@ -220,10 +200,10 @@ def test_a_pooler_of_sessions_keeps_prepared_statements(start: Start) -> None:
             assert len(conn.execute(PREPARED).fetchall()) == 1
 
 
-def test_a_pooler_of_sessions_on_a_loop(start: Start) -> None:
+def test_a_pooler_of_sessions_on_a_loop(start_pgbouncer: StartPgBouncer) -> None:
     async def run() -> None:
         settings: dict[str, Any] = {"budget": 2, "floor": 1, "pooler": "session"}
-        async with Guard(start("session").conninfo(), **settings) as guard:
+        async with Guard(start_pgbouncer("session").conninfo(), **settings) as guard:
             for _ in range(TIMES):
                 async with guard.aconnection() as conn:
                     await conn.execute("SELECT 1 + 1")
@@ -233,9 +213,9 @@ def test_a_pooler_of_sessions_on_a_loop(start: Start) -> None:
     asyncio.run(run())
 
 
-def test_where_none_is_said_to_be_nothing_is_detected(start: Start) -> None:
+def test_where_none_is_said_to_be_nothing_is_detected(start_pgbouncer: StartPgBouncer) -> None:
     """The server is asked for its capacity, and statements are prepared."""
-    with Guard(start("session").conninfo(), floor=2, pooler="none") as guard:
+    with Guard(start_pgbouncer("session").conninfo(), floor=2, pooler="none") as guard:
         assert guard.plan is not None
         assert guard.plan.capacity == 100
         with guard.connection() as conn:
