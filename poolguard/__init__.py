@@ -22,7 +22,9 @@ __all__ = [
     "SettingsError",
     "aconnection",
     "connection",
+    "forget",
     "guard",
+    "role",
 ]
 
 if TYPE_CHECKING:
@@ -30,7 +32,8 @@ if TYPE_CHECKING:
     from .pool.aio import AsyncGuardedPool
     from .pool.sync import GuardedPool
     from .runtime.guards import Guard
-    from .runtime.lookup import aconnection, connection, guard
+    from .runtime.lookup import aconnection, connection, forget, guard
+    from .worker.context import role
 
 _HOMES = {
     "AsyncGuardedPool": "pool.aio",
@@ -39,7 +42,8 @@ _HOMES = {
     **dict.fromkeys(
         ("ForkError", "ModeError", "PlanError", "PoolguardError", "SettingsError"), "errors"
     ),
-    **dict.fromkeys(("aconnection", "connection", "guard"), "runtime.lookup"),
+    **dict.fromkeys(("aconnection", "connection", "forget", "guard"), "runtime.lookup"),
+    "role": "worker.context",
 }
 
 

@@ -53,7 +53,7 @@ from .worker.context import WorkerContext
 from .worker.generations import Generations
 from .worker.gevent import insist_that_psycopg_comes_later
 from .worker.gunicornlog import borrow_log, hear_psycopg, heard, say
-from .worker.hooks import chained, once
+from .worker.hooks import chained, is_read_by_gunicorn, once
 from .worker.hurry import hurry, hurry_no_more
 from .worker.reload import survive_reloads
 
@@ -108,7 +108,7 @@ def _check(server: Any, cfg: Any) -> None:
     """Refuse what cannot work, and warn of what hardly does. What a reload has found is not in the
     environment yet: gunicorn puts its ``raw_env`` there afterwards."""
     found = workplace_of(cfg)
-    registry.become(WorkerContext(told=found._replace(mode=None)))
+    registry.become(WorkerContext(told=found._replace(mode=None), role="master"))
     for guard in spelled_out():
         if kind := found.mode if guard.settings.mode == "auto" else guard.settings.mode:
             guard.arguments.suit(kind)
@@ -247,6 +247,7 @@ def _context(worker: Any) -> WorkerContext:
     cfg = worker.cfg
     found = WorkerContext(
         told=workplace_of(cfg),
+        role="worker",
         worker_class=cfg.worker_class_str,
         first_generation=_is_first_generation(worker),
         told_to_stop=lambda: not worker.alive,
@@ -384,3 +385,8 @@ async def _stop(log: Any, error: Exception) -> None:
     loop = asyncio.get_running_loop()
     loop.call_soon(sys.exit, BOOT_ERROR)
     await loop.create_future()
+
+
+if is_read_by_gunicorn() and context.role() is None:
+    # Before any hook: under ``preload_app`` the master imports the application first.
+    registry.become(WorkerContext(role="master"))

@@ -42,6 +42,10 @@ class Connecting:
     def __repr__(self) -> str:
         return f"<Connecting {self._mode} {self._dialing!r}>"
 
+    def adopt(self, given: PoolArguments) -> None:
+        """Connect by *given* from now on."""
+        self._given = given
+
     def check(self) -> None:
         """Refuse what cannot be parsed. Raises :exc:`~poolguard.errors.SettingsError`, which shows
         nothing of it."""

@@ -53,6 +53,10 @@ class Greeting:
     def __repr__(self) -> str:
         return f"<Greeting pooler={self._pooler}{' plainly' if self._plainly else ''}>"
 
+    def adopt(self, given: PoolArguments) -> None:
+        """Have *given* configure the connections from now on."""
+        self._configure = given.configure
+
     async def welcome(self, pool: GuardedPool[Any] | AsyncGuardedPool[Any], conn: Any) -> None:
         """Greet a new connection of *pool*; have the first one ask for the capacity, and size the
         pool. Then it is the application's.

@@ -19,6 +19,7 @@ from ..settings import Kind, Settings, checked_name
 from ..worker import context, registry
 from .aio import AsyncRuntime
 from .lifecycle import Lifecycle
+from .runtime import BUILD_TIMEOUT
 from .status import status_of
 from .sync import SyncRuntime
 
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Guard"]
 
-BUILD_TIMEOUT = 30.0
-"""Seconds that an acquire waits for the opening thread to have imported psycopg."""
 GUNICORNS_FILE = "__config__"
 """As what gunicorn runs gunicorn.conf.py (gunicorn/app/base.py)."""
 
@@ -112,6 +111,7 @@ class Guard(Lifecycle):
         self.from_environment = from_environment
         self.retired = False
         self.in_file = ""
+        self.when_warm = []
         self._runtime = None
         self.renew_lock()
         return self

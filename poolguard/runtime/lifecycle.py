@@ -42,6 +42,9 @@ class Lifecycle:
     that opens all guards opens it."""
     in_file: Literal["", "now", "before"]
     """gunicorn.conf.py has made it, as it ran last or before that; the registry's to change."""
+    when_warm: list[Callable[[], Any]]
+    """What is to be done with a warm pool before the worker serves: functions of a sync guard,
+    which a thread calls, or coroutine functions of an async one."""
     status: Callable[[], dict[str, Any]]
     _lock: threading.RLock
     _runtime: AnyRuntime | None
@@ -80,7 +83,7 @@ class Lifecycle:
         self.arguments.suit(kind)
         registry.claim(self)
         if kind == "async":
-            self._insist_on_asyncio()
+            _insist_on_asyncio(self.name)
         before = self._own()
         if before is not None and before.mode == kind and before.alive:
             self._insist_on_its_loop()
@@ -126,15 +129,6 @@ class Lifecycle:
                 f"the guard {self.name!r} is {mode} here, where {use} belong. For the other kind "
                 f"make another guard with a name of its own and mode={kind!r}"
             )
-
-    def _insist_on_asyncio(self) -> None:
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            raise PoolguardError(
-                f"the guard {self.name!r} is async, and asyncio runs no event loop here: open it "
-                f"in a task of asyncio's, or use a guard with mode='sync' in threads"
-            ) from None
 
     def _insist_on_its_loop(self) -> None:
         """Raise where it is open on another loop than the one that runs here, if one does."""
@@ -209,6 +203,17 @@ class Lifecycle:
         publish.withdraw(self)
         runtime.close_soon()
 
+    def adopt(self, arguments: PoolArguments) -> None:
+        """An adapter goes on with a guard that the environment has made: what connects from now on
+        does so with *arguments*. What is connected already is the adapter's to dress."""
+        with self._lock:
+            self.arguments = arguments
+            self.from_environment = False
+            runtime = self._own()
+        if runtime is not None:
+            runtime.adopt(arguments)
+        registry.changed()
+
     # -- ending --------------------------------------------------------------------------------
 
     @property
@@ -257,6 +262,16 @@ class Lifecycle:
         ledger = None if runtime is None else runtime.sizing.ledger_named
         worker_class = context.current().worker_class
         return {**self.status(), "worker_class": worker_class, "ledger": ledger}
+
+
+def _insist_on_asyncio(name: str) -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        raise PoolguardError(
+            f"the guard {name!r} is async, and asyncio runs no event loop here: open it in a task "
+            f"of asyncio's, or use a guard with mode='sync' in threads"
+        ) from None
 
 
 def _look_for_metrics(settings: Settings, wait: float = 0.0) -> None:

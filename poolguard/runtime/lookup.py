@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from ..errors import SettingsError
+from ..errors import PoolguardError, SettingsError
 from ..settings import Kind, Settings, checked_name
 from ..util.conninfo_location import same_database
 from ..worker import registry
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = [
     "aconnection",
     "connection",
+    "forget",
     "guard",
     "guards",
     "guards_to_open",
@@ -42,8 +43,10 @@ def guards_to_open(given: Guard | None = None, kind: Kind | None = None) -> list
 
     The default one stands beside the others, unless one of them names the same database, and in
     the place of one that was closed by name. Raises :exc:`~poolguard.errors.SettingsError` where
-    the environment is wrong.
+    the environment is wrong, and what an adapter has complained about.
     """
+    if (error := registry.complaint()) is not None:
+        raise error
     found = [given] if given is not None else _to_open()
     return [each for each in found if kind is None or each.mode == kind]
 
@@ -76,6 +79,22 @@ def guard(name: str = "default") -> Guard:
             f"there is no guard named {name!r}: make it with poolguard.Guard(…, name={name!r})"
         )
     return _default()
+
+
+def forget(guard: Guard, timeout: float = 5.0) -> None:
+    """Close a guard, within *timeout* seconds, and forget it: its name is free.
+
+    For applications that are made and thrown away in one process, as tests do. Raises
+    :exc:`~poolguard.errors.PoolguardError` where it is open and async: ``await guard.aclose()``
+    comes first.
+    """
+    if guard.opened and guard.mode == "async":
+        raise PoolguardError(
+            f"the guard {guard.name!r} is open on an event loop, and cannot be forgotten: close it "
+            f"first, with await guard.aclose()"
+        )
+    guard.close(timeout)
+    registry.forget(guard)
 
 
 def of_environment() -> Guard | None:

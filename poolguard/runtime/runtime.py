@@ -30,10 +30,12 @@ if TYPE_CHECKING:
     from ..pool.aio import AsyncGuardedPool
     from ..pool.sync import GuardedPool
 
-__all__ = ["CLOSE_TIMEOUT", "Runtime"]
+__all__ = ["BUILD_TIMEOUT", "CLOSE_TIMEOUT", "Runtime"]
 
 POOLS_NAMES = {"acquire_timeout": "timeout", "idle_timeout": "max_idle"}
 """What psycopg_pool calls a setting otherwise."""
+BUILD_TIMEOUT = 30.0
+"""Seconds that is waited for the opening thread, which imports psycopg."""
 CLOSE_TIMEOUT = 5.0
 """Seconds that closing takes at most where nobody waits for it."""
 
@@ -145,6 +147,16 @@ class Runtime:
             "kwargs": connecting.keywords(),
             "connection_class": connecting.connection_class(),
         }
+
+    def adopt(self, given: PoolArguments) -> None:
+        """Connect by *given* from now on, and have it configure what connects."""
+        self.built(BUILD_TIMEOUT)  # a thread may be about to make the pool by the former ones
+        self._given = given
+        self._connecting.adopt(given)
+        self.greeting.adopt(given)
+        if self.pool is not None:
+            self.pool.kwargs = self._connecting.keywords()
+            self.pool.connection_class = self._connecting.connection_class()
 
     def _use_other_keywords(self) -> None:
         if self.pool is not None:

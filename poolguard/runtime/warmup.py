@@ -15,6 +15,7 @@ from ..errors import PoolguardError
 from ..worker import context
 from .guards import Guard
 from .prewarm import is_due, prewarm
+from .readying import Readying
 from .status import not_warm
 
 __all__ = ["await_warm", "wait_warm"]
@@ -46,6 +47,9 @@ def wait_warm(guard: Guard, began: float, stops: Callable[[], bool], log: Any) -
         # Many workers that wait for long would take the processors from each other, so it becomes
         # rarer: never more than a fiftieth too late. gevent has put its own sleep there by now.
         time.sleep(max(SOONEST_POLL, (monotonic() - began) / 50))
+    readying = Readying(guard, log)
+    while readying.is_due and not stops() and monotonic() < began + wait:
+        time.sleep(SOONEST_POLL)
     log.info(
         "poolguard %r is warm: %s connections, waited for %.0f ms",
         guard.name,
@@ -73,6 +77,9 @@ async def await_warm(
         if monotonic() >= until:
             _be_late(guard, wait, log)
             return
+    readying = Readying(guard, log)
+    while readying.is_due and not stops() and monotonic() < until:
+        await pause(SOONEST_POLL)
 
 
 async def _is_warm(guard: Guard, wait: float, pause: Callable[[float], Awaitable[None]]) -> bool:

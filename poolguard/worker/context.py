@@ -11,11 +11,14 @@ import os
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
 from ..budget.plan import Workplace
 from ..util.rarely import Once
 
-__all__ = ["WorkerContext", "become", "current", "web_concurrency"]
+__all__ = ["Role", "WorkerContext", "become", "current", "role", "web_concurrency"]
+
+Role: TypeAlias = Literal["master", "worker"]
 
 
 def _no() -> bool:
@@ -31,6 +34,10 @@ class WorkerContext:
 
     told: Workplace | None = None
     """What the server has said of its workers; None where there is none that would."""
+    role: Role | None = None
+    """What the process is to gunicorn; None outside of it."""
+    pid: int = field(default_factory=os.getpid)
+    """The process that this is said of: the children that it forks are something else."""
     worker_class: str | None = None
     """gunicorn's name for the kind of worker; None outside gunicorn."""
     first_generation: bool = True
@@ -66,6 +73,15 @@ _current = WorkerContext()
 def current() -> WorkerContext:
     """What this process is."""
     return _current
+
+
+def role() -> Role | None:
+    """What this process is to gunicorn: ``"worker"`` in one that poolguard's hooks have set up,
+    ``"master"`` where its configuration names them, None in every other process.
+
+    A child that either has forked by other means than gunicorn's is an other process.
+    """
+    return _current.role if _current.pid == os.getpid() else None
 
 
 def become(found: WorkerContext) -> None:

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
 from functools import wraps
 from importlib import import_module
+from types import FrameType
 from typing import Any, TypeVar, cast
 
-__all__ = ["chained", "once"]
+__all__ = ["chained", "is_read_by_gunicorn", "once"]
 
 Hook = TypeVar("Hook", bound=Callable[..., None])
+
+
+def is_read_by_gunicorn() -> bool:
+    """Whether what calls this is being imported by gunicorn, or by its file, as it reads its
+    configuration."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__") != "gunicorn.app.base":
+        frame = frame.f_back
+    return frame is not None and frame.f_code.co_name.startswith("get_config_from")
 
 
 def once(hook: Hook) -> Hook:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast
+from collections.abc import Callable
+from typing import Any, Literal, Protocol, TypeVar, cast
 
-from ..errors import SettingsError
+from ..errors import PoolguardError, SettingsError
 from ..pool.arguments import PoolArguments
 from ..settings import Kind, Settings
 from . import context
 from .context import WorkerContext
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 __all__ = [
     "Registered",
@@ -21,8 +19,12 @@ __all__ = [
     "begin_file",
     "changed",
     "claim",
+    "complain",
+    "complaint",
     "end_file",
+    "forget",
     "guards",
+    "in_each_worker",
     "register",
     "registered",
     "renew_locks",
@@ -74,6 +76,9 @@ version = 0
 holds as long as it stays the same."""
 ready_paths: frozenset[str] = frozenset()
 """The ``ready_path`` of each guard: each request's path is looked for here, and this alone."""
+_jobs: list[Callable[[], object]] = []
+"""What adapters do in each worker, before its guards are opened."""
+_complaint: PoolguardError | None = None
 served: frozenset[Registered | None] = frozenset()
 """The guards for which a door of this process has begun to serve requests; None stands for all."""
 
@@ -152,6 +157,50 @@ def become(found: WorkerContext) -> None:
     with _lock:
         context.become(found)
         changed()
+        for job in _jobs if found.role == "worker" else []:
+            _do(job)
+
+
+def in_each_worker(job: Callable[[], object]) -> bool:
+    """Have *job* make its guards in each worker of gunicorn's, before those are opened: at once
+    where this is one, which it returns, and as it begins where this process forks it.
+
+    So an adapter's guards are made where they serve, and nowhere else: not in ``manage.py``, not in
+    a test, and not in a master that imports the application for its workers.
+    """
+    with _lock:
+        if context.role() != "worker":
+            _jobs.append(job)
+            return False
+        _do(job)
+        return True
+
+
+def _do(job: Callable[[], object]) -> None:
+    try:
+        job()
+    except PoolguardError as error:
+        complain(error)
+
+
+def complain(error: PoolguardError) -> None:
+    """Have the hooks refuse the worker, with one line for *error*: raised while the application is
+    being imported, it would end in a traceback."""
+    global _complaint  # noqa: PLW0603
+    _complaint = _complaint or error
+
+
+def complaint() -> PoolguardError | None:
+    """What an adapter has complained about first."""
+    return _complaint
+
+
+def forget(guard: Registered) -> None:
+    """No door opens the guard any more, and no one finds it by its name."""
+    with _lock:
+        if _guards.get(guard.name) is guard:
+            del _guards[guard.name]
+            changed()
 
 
 def begin_file() -> dict[str, Registered]:
@@ -185,9 +234,11 @@ def restore(before: dict[str, Registered]) -> None:
 
 def forget_all() -> None:
     """Start anew, for tests; open guards are not closed."""
-    global served, wrapped
+    global served, wrapped, _complaint  # noqa: PLW0603
     with _lock:
         _guards.clear()
+        _jobs.clear()
+        _complaint = None
         served, wrapped = frozenset(), False
         become(WorkerContext())
 

@@ -1,0 +1,70 @@
+"""What adapters do with a warm pool before the worker serves, as asking what a dialect must know.
+
+The wait for it may be over before that is done. Then the request that needs it does it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from threading import Thread
+from typing import Any
+
+from ..util.escape import escaped
+from .guards import Guard
+
+__all__ = ["Readying"]
+
+_tasks: set[asyncio.Task[None]] = set()  # the loop itself would let a task go
+
+
+class Readying:
+    """The jobs of one warm guard, begun as this is made: in a thread, or in a task of its loop."""
+
+    def __init__(self, guard: Guard, log: Any) -> None:
+        self._guard = guard
+        self._log = log
+        self._thread: Thread | None = None
+        self._task: asyncio.Task[None] | None = None
+        if not guard.when_warm:
+            return
+        if guard.mode == "async":
+            self._task = asyncio.get_running_loop().create_task(self._do_async())
+            _tasks.add(self._task)
+            self._task.add_done_callback(_tasks.discard)
+        else:
+            self._thread = Thread(
+                target=self._do, name=f"poolguard-{guard.name}-ready", daemon=True
+            )
+            self._thread.start()
+
+    def __repr__(self) -> str:
+        return f"<Readying {self._guard.name!r}{'' if self.is_due else ' done'}>"
+
+    @property
+    def is_due(self) -> bool:
+        """It has not ended."""
+        by_task = self._task is not None and not self._task.done()
+        return by_task or (self._thread is not None and self._thread.is_alive())
+
+    def _do(self) -> None:
+        for job in [*self._guard.when_warm]:
+            try:
+                job()
+            except Exception as error:  # noqa: BLE001 - an adapter's, or its framework's; logged
+                self._say(error)
+
+    async def _do_async(self) -> None:
+        for job in [*self._guard.when_warm]:
+            try:
+                await job()
+            except Exception as error:  # noqa: BLE001 - as above
+                self._say(error)
+
+    def _say(self, error: Exception) -> None:
+        self._log.warning(
+            "poolguard %r is warm, but what a request would do first with a new connection has "
+            "failed (%s: %s): the first request does it",
+            self._guard.name,
+            type(error).__name__,
+            escaped(str(error)),
+        )
