@@ -1,0 +1,1 @@
+"""Frameworks' own tests, run over our adapters: by hand, since they are fetched and take long."""
