@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
+from pathlib import Path
 from time import monotonic
 from types import SimpleNamespace
 from typing import Any
@@ -31,7 +32,7 @@ from poolguard.worker import context
 
 from ..support import until
 from .conftest import Serve
-from .server import ASGI, SYNC, UVICORN, Door
+from .server import ASGI, GTHREAD, SYNC, UVICORN, Door
 
 STARTING = ("on_starting", "pre_fork", "post_fork", "post_worker_init")
 ENDING = ("worker_int", "worker_abort", "worker_exit", "child_exit")
@@ -491,3 +492,16 @@ def test_threads_take_turns_sooner_during_the_boot_alone(
         sys.setswitchinterval(chosen)
     poolguard.gunicorn.post_worker_init(worker)
     assert sys.getswitchinterval() == pytest.approx(chosen or usual)
+
+
+@pytest.mark.parametrize("preload", [False, True])
+def test_an_application_is_told_whether_a_master_or_a_worker_imports_it(
+    serve: Serve, dsn: str, tmp_path: Path, preload: bool
+) -> None:
+    """A master that preloads it does so before any hook has run."""
+    told = tmp_path / "roles"
+    options = {"TEST_ROLES": str(told), **({"TEST_PRELOAD": "json"} if preload else {})}
+    server = serve(GTHREAD, dsn, POOLGUARD_BUDGET="3", **options)
+    assert server.get("/query").status == 200
+    assert told.read_text().split() == ["master" if preload else "worker"]
+    assert server.get("/role").body == "worker"

@@ -109,6 +109,7 @@ PATHS: dict[str, Callable[[], Any]] = {
     "starve": starve,
     "leak": leak,
     "watched": watched,
+    "role": poolguard.role,
 }
 
 
@@ -127,6 +128,9 @@ def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iter
     return [json.dumps(body).encode()]
 
 
+if "TEST_ROLES" in os.environ:
+    with open(os.environ["TEST_ROLES"], "a") as roles:
+        print(poolguard.role(), file=roles)
 bare = "TEST_BARE" in os.environ
 app: WSGIApplication = application if bare else PoolGuardMiddleware(application)
 if "TEST_INSTRUMENTED" in os.environ:

@@ -11,7 +11,7 @@ __all__ = ["fetch"]
 
 
 def fetch(requirement: str, folder: Path) -> Path:
-    """The unpacked source of *requirement*, such as ``django==5.2.19``, in *folder*; downloaded once."""
+    """The unpacked source of *requirement*, such as ``django==5.2.19``, in *folder*."""
     folder = folder / requirement.replace("==", "-")
     if not folder.exists():
         folder.mkdir(parents=True)
