@@ -8,6 +8,7 @@ second one would close what is warm already.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
 from typing import Any
 
 from ..errors import PoolguardError
@@ -15,10 +16,12 @@ from ..pool.arguments import PoolArguments
 from ..settings import Kind
 from ..util.conninfo import of_libpq
 from ..worker import registry
-from .guards import Guard
+from .guards import Guard, described
 from .lookup import of_environment
 
-__all__ = ["guard_for", "in_each_worker"]
+__all__ = ["guard_for", "in_each_worker", "inert"]
+
+ARGUMENTS = frozenset(each.name for each in fields(PoolArguments))
 
 FRAMEWORKS = frozenset({"client_encoding"})
 """What frameworks say in each connect, and the environment's connection string need not."""
@@ -39,6 +42,16 @@ def in_each_worker(make: Callable[[], Iterable[Guard]]) -> None:
                 guard.open()  # it connects while the import goes on
     except PoolguardError as error:
         registry.complain(error)
+
+
+def inert(conninfo: Any = None, *, name: str = "default", **given: Any) -> Guard:
+    """A guard as ``Guard(…)`` makes it, which no door opens and nobody finds by its name, until it
+    is opened itself: for a process that serves nothing.
+
+    Raises :exc:`~poolguard.errors.SettingsError`.
+    """
+    arguments = {key: given.pop(key) for key in ARGUMENTS & given.keys()}
+    return Guard._make(*described(conninfo, name, given, **arguments))
 
 
 def guard_for(

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ..pool.aio import AsyncGuardedPool
     from ..pool.sync import GuardedPool
 
-__all__ = ["Guard"]
+__all__ = ["Guard", "described"]
 
 GUNICORNS_FILE = "__config__"
 """As what gunicorn runs gunicorn.conf.py (gunicorn/app/base.py)."""
@@ -72,23 +72,16 @@ class Guard(Lifecycle):
         connection_class: type[Any] | None = None,
         **settings: Any,
     ) -> Guard:
-        name = checked_name(name)
-        if conninfo is not None:
-            if settings.get("dsn") is not None:
-                raise SettingsError("conninfo and dsn are the same setting; give one of them")
-            settings["dsn"] = conninfo
-        arguments = PoolArguments(
+        name, built, arguments = described(
+            conninfo,
+            name,
+            settings,
             configure=configure,
             reset=reset,
             check=check,
             kwargs=kwargs,
             connection_class=connection_class,
         )
-        if settings.get("dsn") is None and arguments.names_place and not Settings.has_dsn():
-            settings["dsn"] = ""  # whatever a DATABASE_URL of another kind of database says
-        built = Settings.build(**settings)
-        if built.mode != "auto":
-            arguments.suit(built.mode)
         found = registry.register(name, built, lambda: cls._make(name, built, arguments), arguments)
         found.from_environment = found.retired = False
         if _is_made_by_file():
@@ -291,6 +284,24 @@ class Guard(Lifecycle):
         """What the guard has and does, JSON-ready."""
         own = {"name": self.name, "pid": os.getpid(), "mode": self.mode, "ready": self.ready}
         return {**own, **status_of(self._own())}
+
+
+def described(
+    conninfo: Any, name: str, settings: dict[str, Any], **arguments: Any
+) -> tuple[str, Settings, PoolArguments]:
+    """What the constructor's arguments say. Raises :exc:`~poolguard.errors.SettingsError`."""
+    name = checked_name(name)
+    if conninfo is not None:
+        if settings.get("dsn") is not None:
+            raise SettingsError("conninfo and dsn are the same setting; give one of them")
+        settings["dsn"] = conninfo
+    found = PoolArguments(**arguments)
+    if settings.get("dsn") is None and found.names_place and not Settings.has_dsn():
+        settings["dsn"] = ""  # whatever a DATABASE_URL of another kind of database says
+    built = Settings.build(**settings)
+    if built.mode != "auto":
+        found.suit(built.mode)
+    return name, built, found
 
 
 def _is_made_by_file() -> bool:

@@ -13,7 +13,7 @@ from ..worker import context, registry
 from .guards import Guard
 from .lookup import guards, guards_to_open
 
-__all__ = ["announce", "counts", "look", "note"]
+__all__ = ["announce", "counts", "look", "no_more", "note"]
 
 REQUESTS = 200
 """So many requests without an acquire say that the application does not use its guards."""
@@ -72,3 +72,9 @@ def note() -> None:
             REQUESTS,
             " or ".join(repr(each.name) for each in used),
         )
+
+
+def no_more() -> None:
+    """The application asks for connections where there is no pool: there is nothing to tell it."""
+    global counts  # noqa: PLW0603
+    counts = False
