@@ -73,7 +73,8 @@ class PoolGuard:
         if len(known) == 1:
             _log_overloads_shortly(app)
             if not isinstance(app.wsgi_app, PoolGuardMiddleware):
-                app.wsgi_app = PoolGuardMiddleware(app.wsgi_app)  # type: ignore[method-assign]
+                door = PoolGuardMiddleware(app.wsgi_app, source.for_door())
+                app.wsgi_app = door  # type: ignore[method-assign]
 
     @property
     def guard(self) -> Guard:
@@ -149,6 +150,14 @@ class _Source:
         is_open = known is not None and known.opened  # on purpose, by the same configuration
         return known if is_open and known.settings == self._inert.settings else self._inert
 
+    def for_door(self) -> Guard | None:
+        """The guard that the middleware is told of: one that is not registered it cannot know."""
+        if self._config is None or context.role() is not None:
+            return None
+        with suppress(SettingsError):  # the first use of a connection raises it
+            return self.guard()
+        return None
+
 
 def _arguments(config: object) -> Mapping[str, Any]:
     if not isinstance(config, Mapping):
@@ -171,7 +180,7 @@ class _Held:
             self._block: Any = guard.connection()
         else:
             _look_for_hooks()
-            self._block = plain.connect(guard)
+            self._block = plain.connection(guard)
         self.conn: Connection[Any] = self._block.__enter__()
 
     def roll_back(self) -> None:

@@ -36,7 +36,7 @@ async def connection() -> AsyncIterator[AsyncConnection[Any]]:
     Raises :exc:`psycopg_pool.PoolTimeout` where there is none in time, which is answered with 503
     unless the application handles it.
     """
-    async with await _async_block(guard_named()) as conn:
+    async with _async_block(guard_named()) as conn:
         yield conn
 
 
@@ -55,7 +55,7 @@ def connection_of(guard: Guard) -> Callable[[], Any]:
     """
 
     async def connection() -> AsyncIterator[AsyncConnection[Any]]:
-        async with await _async_block(guard) as conn:
+        async with _async_block(guard) as conn:
             yield conn
 
     def sync_connection() -> Iterator[Connection[Any]]:
@@ -65,9 +65,9 @@ def connection_of(guard: Guard) -> Callable[[], Any]:
     return sync_connection if guard.settings.mode == "sync" else connection
 
 
-async def _async_block(guard: Guard) -> Any:
-    return guard.aconnection() if plain.is_pooled(guard) else await plain.aconnect(guard)
+def _async_block(guard: Guard) -> Any:
+    return guard.aconnection() if plain.is_pooled(guard) else plain.aconnection(guard)
 
 
 def _sync_block(guard: Guard) -> Any:
-    return guard.connection() if plain.is_pooled(guard) else plain.connect(guard)
+    return guard.connection() if plain.is_pooled(guard) else plain.connection(guard)

@@ -6,7 +6,8 @@ connection of its own, which the settings' ``reserve`` leaves room for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from ..settings import Settings
@@ -16,7 +17,7 @@ from ..worker import context
 from . import usage
 from .guards import Guard
 
-__all__ = ["aconnect", "connect", "is_pooled"]
+__all__ = ["aconnection", "connection", "is_pooled"]
 
 
 def is_pooled(guard: Guard, *, serving: bool = True) -> bool:
@@ -25,9 +26,10 @@ def is_pooled(guard: Guard, *, serving: bool = True) -> bool:
     return guard.opened or (serving and context.role() == "worker")
 
 
-def connect(guard: Guard) -> Any:
-    """A connection as those of the guard's pool: by the same string and keywords, of the same
-    class, configured. It is nobody's but the caller's, who closes it.
+@contextmanager
+def connection(guard: Guard) -> Iterator[Any]:
+    """A connection as those of the guard's pool, for one block: by the same string and keywords, of
+    the same class, configured. It is closed in any case, a commit that fails included.
 
     Raises :exc:`psycopg.Error`, and :exc:`~poolguard.errors.SettingsError` for what cannot be a
     connection string.
@@ -36,14 +38,25 @@ def connect(guard: Guard) -> Any:
 
     from ..pool.jobs import at_once
 
-    return at_once(_connected(guard, Connection))
+    conn = at_once(_connected(guard, Connection))
+    try:
+        with conn:
+            yield conn
+    finally:
+        conn.close()
 
 
-async def aconnect(guard: Guard) -> Any:
-    """As :func:`connect`, an async one."""
+@asynccontextmanager
+async def aconnection(guard: Guard) -> AsyncIterator[Any]:
+    """As :func:`connection`, an async one."""
     from psycopg import AsyncConnection
 
-    return await _connected(guard, AsyncConnection)
+    conn = await _connected(guard, AsyncConnection)
+    try:
+        async with conn:
+            yield conn
+    finally:
+        await conn.close()
 
 
 async def _connected(guard: Guard, base: type[Any]) -> Any:
