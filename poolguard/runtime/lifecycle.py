@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
-from typing import Any, Literal, TypeAlias
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from ..errors import ModeError, PoolguardError, SettingsError
 from ..pool.arguments import PoolArguments
 from ..settings import Kind, Settings
+from ..util.conninfo_location import same_database
 from ..util.logs import logger
 from ..worker import context, publish, registry
 from .aio import AsyncRuntime
 from .sync import SyncRuntime
 
-__all__ = ["AnyRuntime", "Lifecycle"]
+__all__ = ["AnyRuntime", "Lifecycle", "stand_in"]
+
+G = TypeVar("G", bound=registry.Registered)
 
 LAST_LOOK = 0.5
 """Seconds that a guard which is closed waits for its metrics to be set up, where they are not yet:
@@ -176,9 +179,7 @@ class Lifecycle:
             logger.warning(
                 "poolguard %r is opened by the first request that needs it, which has to wait: %s",
                 self.name,
-                "the server has started no lifespan that reached poolguard's middleware"
-                if kind == "async"
-                else "poolguard's hooks in gunicorn.conf.py open it before, in each worker",
+                _why_not_before(self, kind),
             )
             self._begin(kind).by_request = True
 
@@ -262,6 +263,40 @@ class Lifecycle:
         ledger = None if runtime is None else runtime.sizing.ledger_named
         worker_class = context.current().worker_class
         return {**self.status(), "worker_class": worker_class, "ledger": ledger}
+
+
+def stand_in(found: Settings, others: Iterable[G]) -> G | None:
+    """The first of *others* that leads to the database of the environment's settings *found*: a
+    default guard beside it would be a second pool for it."""
+    named = found.dsn or ""
+    if not isinstance(named, str):
+        return None
+    for each in others:
+        dsn = each.settings.dsn or ""
+        if isinstance(dsn, str) and same_database(dsn, named, each.arguments.kwargs):
+            return each
+    return None
+
+
+def _why_not_before(guard: Lifecycle, kind: Kind) -> str:
+    """What has kept hooks and lifespan from opening it."""
+    others = [each for each in registry.guards(retired=False) if not each.from_environment]
+    if guard.from_environment and others:
+        known = stand_in(guard.settings, others)
+        if known is not None:
+            mode = f" ({known.mode})" if known.mode else ""
+            return (
+                f"{known.name!r}{mode} is for the same database, and is opened in its place. "
+                f"poolguard.guard({known.name!r}) is that one"
+            )
+        if not Settings.has_dsn(beside=True):
+            return (
+                f"the environment names no database, and the application has made none of that "
+                f"name. poolguard.guard({others[0].name!r}) is one that it has made"
+            )
+    if kind == "async":
+        return "the server has started no lifespan that reached poolguard's middleware"
+    return "poolguard's hooks in gunicorn.conf.py open it before, in each worker"
 
 
 def _insist_on_asyncio(name: str) -> None:

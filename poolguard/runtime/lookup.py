@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import PoolguardError, SettingsError
 from ..settings import Kind, Settings, checked_name
-from ..util.conninfo_location import same_database
 from ..worker import registry
 from .guards import Guard
+from .lifecycle import stand_in
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
@@ -55,13 +55,8 @@ def _to_open() -> list[Guard]:
     found = spelled_out()
     if registry.registered("default") in found or not Settings.has_dsn(beside=bool(found)):
         return found
-    if found:
-        named = Settings.build().dsn or ""
-        known = [(each.settings.dsn or "", each.arguments.kwargs) for each in found]
-        if isinstance(named, str) and any(
-            isinstance(dsn, str) and same_database(dsn, named, kwargs) for dsn, kwargs in known
-        ):
-            return found
+    if found and stand_in(Settings.build(), found) is not None:
+        return found
     return [_default(), *found]
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from psycopg.conninfo import make_conninfo
@@ -13,14 +15,18 @@ from poolguard import (
     ModeError,
     PoolguardError,
     SettingsError,
+    aconnection,
+    guard,
 )
 from poolguard.budget.plan import Plan
 from poolguard.lab.postgres import PrivatePostgres
 from poolguard.lab.proxy import SlowProxy
 from poolguard.pool.errors import PoolClosed, PoolTimeout
 from poolguard.runtime import sizing
+from poolguard.runtime.lookup import guards_to_open
 from poolguard.runtime.status import not_warm
 from poolguard.telemetry.spans import SpanListener
+from poolguard.worker import registry
 
 from ..support import until
 from .test_guard import SMALL
@@ -132,6 +138,38 @@ def test_an_async_guard_refuses_sync_use(dsn: str) -> None:
             use()
     with pytest.raises(PoolClosed, match=r"await guard\.aopen"):
         _ = guard.pool
+
+
+@pytest.mark.parametrize("says", ["same", "nothing"])
+def test_a_guard_of_another_name_is_why_the_default_one_was_not_open(
+    dsn: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, says: str
+) -> None:
+    """The hooks and the lifespan were there, and have opened that one."""
+    if says == "same":
+        monkeypatch.setenv("DATABASE_URL", dsn)
+    else:
+        monkeypatch.setenv("PGHOST", "127.0.0.1")
+        monkeypatch.setenv("PGPORT", "1")  # nobody answers there
+    Guard(dsn, name="app", mode="sync")
+    assert [each.name for each in guards_to_open()] == ["app"]
+    registry.serve(None)
+
+    async def acquire() -> None:
+        with suppress(PoolTimeout):
+            async with aconnection(0.01):
+                pass
+        await guard().aclose()
+
+    asyncio.run(acquire())
+    [said] = [each.getMessage() for each in caplog.records if "first request" in each.getMessage()]
+    assert "no lifespan" not in said
+    assert said.endswith(
+        "'app' (sync) is for the same database, and is opened in its place. poolguard.guard('app') "
+        "is that one"
+        if says == "same"
+        else "the environment names no database, and the application has made none of that name. "
+        "poolguard.guard('app') is one that it has made"
+    )
 
 
 # -- a callable for the conninfo ---------------------------------------------------------------

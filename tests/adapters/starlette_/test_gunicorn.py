@@ -56,7 +56,7 @@ def test_a_request_has_a_pools_connection_and_an_overload_is_503(
 def test_the_applications_handlers_go_first(
     serve: Serve, dsn: str, environ: dict[str, str], status: int, body: bytes
 ) -> None:
-    """A page for all errors stands outside of what ``add_middleware`` adds, but inside the hooks'."""
+    """A page for all errors stands outside what ``add_middleware`` adds, but inside the hooks'."""
     answer = serve(UVICORN, dsn, **ONE, **environ).get("/starve")
     assert answer.status == status
     assert body in answer.body
