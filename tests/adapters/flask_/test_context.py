@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -12,6 +13,7 @@ from flask import Flask, Response, abort, after_this_request, stream_with_contex
 
 import poolguard
 from poolguard.flask import PoolGuard
+from tests.support import until
 
 from .conftest import Things, add, backend, used
 
@@ -138,6 +140,28 @@ def test_a_context_in_an_except_clause_may_end_well(
         with app.app_context():
             add(db, "noted")
     assert things() == ["noted"]
+
+
+@pytest.mark.parametrize("db", ["pooled"], indirect=True)
+def test_a_teardown_function_that_fails_keeps_no_connection(
+    app: Flask, db: PoolGuard, things: Things
+) -> None:
+    """Flask 3.1 calls none of those before it then: the pool sees that nothing refers to it."""
+
+    @app.teardown_appcontext
+    def fail(_: BaseException | None) -> None:
+        raise KeyError
+
+    @app.get("/")
+    def view() -> str:
+        add(db, "never committed")
+        return "done"
+
+    with suppress(KeyError):
+        app.test_client().get("/")
+    gc.collect()
+    until(lambda: used(db) == 0)
+    assert things() == []
 
 
 # -- how long it lasts -------------------------------------------------------------------------
