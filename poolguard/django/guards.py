@@ -19,7 +19,7 @@ from . import refusals
 from .checks import aliases, insist_valid
 from .sessions import Dress
 
-__all__ = ["Lender", "begin", "forget_all", "guard_of", "lender_of"]
+__all__ = ["Lender", "begin", "forget_all", "guard_of", "lender_of", "seen_by"]
 
 
 class Seen(NamedTuple):
@@ -129,7 +129,10 @@ def _make_all() -> list[Guard]:
 
 def _made(alias: str) -> Lender:
     """A lender for that alias; that of another alias, where they differ in nothing."""
-    seen = _seen(alias)
+    try:
+        seen = seen_by(connections.create_connection(alias))  # a wrapper of nobody's
+    except ImproperlyConfigured as error:
+        raise SettingsError(f"DATABASES[{alias!r}]: {error}") from None
     for known in _lenders.values():
         if known.seen == seen:
             return known
@@ -145,13 +148,10 @@ def _made(alias: str) -> Lender:
     return made
 
 
-def _seen(alias: str) -> Seen:
-    wrapper = connections.create_connection(alias)  # of nobody's
-    try:
-        wrapper.check_settings()
-        params = wrapper.get_connection_params()
-    except ImproperlyConfigured as error:
-        raise SettingsError(f"DATABASES[{alias!r}]: {error}") from None
+def seen_by(wrapper: Any) -> Seen:
+    """What the settings of an engine's *wrapper* say."""
+    wrapper.check_settings()
+    params = wrapper.get_connection_params()
     given = wrapper.settings_dict
     options = given["OPTIONS"]
     place = of_libpq(params)

@@ -56,14 +56,17 @@ class PoolGuardMixin(_Wrapper):  # type: ignore[misc]
         connection = self.connection
         if connection is not None:
             return getattr(connection, "_pool", None)
-        return self._lender or guards.lender_of(self.alias, self.settings_dict["NAME"])
+        return self._lender or self._find_lender()
+
+    def _find_lender(self) -> guards.Lender | None:
+        return guards.lender_of(self.alias, self.settings_dict["NAME"])
 
     def close_pool(self) -> None:
         """Nothing: the guard's connections are not one thread's to close, and it is told of other
         settings at each checkout."""
 
     def connect(self) -> None:
-        self._lender = guards.lender_of(self.alias, self.settings_dict["NAME"])
+        self._lender = self._find_lender()
         try:
             super().connect()
         finally:
