@@ -2,6 +2,7 @@
 
 Run by hand, for some minutes::
 
+    export POOLGUARD_PG_BIN=/usr/lib/postgresql/15/bin     # a PostgreSQL with contrib's extensions
     python -m tests.suites.django_suite            # the version of Django that is installed here
     python -m tests.suites.django_suite --python ../v/bin/python 6.1.3
     python -m tests.suites.django_suite 5.2.19 backends transactions
@@ -100,7 +101,7 @@ def main() -> int:
     parser.add_argument("labels", nargs="*")
     parser.add_argument("--python", default=sys.executable, help="one that has psycopg, poolguard")
     given = parser.parse_args()
-    source = fetch(f"django=={given.version}", Path(gettempdir()) / "suites")
+    source = fetch(f"django=={given.version}", Path(gettempdir()) / "suites", given.python)
     labels = given.labels or [*LABELS]
     with PrivatePostgres(settings={"max_connections": "200"}) as server:
         stock = run(given.python, source, server.dsn, STOCK, labels)
@@ -128,18 +129,19 @@ def databases(engine: str, place: str) -> dict[str, Any]:
 def pool_everywhere() -> None:
     """Have each wrapper take its connections from a guard, whatever process and database it is of.
 
-    A test may change what its wrapper's settings say: each wording has a guard of its own. Where a
-    database is to be dropped or copied, Django closes the pool.
+    A test may change what its wrapper's settings say: each wording has a guard of its own, but for
+    the role, which a checkout compares. Where a database is to be dropped or copied, the guards of
+    it are closed.
     """
     from django.conf import settings
     from django.db.backends.base.base import NO_DB_ALIAS
     from django.db.backends.postgresql.creation import DatabaseCreation
+    from psycopg.conninfo import make_conninfo
 
     from poolguard import Guard, forget
     from poolguard.django.guards import Lender, seen_by
     from poolguard.django.mixin import PoolGuardMixin
     from poolguard.util.conninfo import of_libpq
-    from psycopg.conninfo import make_conninfo
 
     lenders: dict[str, Lender] = {}
 
@@ -147,7 +149,8 @@ def pool_everywhere() -> None:
         if wrapper.alias == NO_DB_ALIAS:
             return None
         said = wrapper.settings_dict
-        key = repr((wrapper.alias, said["NAME"], said["OPTIONS"], said["USER"], settings.USE_TZ))
+        options = {k: v for k, v in said["OPTIONS"].items() if k != "assume_role"}
+        key = repr((wrapper.alias, said["NAME"], options, said["USER"], settings.USE_TZ))
         if (known := lenders.get(key)) is None:
             seen = seen_by(wrapper)
             place = of_libpq(seen.params)

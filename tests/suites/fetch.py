@@ -10,13 +10,17 @@ from pathlib import Path
 __all__ = ["fetch"]
 
 
-def fetch(requirement: str, folder: Path) -> Path:
-    """The unpacked source of *requirement*, such as ``django==5.2.19``, in *folder*."""
+def fetch(requirement: str, folder: Path, python: str = sys.executable) -> Path:
+    """The unpacked source of *requirement*, such as ``django==5.2.19``, in *folder*.
+
+    *python* is one that it supports, which pip insists on.
+    """
     folder = folder / requirement.replace("==", "-")
-    if not folder.exists():
-        folder.mkdir(parents=True)
-        download = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary=:all:"]
+    if not any(folder.glob("*.tar.gz")):
+        folder.mkdir(parents=True, exist_ok=True)
+        download = [python, "-m", "pip", "download", "-q", "--no-deps", "--no-binary=:all:"]
         subprocess.run([*download, "--dest", folder, requirement], check=True)
+    if not any(each.is_dir() for each in folder.iterdir()):
         [archive] = folder.glob("*.tar.gz")
         with tarfile.open(archive) as packed:
             packed.extractall(folder, filter="data")

@@ -97,15 +97,13 @@ class Eager:
 @pytest.fixture(scope="module", autouse=True)
 def _django() -> None:
     if not settings.configured:
-        settings.configure(
-            ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"], SECRET_KEY="-", MIDDLEWARE=[], DATABASES={}
-        )
+        settings.configure(ALLOWED_HOSTS=["*"], SECRET_KEY="-", DATABASES={})
         django.setup()
 
 
 @pytest.fixture(params=["instrumented", "not instrumented"])
 def instrumented(request: pytest.FixtureRequest) -> Iterator[bool]:
-    with override_settings(MIDDLEWARE=[NAMES + "Eager"]):
+    with override_settings(ROOT_URLCONF=__name__, MIDDLEWARE=[NAMES + "Eager"]):
         if request.param == "instrumented":
             instrumentor: Any = DjangoInstrumentor()
             instrumentor.instrument()

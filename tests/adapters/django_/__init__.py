@@ -1,0 +1,1 @@
+"""The Django adapter, with a small project of its own."""

@@ -1,0 +1,18 @@
+"""The project's settings. ``TEST_DATABASES`` is ``DATABASES`` as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+
+DATABASES = json.loads(os.environ["TEST_DATABASES"])
+DEBUG = "TEST_DEBUG" in os.environ
+SECRET_KEY = "not one"
+ALLOWED_HOSTS = ["*"]
+INSTALLED_APPS = ["django.contrib.staticfiles", "tests.adapters.django_.project"]
+ROOT_URLCONF = "tests.adapters.django_.project.urls"
+STATIC_URL = "static/"
+STATIC_ROOT = os.environ.get("TEST_STATIC")
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+USE_TZ = True
+DATABASE_ROUTERS = json.loads(os.environ.get("TEST_ROUTERS", "[]"))

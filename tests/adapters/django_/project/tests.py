@@ -1,0 +1,19 @@
+"""The project's own tests, for ``manage.py test``."""
+
+from __future__ import annotations
+
+from django.db import connection
+from django.test import TestCase
+
+from .models import Book
+
+
+class First(TestCase):
+    def test_book(self) -> None:
+        Book.objects.create(title="first")
+        self.assertTrue(str(connection.settings_dict["NAME"]).startswith("test_"))
+        self.assertIsNone(connection.pool)
+
+
+class Second(First):
+    """In the other process."""
