@@ -6,7 +6,7 @@ The wait for it may be over before that is done. Then the request that needs it 
 from __future__ import annotations
 
 import asyncio
-from threading import Thread
+import threading
 from typing import Any
 
 from ..util.escape import escaped
@@ -23,7 +23,7 @@ class Readying:
     def __init__(self, guard: Guard, log: Any) -> None:
         self._guard = guard
         self._log = log
-        self._thread: Thread | None = None
+        self._thread: threading.Thread | None = None
         self._task: asyncio.Task[None] | None = None
         if not guard.when_warm:
             return
@@ -32,7 +32,7 @@ class Readying:
             _tasks.add(self._task)
             self._task.add_done_callback(_tasks.discard)
         else:
-            self._thread = Thread(
+            self._thread = threading.Thread(
                 target=self._do, name=f"poolguard-{guard.name}-ready", daemon=True
             )
             self._thread.start()
