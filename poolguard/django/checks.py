@@ -90,7 +90,7 @@ def _wrong(given: Any) -> list[str]:
     if given is None:
         return []
     if not isinstance(given, dict):
-        return [f"it is a {type(given).__name__}, and no dict"]
+        return [f"it takes a dict of settings, no {type(given).__name__}"]
     lines = [
         f"{name} is not for it: {why}; drop it"
         for name, why in (

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +22,7 @@ from ...doors.server import Door, Server
 __all__ = ["backends", "janitor"]
 
 ROOT = Path(__file__).parents[3]
+CONFIG = "python:tests.doors.gunicorn_conf"
 PACKAGE = "tests.adapters.django_.project"
 SETTINGS = {"DJANGO_SETTINGS_MODULE": f"{PACKAGE}.settings"}
 
@@ -38,7 +40,9 @@ class Describe(Protocol):
 class ServeProject(Protocol):
     """Starts gunicorn with the project; *environ* are further variables of its environment."""
 
-    def __call__(self, door: Door, databases: Databases, **environ: str) -> Server: ...
+    def __call__(
+        self, door: Door, databases: Databases, *, config: str = CONFIG, **environ: str
+    ) -> Server: ...
 
 
 class Manage(Protocol):
@@ -116,18 +120,19 @@ def manage() -> Manage:
 def serve_project(
     janitor: Janitor, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServeProject]:
-    """Starts servers that end with the test. The environment names no database, unless it is told."""
-    from contextlib import ExitStack
-
+    """Starts servers that end with the test. Their environment names no database, unless told."""
     with ExitStack() as ending:
 
-        def start(door: Door, databases: Databases, **environ: str) -> Server:
+        def start(
+            door: Door, databases: Databases, *, config: str = CONFIG, **environ: str
+        ) -> Server:
             server = Server(
                 door,
                 {**SETTINGS, "TEST_DATABASES": json.dumps(databases), **environ},
                 janitor=janitor,
                 folder=tmp_path_factory.mktemp("gunicorn"),
                 dsn=environ.get("DATABASE_URL", ""),
+                config=config,
             )
             ending.callback(server.close)
             return server

@@ -95,15 +95,17 @@ class Eager:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _django() -> None:
-    if not settings.configured:
+def _django() -> Iterator[None]:
+    if not settings.configured:  # by other tests in this process
         settings.configure(ALLOWED_HOSTS=["*"], SECRET_KEY="-", DATABASES={})
         django.setup()
+    with override_settings(ROOT_URLCONF=__name__, MIDDLEWARE=[]):
+        yield
 
 
 @pytest.fixture(params=["instrumented", "not instrumented"])
 def instrumented(request: pytest.FixtureRequest) -> Iterator[bool]:
-    with override_settings(ROOT_URLCONF=__name__, MIDDLEWARE=[NAMES + "Eager"]):
+    with override_settings(MIDDLEWARE=[NAMES + "Eager"]):
         if request.param == "instrumented":
             instrumentor: Any = DjangoInstrumentor()
             instrumentor.instrument()

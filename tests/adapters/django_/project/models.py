@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.db import models
 
 
-class Book(models.Model):
+class Book(models.Model):  # type: ignore[misc]
     title = models.CharField(max_length=100, unique=True)
     read_at = models.DateTimeField(null=True)
 

@@ -16,3 +16,9 @@ STATIC_ROOT = os.environ.get("TEST_STATIC")
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
 DATABASE_ROUTERS = json.loads(os.environ.get("TEST_ROUTERS", "[]"))
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": True,
+    "handlers": {"console": {"class": "logging.StreamHandler"}},
+    "loggers": {"django.request": {"handlers": ["console"], "level": "INFO"}},
+}

@@ -8,11 +8,11 @@ from django.test import TestCase
 from .models import Book
 
 
-class First(TestCase):
+class First(TestCase):  # type: ignore[misc]
     def test_book(self) -> None:
         Book.objects.create(title="first")
-        self.assertTrue(str(connection.settings_dict["NAME"]).startswith("test_"))
-        self.assertIsNone(connection.pool)
+        assert connection.settings_dict["NAME"].startswith("test_")
+        assert connection.pool is None
 
 
 class Second(First):

@@ -13,6 +13,7 @@ urlpatterns = [
     path("books-streamed", views.books_streamed),
     path("every", views.every),
     path("starve", views.starve),
+    path("close", views.close),
     path("fail", views.fail),
     path("many", views.many),
     path("leave", views.leave),

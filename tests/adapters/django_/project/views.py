@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
-from django.db import connection, connections, transaction
+from django.db import OperationalError, connection, connections, transaction
 from django.http import HttpRequest, JsonResponse, StreamingHttpResponse
 
 import poolguard
@@ -87,21 +87,28 @@ def starve(request: HttpRequest) -> JsonResponse:
         thread.join()
 
 
+def close(request: HttpRequest) -> JsonResponse:
+    """The application closes its guard."""
+    poolguard.django.guard().close()
+    return JsonResponse({})
+
+
 def fail(request: HttpRequest) -> JsonResponse:
     """Fails by itself, with the pool as it is."""
     raise ValueError("of the application's own")
 
 
 def many(request: HttpRequest) -> JsonResponse:
-    """As many sessions at once as there may be, in threads that return none before they end."""
+    """As many sessions at once, in threads, as there can be."""
     number = int(request.GET["of"])
     alias = request.GET.get("alias", "default")
     together = threading.Barrier(number)
     found: list[dict[str, Any]] = []
 
     def use() -> None:
-        found.append(seen(alias))
-        together.wait(20)
+        with suppress(OperationalError, threading.BrokenBarrierError):
+            found.append(seen(alias))
+            together.wait(2)
         connections[alias].close()
 
     threads = [threading.Thread(target=use) for _ in range(number)]
