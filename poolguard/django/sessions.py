@@ -56,6 +56,7 @@ class Dress:
 
     def put_on(self, connection: Any) -> None:
         """Make one that connected without all this as if it had connected with it."""
+        connection.autocommit = True  # what it is told now is to last
         for name, value in self.kwargs.items():
             if name == "context":
                 connection._adapters = AdaptersMap(value.adapters)

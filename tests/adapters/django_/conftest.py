@@ -107,6 +107,7 @@ def run_manage(
         cwd=ROOT,
         capture_output=True,
         text=True,
+        check=False,
         timeout=60,
     )
 
