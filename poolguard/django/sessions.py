@@ -51,6 +51,9 @@ class Dress:
     """What psycopg's ``connect()`` is given beside libpq's parameters."""
 
     def __call__(self, connection: Any) -> None:
+        if not connection.autocommit:  # it began to connect before the guard was adopted
+            self.put_on(connection)
+            return
         tell(connection, self.zone, self.role)
         connection._poolguard_dress = self
 

@@ -428,6 +428,25 @@ def test_parameters_are_bound_where_the_options_say(
         connections["default"].close()
 
 
+def test_a_connection_that_began_before_the_guard_was_adopted_is_dressed_as_it_arrives(
+    connection: Any, dsn: str
+) -> None:
+    """It has Django's ``configure`` then, but connected without Django's arguments."""
+    from django.db.backends.postgresql.base import Cursor
+    from psycopg.pq import TransactionStatus
+
+    backend(connection)
+    dress = connection.connection._poolguard_dress
+    with psycopg.connect(dsn, options="-c TimeZone=Asia/Tokyo", client_encoding="latin1") as raw:
+        dress(raw)
+        assert raw.info.transaction_status == TransactionStatus.IDLE
+        assert raw.autocommit
+        assert isinstance(raw.cursor(), Cursor)
+        assert raw.info.parameter_status("TimeZone") == "UTC"
+        assert raw.info.encoding == "utf-8"
+        assert raw.prepare_threshold is None
+
+
 def test_there_is_no_prepared_statement_unless_the_options_ask_for_one(connection: Any) -> None:
     backend(connection)
     assert connection.connection.prepare_threshold is None
