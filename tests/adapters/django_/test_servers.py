@@ -6,6 +6,7 @@ import json
 import re
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,37 +79,47 @@ def url_of(described: dict[str, Any]) -> str:
     return make_conninfo(**said, **described["OPTIONS"])
 
 
-@pytest.mark.parametrize("door", [GTHREAD, ASGI], ids=str)
+@pytest.mark.parametrize("is_first", [False, True], ids=["", "warm first"])
 def test_a_worker_goes_on_with_the_guard_of_the_environment(
-    door: Door,
+    is_first: bool,
     serve_project: ServeProject,
     describe: Describe,
     postgres: PrivatePostgres,
     backends: Backends,
 ) -> None:
-    """Where DATABASE_URL is what the settings say. Under WSGI its connections were opened while the
-    application was imported, and knew nothing of Django."""
-    application = f"adopted-{door}"
-    options = {"application_name": application, "options": "-c log_statement=all"}
+    """Where DATABASE_URL is what the settings say. What was opened while the application was being
+    imported knew nothing of Django, and is dressed before the worker serves."""
+    options = {"application_name": "adopted", "options": "-c log_statement=all"}
     described = describe(options, TIME_ZONE="Asia/Tokyo")
-    server = serve_project(
-        door,
-        {"default": described},
-        DATABASE_URL=url_of(described),
-        POOLGUARD_BUDGET="6",
-        POOLGUARD_FLOOR="4",  # more is opened ahead where less than a worker's threads may use
-    )
+    environ = {
+        "DATABASE_URL": url_of(described),
+        "POOLGUARD_BUDGET": "6",
+        "POOLGUARD_FLOOR": "4",  # more is opened ahead where less than a worker's threads may use
+        **({"TEST_WARM_FIRST": "1"} if is_first else {}),
+    }
+    server = serve_project(GTHREAD, {"default": described}, **environ)
     assert [*server.get("/status").body] == ["default"]
-    before = backends(application)
-    assert len(before) == 4, server.said()
+    before = backends("adopted")
+    assert len(before) == 4
     known = len(postgres.read_log())
-    assert len({*server.get("/many?of=4").body["backends"]}) == 4
+    assert {*server.get("/many?of=4").body["backends"]} == {*before}
     asked = logged_by(postgres, before, known)
     assert {each.split()[1] for each in asked} == {"current_user,"}
     first = server.get("/books").body
     assert (first["zone"], first["pool"]) == ("Asia/Tokyo", "default")
-    assert first["backend"] in before
     assert "failed" not in server.said()
+
+
+def test_the_guard_of_the_environment_gives_way_where_it_would_be_async(
+    serve_project: ServeProject, describe: Describe, backends: Backends
+) -> None:
+    described = describe({"application_name": "sync-in-asgi"})
+    server = serve_project(
+        ASGI, {"default": described}, DATABASE_URL=url_of(described), POOLGUARD_FLOOR="2"
+    )
+    assert guard_of(server)["mode"] == "sync"
+    assert server.get("/books").body["pool"] == "default"
+    assert len(backends("sync-in-asgi")) == guard_of(server)["idle"]
 
 
 def test_a_request_leaves_its_session_as_the_next_one_wants_it(
@@ -121,11 +132,14 @@ def test_a_request_leaves_its_session_as_the_next_one_wants_it(
     assert found == {**found, "backend": left, "zone": "UTC", "books": 5}
 
 
+@pytest.mark.parametrize("door", [GTHREAD, GEVENT], ids=str)
 def test_a_body_that_is_streamed_borrows_until_it_ends(
-    serve_project: ServeProject, describe: Describe
+    door: Door, serve_project: ServeProject, describe: Describe
 ) -> None:
-    server = serve_project(GTHREAD, {"default": describe({"poolguard": {"floor": 2, "budget": 4}})})
-    assert len(server.get("/books-streamed").body.splitlines()) == 5
+    options = {"poolguard": {"floor": 2, "budget": 4}}
+    server = serve_project(door, {"default": describe(options, ATOMIC_REQUESTS=True)})
+    for answer in server.get_together(*["/books-streamed"] * 6):
+        assert len(answer.body.splitlines()) == 5
     until(lambda: guard_of(server)["used"] == 0)
 
 
@@ -157,9 +171,13 @@ def test_an_overload_is_answered_with_503_and_no_traceback(
     assert "Traceback" not in server.said()
     [line] = server.lines("was answered with 503")
     assert "GET /starve" in line
-    assert server.get("/fail").status == 500
-    until(lambda: "of the application's own" in server.said())
-    assert "Traceback" in server.said()
+    # What fails of itself is told in full, in a request that was refused a connection before, too.
+    for path, status, said in (
+        ("/fail", 500, "of the application's own"),
+        ("/starve?fail", 503, "after it was refused a connection"),
+    ):
+        assert server.get(path).status == status
+        until(partial(server.lines, f"ValueError: {said}"))
 
 
 @pytest.mark.parametrize("door", [GTHREAD, ASGI], ids=str)

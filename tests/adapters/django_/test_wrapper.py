@@ -413,6 +413,29 @@ def test_an_isolation_level_of_the_options(configured: Configure, describe: Desc
         assert guard.status()["used"] == 0
 
 
+def test_an_engine_of_another_package_says_what_it_says_of_each_connection(
+    configured: Configure, describe: Describe
+) -> None:
+    """PostGIS and django-tenants build on Django's own engine, too."""
+    from django.db import connections
+
+    import poolguard.django
+
+    poolguard.django.guard().close()
+    options = {"poolguard": {**STATIC, "max_size": 1}}
+    engine = "tests.adapters.django_.project.tenants"
+    configured({"default": describe(options, ENGINE=engine)})
+    wrapper = connections["default"]
+    found = []
+    with poolguard.django.guard() as guard:
+        for schema in ("pg_catalog", "public", "pg_catalog"):
+            wrapper.schema = schema
+            found.append((shown(wrapper, "search_path"), wrapper.pool is guard.pool))
+            wrapper.close()
+    assert found == [("pg_catalog", True), ("public", True), ("pg_catalog", True)]
+    assert wrapper.registered == 3
+
+
 def test_parameters_are_bound_where_the_options_say(
     configured: Configure, describe: Describe
 ) -> None:

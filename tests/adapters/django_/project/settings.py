@@ -5,6 +5,11 @@ from __future__ import annotations
 import json
 import os
 
+import poolguard
+from tests.support import until
+
+if "TEST_WARM_FIRST" in os.environ:  # the hooks have opened a guard before this is imported
+    until(lambda: poolguard.guard().ready)
 DATABASES = json.loads(os.environ["TEST_DATABASES"])
 DEBUG = "TEST_DEBUG" in os.environ
 SECRET_KEY = "not one"

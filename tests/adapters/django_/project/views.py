@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from typing import Any
 
 from django.db import OperationalError, connection, connections, transaction
@@ -17,6 +17,7 @@ from tests.support import until
 from .models import Book
 
 
+@transaction.non_atomic_requests  # type: ignore[untyped-decorator]
 def status(request: HttpRequest) -> JsonResponse:
     """No acquire."""
     return JsonResponse({each.name: each.status() for each in guards()})
@@ -81,10 +82,12 @@ def starve(request: HttpRequest) -> JsonResponse:
     thread.start()
     held.wait(10)
     try:
-        return books(request)
+        with suppress(OperationalError) if "fail" in request.GET else nullcontext():
+            return books(request)
     finally:
         over.set()
         thread.join()
+    raise ValueError("after it was refused a connection")
 
 
 def close(request: HttpRequest) -> JsonResponse:
