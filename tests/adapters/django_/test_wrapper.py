@@ -322,18 +322,27 @@ def test_a_session_that_takes_no_writes_after_a_failover_is_not_met_twice(
     assert backend(connection) != first
 
 
-def test_a_thread_that_ends_without_close_gives_its_session_back(
-    connection: Any, pooled: Any
+def test_a_thread_that_ends_without_close_keeps_nobody_waiting(
+    configured: Configure, describe: Describe
 ) -> None:
-    """Once what the thread had is collected: its wrapper is part of a cycle."""
+    """Its wrapper is part of a cycle, which no collection has found yet."""
     from django.db import connections
 
-    thread = threading.Thread(target=lambda: backend(connections["default"]))
-    thread.start()
-    thread.join()
-    gc.collect()
-    until(lambda: pooled.status()["used"] == 0)
-    assert backend(connection)
+    import poolguard.django
+
+    poolguard.django.guard().close()
+    configured({"default": describe({"poolguard": {**STATIC, "max_size": 1}})})
+    with poolguard.django.guard() as guard:
+        gc.disable()
+        try:
+            thread = threading.Thread(target=lambda: backend(connections["default"]))
+            thread.start()
+            thread.join()
+            assert guard.status()["used"] == 1
+            assert backend(connections["default"])
+        finally:
+            gc.enable()
+        connections["default"].close()
 
 
 def test_a_wrapper_may_be_lent_to_another_thread(connection: Any) -> None:
