@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from ..pool.errors import PoolTimeout
 from ..runtime.adoption import guard_for, in_each_worker
 from ..runtime.guards import Guard
 from ..util.conninfo import of_libpq
+from ..util.logs import logger
 from ..worker import context
 from . import refusals
 from .checks import aliases, insist_valid
@@ -73,9 +75,15 @@ _refused: PoolguardError | None = None
 def begin() -> None:
     """The first wrapper of such an engine was made: have guards of all in each worker."""
     global _begun  # noqa: PLW0603
-    if not _begun:
-        _begun = True
-        in_each_worker(_make_all)
+    if _begun:
+        return
+    _begun = True
+    in_each_worker(_make_all)
+    if context.role() is None and "gunicorn.arbiter" in sys.modules:
+        logger.warning(
+            "poolguard: this gunicorn runs without poolguard's hooks, so each request connects "
+            "anew. Add to gunicorn.conf.py: from poolguard.gunicorn import *"
+        )
 
 
 def lender_of(alias: str, database: str | None) -> Lender | None:

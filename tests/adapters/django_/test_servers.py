@@ -329,3 +329,15 @@ def test_sessions_that_the_server_ends_are_met_once_at_most(
     )
     until(lambda: server.get("/books").status == 200)
     assert server.get("/books").body["backend"] != before
+
+
+def test_a_gunicorn_without_the_hooks_says_so_once(
+    serve_project: ServeProject, describe: Describe, tmp_path: Path
+) -> None:
+    """One of the two changed lines is missing: nothing fails, and nothing is pooled."""
+    config = tmp_path / "conf.py"
+    config.write_text("control_socket_disable = True\n")
+    server = serve_project(SYNC, {"default": describe()}, config=str(config))
+    assert server.get("/books").body["pool"] is None
+    assert server.get("/books").status == 200
+    assert len(server.lines("without poolguard's hooks")) == 1

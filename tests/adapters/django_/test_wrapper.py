@@ -104,6 +104,15 @@ def test_settings_of_the_time_zone_that_change_are_heard(connection: Any) -> Non
     assert shown(connection, "TimeZone") == "UTC"
 
 
+def test_a_time_zone_that_the_server_spells_otherwise_is_told_once(dsn: str) -> None:
+    from poolguard.django.sessions import tell
+
+    with psycopg.connect(dsn, autocommit=True) as raw:
+        assert tell(raw, "asia/tokyo", None)
+        assert raw.info.parameter_status("TimeZone") == "Asia/Tokyo"
+        assert not tell(raw, "asia/tokyo", None)
+
+
 def test_a_session_assumes_the_role_that_the_options_name(
     configured: Configure, describe: Describe, admin: psycopg.Connection
 ) -> None:
