@@ -26,7 +26,8 @@ GTHREAD = Door("gthread", WSGI, threads=4)
 GEVENT = Door("gevent", WSGI)
 ASGI = Door("asgi", ASGI_APP, since=24)
 UVICORN = Door("uvicorn_worker.UvicornWorker", ASGI_APP)
-DOORS = [SYNC, GTHREAD, GEVENT, ASGI, UVICORN]
+LATER = pytest.param(UVICORN, marks=pytest.mark.long)
+DOORS = [SYNC, GTHREAD, GEVENT, ASGI, LATER]
 
 Backends = Callable[[str], list[int]]
 
@@ -154,7 +155,11 @@ def test_an_asynchronous_view_borrows_from_the_sync_guard(
     assert guard_of(server)["mode"] == "sync"
 
 
-@pytest.mark.parametrize("debug", [False, True], ids=["debug off", "debug on"])
+@pytest.mark.parametrize(
+    "debug",
+    [False, pytest.param(True, marks=pytest.mark.long)],
+    ids=["debug off", "debug on"],
+)
 @pytest.mark.parametrize("door", [GTHREAD, ASGI], ids=str)
 def test_an_overload_is_answered_with_503_and_no_traceback(
     door: Door, debug: bool, serve_project: ServeProject, describe: Describe
@@ -226,7 +231,7 @@ def test_aliases_that_differ_in_nothing_share_a_guard(
     assert (found["default"]["user"], found["reports"]["user"]) == ("postgres", "pg_monitor")
 
 
-@pytest.mark.parametrize("door", [GTHREAD, UVICORN], ids=str)
+@pytest.mark.parametrize("door", [GTHREAD, LATER], ids=str)
 def test_a_master_that_preloads_the_project_opens_no_connection(
     door: Door, serve_project: ServeProject, describe: Describe, backends: Backends
 ) -> None:
@@ -263,14 +268,23 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("case", WRONG)
-@pytest.mark.parametrize("preload", [False, True], ids=["", "preload"])
+@pytest.mark.parametrize(
+    ("case", "preload"),
+    [
+        ("persistent", False),
+        ("persistent", True),
+        ("unknown", False),
+        ("not configured", False),
+        pytest.param("persistent for ever", False, marks=pytest.mark.long),
+        pytest.param("a second pool", False, marks=pytest.mark.long),
+        pytest.param("no dict", False, marks=pytest.mark.long),
+        pytest.param("unknown", True, marks=pytest.mark.long),
+    ],
+)
 def test_settings_that_cannot_work_end_the_boot_with_one_line(
     case: str, preload: bool, serve_project: ServeProject, describe: Describe
 ) -> None:
     """No server runs ``manage.py check``."""
-    if preload and case not in ("persistent", "unknown"):
-        pytest.skip("each of the others goes the same way")
     changes, said = WRONG[case]
     environ = {"TEST_PRELOAD": "1"} if preload else {}
     server = serve_project(SYNC, {"default": describe(**changes)}, **environ)
