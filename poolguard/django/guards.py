@@ -34,6 +34,9 @@ class Seen(NamedTuple):
     settings: Mapping[str, Any]
     """The guard's."""
 
+    def __repr__(self) -> str:
+        return f"<Seen {self.database!r}>"  # the parameters hold the password
+
 
 class Lender:
     """One database as ``settings.DATABASES`` describes it, and the guard that connects to it.

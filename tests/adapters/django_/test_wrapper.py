@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -486,6 +487,27 @@ def test_a_connection_that_began_before_the_guard_was_adopted_is_dressed_as_it_a
         assert raw.info.parameter_status("TimeZone") == "UTC"
         assert raw.info.encoding == "utf-8"
         assert raw.prepare_threshold is None
+
+
+def test_no_repr_shows_the_password(connection: Any, pooled: Any) -> None:
+    from poolguard.django.guards import lender_of
+
+    known = lender_of("default", connection.settings_dict["NAME"])
+    assert known is not None
+    shown = repr([pooled, known, known.seen, known.dress, connection])
+    assert connection.settings_dict["PASSWORD"]
+    assert connection.settings_dict["PASSWORD"] not in shown
+
+
+def test_a_connection_that_cannot_be_dressed_goes_back(connection: Any, pooled: Any) -> None:
+    from poolguard.django.guards import Lender, lender_of
+
+    known = lender_of("default", connection.settings_dict["NAME"])
+    assert known is not None
+    dress = replace(known.dress, role="a role that nobody has made")
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="does not exist"):
+        Lender(pooled, known.seen._replace(dress=dress)).getconn()
+    assert pooled.status()["used"] == 0
 
 
 def test_there_is_no_prepared_statement_unless_the_options_ask_for_one(connection: Any) -> None:
