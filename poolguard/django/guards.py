@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 from django.core.exceptions import ImproperlyConfigured
@@ -22,6 +23,15 @@ from .checks import aliases, insist_valid
 from .sessions import Dress
 
 __all__ = ["Lender", "begin", "forget_all", "guard_of", "lender_of", "seen_by"]
+
+ITS_OWN = frozenset(
+    {
+        f"{__package__}.mixin",
+        "django.db.backends.postgresql.base",
+        "django.db.backends.base.base",
+    }
+)
+"""Where ``get_connection_params`` says the same at each connect."""
 
 
 class Seen(NamedTuple):
@@ -152,11 +162,28 @@ def _made(alias: str) -> Lender:
         kind="sync",
         name=alias,
         configure=seen.dress,
+        renew=partial(_connect_of, alias) if _may_change(alias) else None,
         settings=seen.settings,
     )
     made = Lender(guard, seen)
     guard.when_warm.append(lambda: _make_ready(made, alias, adopted=adopted))
     return made
+
+
+def _may_change(alias: str) -> bool:
+    """Whether the engine has a way of its own to say by what it connects, as those have which ask a
+    cloud for a password that lasts for minutes."""
+    homes = {
+        each.__module__
+        for each in type(connections.create_connection(alias)).__mro__
+        if "get_connection_params" in vars(each)
+    }
+    return bool(homes - ITS_OWN)
+
+
+def _connect_of(alias: str) -> dict[str, Any]:
+    params = connections.create_connection(alias).get_connection_params()
+    return {**params, "autocommit": True}
 
 
 def seen_by(wrapper: Any) -> Seen:

@@ -60,13 +60,15 @@ def guard_for(
     kind: Kind,
     name: str,
     configure: Callable[[Any], Any] | None = None,
+    renew: Callable[[], Mapping[str, Any]] | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> tuple[Guard, bool]:
     """The guard for the database that ``psycopg.connect(**connect)`` leads to, and whether it has
     connected before with less than *connect* says.
 
     Such a one is the default guard of the environment, where it is open for the same database and
-    no *settings* are asked for; its connections are the adapter's to dress. Raises
+    no *settings* are asked for; its connections are the adapter's to dress. Where credentials may
+    change, *renew* is asked at each connect for what *connect* says then. Raises
     :exc:`~poolguard.errors.SettingsError`.
     """
     from psycopg.conninfo import make_conninfo
@@ -76,11 +78,12 @@ def guard_for(
     known = of_environment()
     is_open = known is not None and known.opened and known.mode == kind
     if known is not None and is_open and not settings and _is_same(known.settings.dsn, place):
-        known.adopt(PoolArguments(configure=configure, kwargs={**_beside(place), **rest}))
+        kwargs = renew or {**_beside(place), **rest}
+        known.adopt(PoolArguments(configure=configure, kwargs=kwargs))
         return known, True
     given = {"mode": kind, **(settings or {})}
     conninfo = make_conninfo(**place)
-    return Guard(conninfo, name=name, configure=configure, kwargs=rest, **given), False
+    return Guard(conninfo, name=name, configure=configure, kwargs=renew or rest, **given), False
 
 
 def _is_same(dsn: object, place: Mapping[str, Any]) -> bool:

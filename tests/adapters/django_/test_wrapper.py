@@ -455,6 +455,38 @@ def test_an_engine_of_another_package_says_what_it_says_of_each_connection(
     assert wrapper.registered == 3
 
 
+def test_an_engine_that_mints_its_password_is_asked_at_each_connect(
+    configured: Configure, describe: Describe, admin: psycopg.Connection
+) -> None:
+    """A session that outlives the password stays; the next one has the new password."""
+    from django.db import connections
+
+    import poolguard.django
+
+    from .project.minting.base import mint
+
+    poolguard.django.guard().close()
+    admin.execute("DROP ROLE IF EXISTS minted")
+    admin.execute("CREATE ROLE minted LOGIN PASSWORD 'first'")
+    admin.commit()
+    mint("first")
+    options = {"poolguard": {**STATIC, "max_size": 2}}
+    engine = "tests.adapters.django_.project.minting"
+    configured({"default": describe(options, ENGINE=engine, USER="minted", PASSWORD="")})
+    with poolguard.django.guard() as guard:
+        first, second = connections["default"], connections["default"].copy()
+        pid = backend(first)
+        admin.execute("ALTER ROLE minted PASSWORD 'second'")
+        admin.commit()
+        mint("second")
+        assert backend(second) != pid  # Django's own engine would have been refused
+        assert guard.status()["used"] == 2
+        first.close()
+        second.close()
+    admin.execute("DROP ROLE minted")
+    admin.commit()
+
+
 def test_parameters_are_bound_where_the_options_say(
     configured: Configure, describe: Describe
 ) -> None:
