@@ -39,6 +39,11 @@ def test_every_part_of_the_pools_benchmark_runs(capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.benchmark
+def test_every_part_of_the_adapters_benchmark_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    runs("adapters", capsys)
+
+
+@pytest.mark.benchmark
 def test_workers_boot_and_are_reloaded(capsys: pytest.CaptureFixture[str]) -> None:
     tables = runs("life", capsys)
     assert len(tables["boot"].rows) == 2 * len(tables["reload"].rows)

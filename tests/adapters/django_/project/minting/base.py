@@ -24,5 +24,5 @@ class _Minting(base.DatabaseWrapper):  # type: ignore[misc]
         return {**super().get_connection_params(), "password": password}
 
 
-class DatabaseWrapper(PoolGuardMixin, _Minting):  # type: ignore[misc]
+class DatabaseWrapper(PoolGuardMixin, _Minting):
     """The package's engine, on connections of the guard's."""
