@@ -1,4 +1,4 @@
-"""The examples run as they stand, under real gunicorn."""
+"""The examples of one thing each run as they stand; the applications' tests are in ``examples``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import get_args
 
-import pytest
 from gunicorn.config import Config
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -23,7 +22,6 @@ from poolguard.pool.events import CreateReason, Outcome
 from poolguard.telemetry.metrics import INSTRUMENTS
 from tests.backend import tracing_backend
 
-from .doors.server import ASGI
 from .promql import METRICS
 from .support import until
 
@@ -70,20 +68,6 @@ def get(port: int, path: str) -> tuple[int, bytes]:
     body = response.read()
     connection.close()
     return response.status, body
-
-
-@pytest.mark.parametrize("name", ["wsgi", "asgi"])
-def test_an_example_serves_from_a_warm_pool(name: str, dsn: str, tmp_path: Path) -> None:
-    """The first request creates nothing."""
-    if name == "asgi":
-        ASGI.must_exist()
-    with serving(name, DATABASE_URL=dsn, POOLGUARD_RUNTIME_DIR=str(tmp_path / "run")) as port:
-        status, body = get(port, "/")
-    answer = json.loads(body)
-    assert status == 200
-    assert answer["pool"]["ready"] is True
-    assert answer["pool"]["acquires"] == {"acquired": 1}
-    assert answer["pool"]["created"] == {"warmup": answer["pool"]["floor"]}
 
 
 BARE = """

@@ -1,0 +1,1 @@
+"""The project: settings, URLs, and what the servers call."""

@@ -1,0 +1,7 @@
+"""gunicorn for the short links: DATABASE_URL=postgresql://… gunicorn"""
+
+from poolguard.gunicorn import *  # noqa: F403 - the hooks, by the names gunicorn looks for
+
+wsgi_app = "app:app"
+worker_class = "asgi"  # or "uvicorn_worker.UvicornWorker"
+workers = 2

@@ -1,0 +1,1 @@
+INSERT INTO links (code, target) VALUES ('pg', 'https://www.postgresql.org');
