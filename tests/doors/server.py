@@ -41,6 +41,7 @@ class Door:
 
     worker_class: str
     app: str
+    """Empty where the configuration names it."""
     threads: int = 1
     since: int = 23
     """The first major version of gunicorn that has it."""
@@ -124,7 +125,10 @@ class Span:
 
 
 class Server:
-    """gunicorn in a session of its own, on a free port of the loopback."""
+    """gunicorn in a session of its own, on a free port of the loopback.
+
+    :param cwd: the folder that it runs in, where *config* may be a file.
+    """
 
     def __init__(
         self,
@@ -136,6 +140,7 @@ class Server:
         dsn: str,
         port: int | None = None,
         config: str = "python:tests.doors.gunicorn_conf",
+        cwd: Path = ROOT,
     ) -> None:
         door.must_exist()
         self.door = door
@@ -158,10 +163,10 @@ class Server:
                     *(_SCRIPT if port else ("-m", "gunicorn")),
                     *("--config", config),
                     *("--bind", bind, "--log-file", str(self._log)),
-                    door.app,
+                    *filter(None, [door.app]),
                 ],
                 as_group=True,
-                cwd=ROOT,
+                cwd=cwd,
                 env={
                     **inherited,
                     "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), _PYTHONPATH])),
