@@ -1,4 +1,4 @@
-"""The matrix as one table at the end: a row an event, a column a worker class.
+"""Matrices as tables at the end of a run: a row and a column name each cell.
 
 A plugin of its own, since with several processes the one that prints has played nothing itself.
 """
@@ -10,34 +10,53 @@ from typing import Any
 import pytest
 
 seen: dict[tuple[str, str], str] = {}
-"""By event and worker class: what came of it."""
+"""Of a worker's life, by event and worker class: what came of it."""
+held: dict[tuple[str, str], str] = {}
+"""The same of the frameworks, by framework with worker class, and event."""
+
+TABLES = {"a worker's life": seen, "frameworks": held}
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """One of several processes: hand over to the one that prints."""
     output = getattr(session.config, "workeroutput", None)
     if output is not None:
-        output["life"] = [[*cell, outcome] for cell, outcome in seen.items()]
+        output["tables"] = {
+            title: [[*cell, outcome] for cell, outcome in table.items()]
+            for title, table in TABLES.items()
+        }
 
 
 def pytest_testnodedown(node: Any, error: object) -> None:
     """In the process that prints, as each of the others ends; one that crashed has no output."""
-    for name, door, outcome in getattr(node, "workeroutput", {}).get("life", []):
-        seen[name, door] = outcome
+    for title, cells in getattr(node, "workeroutput", {}).get("tables", {}).items():
+        for row, column, outcome in cells:
+            TABLES[title][row, column] = outcome
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print it, where any of the matrix was played."""
-    if not seen:
-        return
+    """Print those that anything was played of."""
+    for title, table in TABLES.items():
+        if table:
+            terminalreporter.section(title)
+            for line in _lines(table):
+                terminalreporter.line(line)
+
+
+def _lines(table: dict[tuple[str, str], str]) -> list[str]:
     from ..doors.server import DOORS  # and gunicorn: no other test shall wait for that
 
     doors = [str(door) for door in DOORS]
-    events = dict.fromkeys(name for name, _ in seen)
-    rows = [[event, *(seen.get((event, door), "") for door in doors)] for event in events]
-    rows.insert(0, ["", *doors])
+    found = dict.fromkeys(column for _, column in table)
+    # Where worker classes are the columns, they stand as everywhere; a sort keeps what is equal.
+    columns = sorted(found, key=lambda each: doors.index(each) if each in doors else -1)
+    rows = [
+        [row, *(table.get((row, column), "") for column in columns)]
+        for row in dict.fromkeys(row for row, _ in table)
+    ]
+    rows.insert(0, ["", *columns])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    terminalreporter.section("a worker's life")
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        terminalreporter.line("  ".join(cells).rstrip())
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
