@@ -15,10 +15,24 @@ from pathlib import Path
 from poolguard.errors import LabError
 from poolguard.lab.binaries import find
 
-from . import burst, ledger, life, memory, overhead, pool, ramp, readme, reload, scale, storm, story
+from . import (
+    adapters,
+    burst,
+    ledger,
+    life,
+    memory,
+    overhead,
+    pool,
+    ramp,
+    readme,
+    reload,
+    scale,
+    storm,
+    story,
+)
 from .table import Table
 
-MODULES = (ledger, pool, life, overhead, story, burst, ramp, reload, scale, memory, storm)
+MODULES = (ledger, pool, adapters, life, overhead, story, burst, ramp, reload, scale, memory, storm)
 ALL = {module.__name__.rpartition(".")[2]: module for module in MODULES}
 DIGESTS: Mapping[str, readme.Digest] = {
     name: module.DIGEST for name, module in ALL.items() if hasattr(module, "DIGEST")
@@ -30,7 +44,7 @@ KNOWN: Mapping[str, Callable[..., Mapping[str, Table]]] = {
     **{f"{name}.{part}": partial(ALL[name].run, part) for name in ALL for part in ALL[name].PARTS},
 }
 PACKAGES = (
-    *("poolguard", "psycopg", "psycopg-pool", "gunicorn", "uvicorn", "uvicorn-worker"),
+    *("gunicorn-poolguard", "psycopg", "psycopg-pool", "gunicorn", "uvicorn", "uvicorn-worker"),
     *("opentelemetry-sdk", "sqlalchemy", "django", "asyncpg"),
 )
 

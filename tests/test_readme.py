@@ -19,7 +19,6 @@ from poolguard.settings import DESCRIPTIONS, VARIABLES, Settings
 from poolguard.telemetry.metrics import INSTRUMENTS
 from tests.cli.test_status_text import worker
 
-from .doors.server import ASGI
 from .test_examples import get, serving
 
 ROOT = Path(__file__).parent.parent
@@ -106,66 +105,52 @@ def test_the_two_snippets_run_as_they_stand(dsn: str, tmp_path: Path) -> None:
     assert json.loads(body)["guards"][0]["created"].keys() == {"warmup"}
 
 
-FASTAPI = """
-from fastapi import Request
-
-
-@app.get("/status")
-async def status(request: Request) -> dict[str, object]:
-    return poolguard.guard().status()
-"""
-
-
-def after(diff: str) -> str:
-    """What a file is when the diff has been applied."""
-    return "".join(line[1:] for line in diff.splitlines(keepends=True) if line[:1] != "-")
-
-
-def test_the_diff_makes_an_application_that_serves_from_a_warm_pool(
-    dsn: str, tmp_path: Path
-) -> None:
-    ASGI.must_exist()
-    (tmp_path / "app.py").write_text(after(block(README, "diff:fastapi", "diff")) + FASTAPI)
-    (tmp_path / "gunicorn.conf.py").write_text(
-        block(README, "snippet:gunicorn.conf.py", "python")
-        + '\nworkers = 1\nworker_class = "asgi"\n'
-    )
-    environ = {"DATABASE_URL": dsn, "POOLGUARD_RUNTIME_DIR": str(tmp_path / "run")}
-    with serving(tmp_path, **environ) as port:
-        status, body = get(port, "/")
-        told = json.loads(get(port, "/status")[1])
-    assert status == 200
-    assert re.match(rb'"\d{4}-\d\d-\d\d ', body)
-    assert told["acquires"] == {"acquired": 1}
-    assert told["created"].keys() == {"warmup"}
-
-
-ROWS = {
-    "FastAPI": "from fastapi import FastAPI\napp = FastAPI()\n{}",
-    "Starlette": "from starlette.applications import Starlette\n"
-    "from starlette.middleware import Middleware\napp = {}",
-    "any other on ASGI": "async def app(scope, receive, send): ...\n{}",
-    "Flask": "from flask import Flask\napp = Flask('app')\n{}",
-    "any other on WSGI": "def app(environ, start_response): ...\n{}",
+LINES = {
+    '"ENGINE": "poolguard.django",': "django_app/config/settings.py",
+    'engine = create_engine(url, plugins=["poolguard"])': "fastapi_app/notes/database.py",
+    'app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {"plugins": ["poolguard"]}': (
+        "flask_app/library/__init__.py"
+    ),
+    "async with poolguard.aconnection() as conn:": "starlette_app/app.py",
 }
-"""How each row of the table of frameworks begins, and where its code stands."""
+"""What each framework's users add, and the example that has it, which is run under gunicorn."""
 
 
-@pytest.mark.parametrize("row", ROWS)
-def test_each_framework_takes_the_middleware_as_the_table_says(row: str) -> None:
-    """The line runs, and the middleware is there: it runs the lifespan, or answers readiness."""
-    [code] = re.findall(rf"^\| {row}[^|]*\| `(.*?)`", README, re.MULTILINE)
-    kind = "wsgi" if "WSGI" in row or row == "Flask" else "asgi"
+def test_the_line_that_each_framework_takes_is_in_an_example_that_runs() -> None:
+    diff = block(README, "diff:frameworks", "diff")
+    added = [line[1:].strip() for line in diff.splitlines() if line.startswith("+")]
+    assert added == list(LINES)
+    for line, path in LINES.items():
+        [code] = re.findall(r"\{.*\}|plugins=.*\]|async with.*|.*ENGINE.*", line)
+        assert code in (ROOT / "examples" / path).read_text()
+
+
+WRAPPED = {
+    "FastAPI": "from fastapi import FastAPI\napp = FastAPI()\n{}",
+    "Starlette": "from starlette.applications import Starlette\napp = Starlette()\n{}",
+    "ASGI": "async def app(scope, receive, send): ...\n{}",
+    "WSGI": "def app(environ, start_response): ...\n{}",
+}
+"""An application of each kind, and where the line stands that wraps it."""
+
+
+@pytest.mark.parametrize("kind", WRAPPED)
+def test_an_application_takes_the_middleware_as_it_is_said(kind: str) -> None:
+    code = "app = PoolGuardMiddleware(app)"
+    if kind in ("FastAPI", "Starlette"):
+        code = "app.add_middleware(PoolGuardMiddleware)"
+    assert f"`{code}`" in README
     names: dict[str, object] = {}
-    line = code.replace("(…, ", "(")
-    exec(f"from poolguard.{kind} import PoolGuardMiddleware\n{ROWS[row].format(line)}", names)
+    home = "wsgi" if kind == "WSGI" else "asgi"
+    text = f"from poolguard.{home} import PoolGuardMiddleware\n{WRAPPED[kind].format(code)}"
+    exec(text, names)
     assert "PoolGuardMiddleware" in found_in(names["app"])
 
 
 def found_in(app: object) -> list[str]:
     """The classes around an application, and those that a framework keeps to put around it."""
-    around = [type(app).__name__, type(getattr(app, "wsgi_app", None)).__name__]
-    return around + [each.cls.__name__ for each in getattr(app, "user_middleware", ())]
+    further_in = [each.cls.__name__ for each in getattr(app, "user_middleware", ())]
+    return [type(app).__name__, *further_in]
 
 
 def test_the_public_names_exist() -> None:
