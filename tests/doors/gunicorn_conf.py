@@ -84,6 +84,9 @@ def post_fork(server: Any, worker: Any) -> None:
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(ConsoleSpanExporter(out=out, formatter=line)))
     trace.set_tracer_provider(provider)
+    if "TEST_INSTRUMENTOR" in os.environ:
+        home, _, name = os.environ["TEST_INSTRUMENTOR"].partition(":")
+        getattr(import_module(home), name)().instrument()
 
 
 def post_worker_init(worker: Any) -> None:
