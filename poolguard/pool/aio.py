@@ -127,11 +127,12 @@ class AsyncGuardedPool(Tasks, AsyncConnectionPool[ACT], Generic[ACT]):
         (subclasses of psycopg_pool's), or :exc:`~poolguard.errors.ForkError` in a child of the
         process that opened the pool.
         """
-        conn = self._free_one(timeout)
+        conn = self.getconn_nowait(timeout)
         return await self._getconn_slowly(timeout) if conn is None else conn
 
-    def _free_one(self, timeout: float | None) -> ACT | None:
-        """A connection that is free; None where there is none, or more to do than to take it."""
+    def getconn_nowait(self, timeout: float | None = None) -> ACT | None:
+        """A connection that is free; None where there is none, or more to do than to take it: then
+        :meth:`getconn` says more."""
         core = self._core
         if (
             not core.idle
@@ -228,6 +229,12 @@ class AsyncGuardedPool(Tasks, AsyncConnectionPool[ACT], Generic[ACT]):
             entry: Entry = conn._poolguard_entry  # type: ignore[attr-defined]
             if (job := self._put(conn, entry)) is not None:
                 await asyncio.shield(self._begin("close", job))
+
+    def putconn_nowait(self, conn: ACT) -> None:
+        """Take a connection back as :meth:`putconn` does, and wait for nothing: what it takes to
+        make it fit for the next acquire is done in a task."""
+        if not self._give_back(conn):
+            self._do(self._put(conn, conn._poolguard_entry))  # type: ignore[attr-defined]
 
     def _give_back(self, conn: ACT) -> bool:
         """Take back a connection to which nothing is to be done; False where there is."""

@@ -145,7 +145,7 @@ class AsyncBlock(_Common, AbstractAsyncContextManager[ACT]):
         except IndexError:
             raise self._entered_twice() from None
         try:
-            conn: ACT | None = self._pool._free_one(self._timeout)
+            conn: ACT | None = self._pool.getconn_nowait(self._timeout)
             if conn is None:
                 conn = await self._pool._getconn_slowly(self._timeout)
         except BaseException:

@@ -301,6 +301,13 @@ class GuardedPool(Threads, ConnectionPool[CT], Generic[CT]):
         for waiter in waiters:
             waiter.wake()
 
+    @property
+    def interrupted(self) -> bool:
+        """This runs in the midst of a call of this very thread's, as what a collection of garbage
+        or a signal has called does: nothing can be given back now."""
+        mutex: Any = self._mutex
+        return bool(mutex._is_owned())
+
     # -- the pool's life -----------------------------------------------------------------------
 
     def open(self, wait: bool = False, timeout: float = 30.0) -> None:

@@ -1,0 +1,328 @@
+"""The pool of an engine whose connections are the guard's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from weakref import proxy, ref
+
+from psycopg.adapt import AdaptersMap
+from psycopg.pq import TransactionStatus
+from psycopg_pool import PoolTimeout, TooManyRequests
+from sqlalchemy import exc, util
+from sqlalchemy.pool import Pool
+
+from ..runtime.guards import Guard
+from ..worker.context import role
+from .records import Checkout, GuardTimeout, Record
+
+try:
+    from sqlalchemy.util.concurrency import await_
+except ImportError:  # before SQLAlchemy 2.1
+    from sqlalchemy.util.concurrency import await_only as await_
+
+__all__ = ["AsyncGuardPool", "GuardPool"]
+
+DRESSED_AFTERWARDS = frozenset({"context", "cursor_factory", "prepare_threshold", "row_factory"})
+"""What psycopg's ``connect()`` takes, and a connection that is open can be given as well."""
+
+
+class GuardPool(Pool):
+    """Lends an engine the connections of *guard*; in a process that is no worker, while the guard
+    is not open, those of *plain*, the pool that the engine had.
+
+    Listeners are the same for both. ``connect`` and ``first_connect`` come once for each connection
+    of the guard's, at its first checkout, which for those that a worker opens as it boots is before
+    it serves. ``close`` comes for what SQLAlchemy closes, such as an invalidated connection, and
+    not for what the guard does: a connection that the server has ended, or that was replaced, is
+    dropped without a word. ``dispose()`` leaves the guard's connections alone.
+
+    :param dress: what the engine wants of a connection, beside where it leads.
+    """
+
+    def __init__(self, plain: Pool, guard: Guard, dress: Mapping[str, Any]) -> None:
+        super().__init__(
+            self._dressed_loan,
+            echo=plain.echo,
+            logging_name=plain._orig_logging_name,
+            reset_on_return=plain._reset_on_return,
+            dialect=plain._dialect,
+        )
+        self.dispatch = plain.dispatch
+        self._plain = plain
+        self._guard = guard
+        self._dress = dress
+        self._lender: Any = None
+        self._owner = object()
+        self._me = proxy(self)  # a connection that stays is not to keep the engine
+        self._strays: list[Record] = []
+        """What was not returned, and could not be taken back as that was found."""
+
+    # -- checking out --------------------------------------------------------------------------
+
+    def connect(self) -> Any:
+        """A connection of the guard's. Raises :exc:`GuardTimeout`."""
+        lender = self._lender
+        if lender is None or lender.closed:
+            lender = self._lender = self._open_lender()
+            if lender is None:
+                return self._plain.connect()
+        if self._strays:
+            self._take_strays_back()
+        try:
+            return self._checkout(lender)
+        except exc.DisconnectionError as error:
+            self.logger.info("Disconnection detected on checkout (reason: %r)", error)
+        try:  # once more, as SQLAlchemy does
+            return self._checkout(lender)
+        except exc.DisconnectionError as error:
+            self.logger.info("Reconnection attempts exhausted on checkout")
+            raise exc.InvalidRequestError("This connection is closed") from error
+
+    def _open_lender(self) -> Any:
+        """The guard's pool; None where the engine's own is used. Raises where it is closed."""
+        if self._guard.opened or role() == "worker":
+            return self._guard.pool
+        return None
+
+    def _checkout(self, lender: Any) -> Checkout:
+        loan = self._borrow(lender)
+        try:
+            record: Record = loan._poolguard_record
+            connection = record.dbapi_connection
+            if connection is None or record.owner is not self._owner:
+                record, connection = self._recorded(loan, lender)
+        except AttributeError:  # it is new
+            record, connection = self._recorded(loan, lender)
+        echo = self._should_log_debug()
+        checkout = Checkout(self, connection, record, echo)
+        record.fairy_ref = ref(checkout)
+        if echo:
+            self.logger.debug("Connection %r checked out from pool", connection)
+        if self.dispatch.checkout:
+            self._tell_of(checkout, record)
+        return checkout
+
+    def _recorded(self, loan: Any, lender: Any) -> tuple[Record, Any]:
+        record = Record(self._me, self._owner, loan, lender)
+        loan._poolguard_record = record
+        try:
+            connection = record.get_connection()  # which runs the ``connect`` events
+            if loan.pgconn.transaction_status == TransactionStatus.INTRANS:
+                # What a listener has set would end with the first rollback.
+                self._dialect.do_commit(connection)  # type: ignore[arg-type]
+        except BaseException as error:
+            with util.safe_reraise():
+                record._checkin_failed(error, _fairy_was_created=False)
+            raise  # for those who read types
+        return record, connection
+
+    def _tell_of(self, checkout: Checkout, record: Record) -> None:
+        record.fresh = False
+        try:
+            self.dispatch.checkout(checkout.dbapi_connection, record, checkout)
+        except exc.DisconnectionError as error:
+            checkout.invalidate(error)
+            raise
+        except BaseException as error:
+            with util.safe_reraise():
+                record._checkin_failed(error)
+            raise  # for those who read types
+
+    def _borrow(self, lender: Any) -> Any:
+        try:
+            return lender.getconn()
+        except (PoolTimeout, TooManyRequests) as error:
+            raise GuardTimeout(error) from error
+
+    # -- what a new connection wears -----------------------------------------------------------
+
+    def _dressed_loan(self, connection_record: Any = None) -> Any:
+        """What a record connects with: the connection that it is of."""
+        loan = connection_record.loan
+        if loan is None or loan.closed:
+            raise exc.InvalidRequestError("This connection is closed")
+        self._put_on(loan)
+        return loan
+
+    def _put_on(self, loan: Any) -> None:
+        """Give a connection what it lacks. The hooks have opened it before there was an engine,
+        or it was opened before the dialect had asked the server for its types."""
+        for name, value in self._dress.items():
+            if name == "context":
+                loan._adapters = AdaptersMap(value.adapters)  # as psycopg does when it connects
+            elif name in DRESSED_AFTERWARDS:
+                setattr(loan, name, value)
+        self._set_session(loan, self._dress)
+
+    def _set_session(self, loan: Any, dress: Mapping[str, Any]) -> None:
+        autocommit = bool(dress.get("autocommit", False))
+        if loan.autocommit != autocommit:
+            loan.autocommit = autocommit
+        encoding = dress.get("client_encoding")
+        if encoding is not None and not _is_of(loan, encoding):
+            loan.execute(SET_ENCODING, [encoding])
+            loan.commit()
+
+    # -- returning -----------------------------------------------------------------------------
+
+    def _return_conn(self, record: Any) -> None:
+        """A checkout is over. What was invalidated is closed, and makes room for another."""
+        if record._soft_invalidate_time > record.starttime:
+            record.close()
+        if record.loan is not None:
+            self._give(record.lender, record.loan)
+
+    def _give(self, lender: Any, loan: Any) -> None:
+        lender.putconn(loan)
+
+    def _do_return_conn(self, record: Any) -> None:
+        """A connection was detached: its record has nothing any more."""
+
+    def _close_connection(self, connection: Any, *, terminate: bool = False) -> None:
+        loan = self._dialect.get_driver_connection(connection)
+        try:
+            super()._close_connection(connection, terminate=terminate)
+        finally:
+            if getattr(loan, "_poolguard_record", self) is None and loan._pool is not None:
+                self._give(loan._pool, loan)  # it was detached, and has kept its slot until now
+
+    def _invalidate(
+        self, connection: Any, exception: BaseException | None = None, _checkin: bool = True
+    ) -> None:
+        """One connection is of no use: the guard finds out by itself what the others are."""
+        if getattr(connection, "_pool", self) is self._plain:
+            self._plain._invalidate(connection, exception, _checkin)
+        elif _checkin and getattr(connection, "is_valid", False):
+            connection.invalidate(exception)
+
+    def _lost(self, checkout: Checkout, record: Record) -> None:
+        """A checkout was collected as garbage: take the connection back, as SQLAlchemy does."""
+        if record.lender.interrupted:
+            self._strays.append(record)
+        else:
+            checkout._checkin()
+
+    def _take_strays_back(self) -> None:
+        while self._strays:
+            record = self._strays.pop()
+            checkout = Checkout(self, record.dbapi_connection, record, False)
+            record.fairy_ref = ref(checkout)
+            checkout._checkin()
+
+    # -- before the worker serves --------------------------------------------------------------
+
+    def warm_up(self) -> None:
+        """Have the dialect ask what it must know, and each idle connection meet its listeners."""
+        if (lender := self._open_lender()) is None:
+            return
+        self.connect().close()
+        for _ in range(lender.counts().idle - 1):  # each comes in its turn
+            self.connect().close()
+
+    # -- what an engine and its users ask ------------------------------------------------------
+
+    @property
+    def _uses_guard(self) -> bool:
+        return self._guard.opened or role() == "worker"
+
+    def recreate(self) -> Pool:
+        """The pool itself, as the connections stay."""
+        if not self._uses_guard:
+            self._plain = self._plain.recreate()
+            self._plain.dispatch = self.dispatch
+        return self
+
+    def dispose(self) -> None:
+        """Nothing, where the connections are the guard's."""
+        if not self._uses_guard:
+            self._plain.dispose()
+
+    def status(self) -> str:
+        """What there is, in a line."""
+        if not self._uses_guard:
+            return self._plain.status()
+        return (
+            f"poolguard {self._guard.name!r}: {self.checkedin()} idle and {self.checkedout()} in "
+            f"use of at most {self.size()} connections"
+        )
+
+    def size(self) -> int:
+        """How many connections there may be."""
+        return self._figure("size", "max_size")
+
+    def checkedin(self) -> int:
+        """How many are free."""
+        return self._figure("checkedin", "idle")
+
+    def checkedout(self) -> int:
+        """How many are in use."""
+        return self._figure("checkedout", "used")
+
+    def overflow(self) -> int:
+        """None: a guard has one bound."""
+        return self._figure("overflow", "")
+
+    def _figure(self, plains: str, guards: str) -> int:
+        if self._uses_guard:
+            return int(self._guard.status().get(guards) or 0)
+        ask = getattr(self._plain, plains, None)
+        return int(ask()) if ask is not None else 0
+
+
+class AsyncGuardPool(GuardPool):
+    """The same for an async engine. Where a connection is free nothing is awaited, and nothing is
+    awaited for a return: a task that is cancelled meanwhile loses none."""
+
+    def _borrow(self, lender: Any) -> Any:
+        try:
+            loan = lender.getconn_nowait()
+            return await_(lender.getconn()) if loan is None else loan
+        except (PoolTimeout, TooManyRequests) as error:
+            raise GuardTimeout(error) from error
+
+    def _give(self, lender: Any, loan: Any) -> None:
+        lender.putconn_nowait(loan)
+
+    def _dressed_loan(self, connection_record: Any = None) -> Any:
+        loan = super()._dressed_loan(connection_record)
+
+        async def this() -> Any:
+            return loan
+
+        return self._dialect.loaded_dbapi.connect(async_creator_fn=this)  # type: ignore[union-attr]
+
+    def _set_session(self, loan: Any, dress: Mapping[str, Any]) -> None:
+        autocommit = bool(dress.get("autocommit", False))
+        if loan.autocommit != autocommit:
+            await_(loan.set_autocommit(autocommit))
+        encoding = dress.get("client_encoding")
+        if encoding is not None and not _is_of(loan, encoding):
+            await_(loan.execute(SET_ENCODING, [encoding]))
+            await_(loan.commit())
+
+    def _lost(self, checkout: Checkout, record: Record) -> None:
+        """A checkout was collected as garbage, where nothing can be awaited: close it."""
+        connection, loan = checkout.dbapi_connection, record.loan
+        checkout._reset(self, False, terminate_only=True, asyncio_safe=False)
+        loan._poolguard_record = None  # nothing refers to it any more, by which the guard closes it
+        record.loan = record.dbapi_connection = record.fairy_ref = None
+        checkout.dbapi_connection = checkout._connection_record = None  # type: ignore[assignment]
+        said = (
+            f"{connection!r} was collected as garbage before it was returned, and is closed: end "
+            f"what uses it with close(), or have a block of `async with` do so"
+        )
+        self.logger.error(said)
+        util.warn(said)
+
+
+SET_ENCODING = "SELECT set_config('client_encoding', %s, false)"
+
+
+def _is_of(loan: Any, encoding: str) -> bool:
+    said = loan.info.parameter_status("client_encoding") or ""
+    return _plainly(said) == _plainly(encoding)
+
+
+def _plainly(encoding: str) -> str:
+    return "".join(c for c in encoding.lower() if c.isalnum())
