@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 from weakref import proxy, ref
 
-from psycopg.adapt import AdaptersMap
 from psycopg.pq import TransactionStatus
 from psycopg_pool import PoolTimeout, TooManyRequests
 from sqlalchemy import exc, util
 from sqlalchemy.pool import Pool
 
 from ..runtime.guards import Guard
-from ..worker.context import role
+from .dress import dressed, dressed_async
 from .records import Checkout, GuardTimeout, Record
+from .standin import StandIn
 
 try:
     from sqlalchemy.util.concurrency import await_
@@ -23,11 +23,8 @@ except ImportError:  # before SQLAlchemy 2.1
 
 __all__ = ["AsyncGuardPool", "GuardPool"]
 
-DRESSED_AFTERWARDS = frozenset({"context", "cursor_factory", "prepare_threshold", "row_factory"})
-"""What psycopg's ``connect()`` takes, and a connection that is open can be given as well."""
 
-
-class GuardPool(Pool):
+class GuardPool(StandIn):
     """Lends an engine the connections of *guard*; in a process that is no worker, while the guard
     is not open, those of *plain*, the pool that the engine had.
 
@@ -41,18 +38,8 @@ class GuardPool(Pool):
     """
 
     def __init__(self, plain: Pool, guard: Guard, dress: Mapping[str, Any]) -> None:
-        super().__init__(
-            self._dressed_loan,
-            echo=plain.echo,
-            logging_name=plain._orig_logging_name,
-            reset_on_return=plain._reset_on_return,
-            dialect=plain._dialect,
-        )
-        self.dispatch = plain.dispatch
-        self._plain = plain
-        self._guard = guard
+        super().__init__(plain, guard, self._dressed_loan)
         self._dress = dress
-        self._lender: Any = None
         self._owner = object()
         self._me = proxy(self)  # a connection that stays is not to keep the engine
         self._strays: list[Record] = []
@@ -78,12 +65,6 @@ class GuardPool(Pool):
         except exc.DisconnectionError as error:
             self.logger.info("Reconnection attempts exhausted on checkout")
             raise exc.InvalidRequestError("This connection is closed") from error
-
-    def _open_lender(self) -> Any:
-        """The guard's pool; None where the engine's own is used. Raises where it is closed."""
-        if self._guard.opened or role() == "worker":
-            return self._guard.pool
-        return None
 
     def _checkout(self, lender: Any) -> Checkout:
         loan = self._borrow(lender)
@@ -135,34 +116,9 @@ class GuardPool(Pool):
         except (PoolTimeout, TooManyRequests) as error:
             raise GuardTimeout(error) from error
 
-    # -- what a new connection wears -----------------------------------------------------------
-
     def _dressed_loan(self, connection_record: Any = None) -> Any:
         """What a record connects with: the connection that it is of."""
-        loan = connection_record.loan
-        if loan is None or loan.closed:
-            raise exc.InvalidRequestError("This connection is closed")
-        self._put_on(loan)
-        return loan
-
-    def _put_on(self, loan: Any) -> None:
-        """Give a connection what it lacks. The hooks have opened it before there was an engine,
-        or it was opened before the dialect had asked the server for its types."""
-        for name, value in self._dress.items():
-            if name == "context":
-                loan._adapters = AdaptersMap(value.adapters)  # as psycopg does when it connects
-            elif name in DRESSED_AFTERWARDS:
-                setattr(loan, name, value)
-        self._set_session(loan, self._dress)
-
-    def _set_session(self, loan: Any, dress: Mapping[str, Any]) -> None:
-        autocommit = bool(dress.get("autocommit", False))
-        if loan.autocommit != autocommit:
-            loan.autocommit = autocommit
-        encoding = dress.get("client_encoding")
-        if encoding is not None and not _is_of(loan, encoding):
-            loan.execute(SET_ENCODING, [encoding])
-            loan.commit()
+        return dressed(_open_loan(connection_record), self._dress)
 
     # -- returning -----------------------------------------------------------------------------
 
@@ -220,55 +176,6 @@ class GuardPool(Pool):
         for _ in range(lender.counts().idle - 1):  # each comes in its turn
             self.connect().close()
 
-    # -- what an engine and its users ask ------------------------------------------------------
-
-    @property
-    def _uses_guard(self) -> bool:
-        return self._guard.opened or role() == "worker"
-
-    def recreate(self) -> Pool:
-        """The pool itself, as the connections stay."""
-        if not self._uses_guard:
-            self._plain = self._plain.recreate()
-            self._plain.dispatch = self.dispatch
-        return self
-
-    def dispose(self) -> None:
-        """Nothing, where the connections are the guard's."""
-        if not self._uses_guard:
-            self._plain.dispose()
-
-    def status(self) -> str:
-        """What there is, in a line."""
-        if not self._uses_guard:
-            return self._plain.status()
-        return (
-            f"poolguard {self._guard.name!r}: {self.checkedin()} idle and {self.checkedout()} in "
-            f"use of at most {self.size()} connections"
-        )
-
-    def size(self) -> int:
-        """How many connections there may be."""
-        return self._figure("size", "max_size")
-
-    def checkedin(self) -> int:
-        """How many are free."""
-        return self._figure("checkedin", "idle")
-
-    def checkedout(self) -> int:
-        """How many are in use."""
-        return self._figure("checkedout", "used")
-
-    def overflow(self) -> int:
-        """None: a guard has one bound."""
-        return self._figure("overflow", "")
-
-    def _figure(self, plains: str, guards: str) -> int:
-        if self._uses_guard:
-            return int(self._guard.status().get(guards) or 0)
-        ask = getattr(self._plain, plains, None)
-        return int(ask()) if ask is not None else 0
-
 
 class AsyncGuardPool(GuardPool):
     """The same for an async engine. Where a connection is free nothing is awaited, and nothing is
@@ -285,21 +192,12 @@ class AsyncGuardPool(GuardPool):
         lender.putconn_nowait(loan)
 
     def _dressed_loan(self, connection_record: Any = None) -> Any:
-        loan = super()._dressed_loan(connection_record)
+        loan = _open_loan(connection_record)
 
         async def this() -> Any:
-            return loan
+            return await dressed_async(loan, self._dress)
 
         return self._dialect.loaded_dbapi.connect(async_creator_fn=this)  # type: ignore[union-attr]
-
-    def _set_session(self, loan: Any, dress: Mapping[str, Any]) -> None:
-        autocommit = bool(dress.get("autocommit", False))
-        if loan.autocommit != autocommit:
-            await_(loan.set_autocommit(autocommit))
-        encoding = dress.get("client_encoding")
-        if encoding is not None and not _is_of(loan, encoding):
-            await_(loan.execute(SET_ENCODING, [encoding]))
-            await_(loan.commit())
 
     def _lost(self, checkout: Checkout, record: Record) -> None:
         """A checkout was collected as garbage, where nothing can be awaited: close it."""
@@ -316,13 +214,8 @@ class AsyncGuardPool(GuardPool):
         util.warn(said)
 
 
-SET_ENCODING = "SELECT set_config('client_encoding', %s, false)"
-
-
-def _is_of(loan: Any, encoding: str) -> bool:
-    said = loan.info.parameter_status("client_encoding") or ""
-    return _plainly(said) == _plainly(encoding)
-
-
-def _plainly(encoding: str) -> str:
-    return "".join(c for c in encoding.lower() if c.isalnum())
+def _open_loan(record: Record) -> Any:
+    loan = record.loan
+    if loan is None or loan.closed:
+        raise exc.InvalidRequestError("This connection is closed")
+    return loan

@@ -7,14 +7,11 @@ checkout costs less than SQLAlchemy's own, and means the same.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from psycopg.pq import TransactionStatus
 from sqlalchemy import exc
 from sqlalchemy.pool.base import _ConnectionFairy, _ConnectionRecord
-
-if TYPE_CHECKING:
-    from .pool import GuardPool
 
 __all__ = ["Checkout", "GuardTimeout", "Record"]
 
@@ -66,12 +63,12 @@ class Checkout(_ConnectionFairy):
     """One checkout of a connection."""
 
     __slots__ = ()
-    _pool: GuardPool
+    _pool: Any
     _connection_record: Record | None
     _finalizer: Any = _Nothing()
 
     def __init__(  # its parent's would set a finalizer up
-        self, pool: GuardPool, dbapi_connection: Any, record: Record, echo: Any
+        self, pool: Any, dbapi_connection: Any, record: Record, echo: Any
     ) -> None:
         self._pool = pool
         self._counter = 1
@@ -106,4 +103,5 @@ class Checkout(_ConnectionFairy):
             return super()._checkin(transaction_was_reset)
         # Nothing was begun, so there is nothing to reset, and nobody to be told of it.
         self._connection_record = self.dbapi_connection = record.fairy_ref = None  # type: ignore[assignment]
-        return pool._return_conn(record)
+        pool._return_conn(record)
+        return None
