@@ -12,10 +12,11 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
-from weakref import WeakKeyDictionary, finalize, ref
+from weakref import WeakKeyDictionary, finalize, proxy, ref
 
 from psycopg.conninfo import make_conninfo
 from sqlalchemy.engine import Engine
+from sqlalchemy.pool.base import _ConnectionRecord
 from sqlalchemy.util import greenlet_spawn
 
 from ..errors import PoolguardError, SettingsError
@@ -89,9 +90,9 @@ class Binding:
                 engine = self.engine()
                 assert engine is not None, "whoever asks has it"
                 self.guard = found = self._taken_over() or self._made()
-                self._connect_by(engine)
                 kind = AsyncGuardPool if self.kind == "async" else GuardPool
                 engine.pool = pool = kind(engine.pool, found, self.connect)
+                self._connect_by(engine)
                 if not self.taken_over:
                     found.when_warm.append(_warming(ref(pool), self.kind))
                 finalize(engine, _left.append, (self, found)).atexit = False
@@ -141,7 +142,7 @@ class Binding:
     def _connect_by(self, engine: Engine) -> None:
         """Have the guard ask the engine's ``do_connect`` listeners, who may know a new password."""
         assert self.guard is not None
-        dialect, connect = engine.dialect, dict(self.connect)
+        dialect, connect, pool = engine.dialect, dict(self.connect), proxy(engine.pool)
         said = {key: value for key, value in connect.items() if key not in self.place}
         given = self.guard.arguments.kwargs
         base = {**(given if isinstance(given, Mapping) else {}), **said}
@@ -152,7 +153,8 @@ class Binding:
             arguments: list[Any] = []
             keywords = dict(connect)
             for listener in dialect.dispatch.do_connect:
-                if listener(dialect, None, arguments, keywords) is not None:
+                record: Any = _ConnectionRecord(pool, connect=False)  # whose ``info`` goes nowhere
+                if listener(dialect, record, arguments, keywords) is not None:
                     raise SettingsError(
                         "a do_connect listener has made a connection of its own, which poolguard "
                         "cannot pool: have it change the keywords it is given, or leave out "

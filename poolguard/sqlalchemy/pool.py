@@ -42,6 +42,8 @@ class GuardPool(StandIn):
         self._dress = dress
         self._owner = object()
         self._me = proxy(self)  # a connection that stays is not to keep the engine
+        self._lent: set[Record] = set()
+        """What is in use: as long as it is here, what is collected is the checkout alone."""
         self._strays: list[Record] = []
         """What was not returned, and could not be taken back as that was found."""
 
@@ -68,13 +70,12 @@ class GuardPool(StandIn):
 
     def _checkout(self, lender: Any) -> Checkout:
         loan = self._borrow(lender)
-        try:
-            record: Record = loan._poolguard_record
-            connection = record.dbapi_connection
-            if connection is None or record.owner is not self._owner:
-                record, connection = self._recorded(loan, lender)
-        except AttributeError:  # it is new
+        record: Record | None = getattr(loan, "_poolguard_record", None)
+        if record is not None and record.owner is not self._owner:
+            return self._checkout_another(lender, loan)
+        if record is None or (connection := record.dbapi_connection) is None:
             record, connection = self._recorded(loan, lender)
+        self._lent.add(record)
         echo = self._should_log_debug()
         checkout = Checkout(self, connection, record, echo)
         record.fairy_ref = ref(checkout)
@@ -83,6 +84,14 @@ class GuardPool(StandIn):
         if self.dispatch.checkout:
             self._tell_of(checkout, record)
         return checkout
+
+    def _checkout_another(self, lender: Any, loan: Any) -> Checkout:
+        """Of another engine, which is gone: who knows what that, or its listeners, have set."""
+        try:
+            self._close(loan)
+        finally:
+            self._give(lender, loan)
+        return self._checkout(lender)
 
     def _recorded(self, loan: Any, lender: Any) -> tuple[Record, Any]:
         record = Record(self._me, self._owner, loan, lender)
@@ -106,6 +115,7 @@ class GuardPool(StandIn):
             checkout.invalidate(error)
             raise
         except BaseException as error:
+            checkout.dbapi_connection = checkout._connection_record = None  # type: ignore[assignment]
             with util.safe_reraise():
                 record._checkin_failed(error)
             raise  # for those who read types
@@ -124,6 +134,7 @@ class GuardPool(StandIn):
 
     def _return_conn(self, record: Any) -> None:
         """A checkout is over. What was invalidated is closed, and makes room for another."""
+        self._lent.discard(record)
         if record._soft_invalidate_time > record.starttime:
             record.close()
         if record.loan is not None:
@@ -132,8 +143,12 @@ class GuardPool(StandIn):
     def _give(self, lender: Any, loan: Any) -> None:
         lender.putconn(loan)
 
+    def _close(self, loan: Any) -> None:
+        loan.close()
+
     def _do_return_conn(self, record: Any) -> None:
         """A connection was detached: its record has nothing any more."""
+        self._lent.discard(record)
 
     def _close_connection(self, connection: Any, *, terminate: bool = False) -> None:
         loan = self._dialect.get_driver_connection(connection)
@@ -154,6 +169,8 @@ class GuardPool(StandIn):
 
     def _lost(self, checkout: Checkout, record: Record) -> None:
         """A checkout was collected as garbage: take the connection back, as SQLAlchemy does."""
+        if record.loan._poolguard_entry.conn is None:
+            return  # it was collected with all the engine had, by which the guard has taken it back
         if record.lender.interrupted:
             self._strays.append(record)
         else:
@@ -191,6 +208,9 @@ class AsyncGuardPool(GuardPool):
     def _give(self, lender: Any, loan: Any) -> None:
         lender.putconn_nowait(loan)
 
+    def _close(self, loan: Any) -> None:
+        await_(loan.close())
+
     def _dressed_loan(self, connection_record: Any = None) -> Any:
         loan = _open_loan(connection_record)
 
@@ -203,6 +223,7 @@ class AsyncGuardPool(GuardPool):
         """A checkout was collected as garbage, where nothing can be awaited: close it."""
         connection, loan = checkout.dbapi_connection, record.loan
         checkout._reset(self, False, terminate_only=True, asyncio_safe=False)
+        self._lent.discard(record)
         loan._poolguard_record = None  # nothing refers to it any more, by which the guard closes it
         record.loan = record.dbapi_connection = record.fairy_ref = None
         checkout.dbapi_connection = checkout._connection_record = None  # type: ignore[assignment]

@@ -77,8 +77,9 @@ class Checkout(_ConnectionFairy):
         self._echo = echo
 
     def __del__(self) -> None:
-        if self._connection_record is not None and not sys.is_finalizing():
-            self._pool._lost(self, self._connection_record)
+        record = self._connection_record
+        if record is not None and record.in_use and not sys.is_finalizing():
+            self._pool._lost(self, record)
 
     def detach(self) -> None:
         if (record := self._connection_record) is not None:

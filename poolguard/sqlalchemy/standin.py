@@ -1,4 +1,4 @@
-"""A pool that stands in for an engine's own: which of the two lends, and what either says of itself."""
+"""A pool that stands in for an engine's own: which of the two lends, and what it says of itself."""
 
 from __future__ import annotations
 

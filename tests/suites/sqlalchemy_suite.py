@@ -17,6 +17,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any, NamedTuple
@@ -68,6 +69,7 @@ def run(python: str, source: Path, url: str, tests: list[str], *, ours: bool) ->
     options = ["-p", "tests.suites.sqlalchemy_suite", "-p", "no:logging", "-p", "no:cacheprovider"]
     ran = subprocess.run(
         [python, "-m", "pytest", *options, "-q", "-rfE", "--dburi", url, "--tb=short", *tests],
+        check=False,
         cwd=source,
         env=environ,
         stdout=subprocess.PIPE,
@@ -75,13 +77,11 @@ def run(python: str, source: Path, url: str, tests: list[str], *, ours: bool) ->
         text=True,
     )
     kind = "ours" if ours else "stock"
-    log = Path(gettempdir()) / f"sqlalchemy-suite-{url.split(':')[0]}-{kind}.log"
+    log = Path(gettempdir()) / f"sqlalchemy-suite-{url.partition(':')[0]}-{kind}.log"
     log.write_text(ran.stdout)
     found = outcome_of(ran.stdout)
-    print(
-        f"{kind}: {found.passed} passed, {found.skipped} skipped, {len(found.failed)} failed; {log}",
-        flush=True,
-    )
+    counts = f"{found.passed} passed, {found.skipped} skipped, {len(found.failed)} failed"
+    print(f"{kind}: {counts}; {log}", flush=True)
     return found
 
 
@@ -113,7 +113,7 @@ def main() -> int:
 
     from .fetch import fetch
 
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("tests", nargs="*", default=[*TESTS])
     parser.add_argument("--driver", action="append", choices=DRIVERS)
     parser.add_argument("--version", default=sqlalchemy.__version__)
@@ -150,23 +150,21 @@ def pytest_configure() -> None:
     registry.serve(None)  # what is async opens as it is used first
     import sqlalchemy
     from sqlalchemy.engine import make_url
-    from sqlalchemy.engine import url as urls
-    from sqlalchemy.ext.asyncio import engine as aio
 
+    urls: Any = import_module("sqlalchemy.engine.url")
     urls.plugins.register("poolguard", "poolguard.sqlalchemy", "PoolGuardPlugin")
     make = sqlalchemy.create_engine
 
     def create_engine(url: Any, **kwargs: Any) -> Any:
-        known = make_url(url)
-        if known.drivername.partition("+")[2] in DRIVERS and not ASIDE & kwargs.keys():
+        is_real = not ASIDE & kwargs.keys()
+        if is_real and make_url(url).drivername.partition("+")[2] in DRIVERS:
             kwargs |= {"plugins": [*kwargs.get("plugins", ()), "poolguard"]}
             kwargs.setdefault("poolguard", SETTINGS)
         return make(url, **kwargs)
 
-    patched: Any = create_engine
-    sqlalchemy.create_engine = patched
-    sqlalchemy.engine.create_engine = patched
-    aio._create_engine = patched
+    for name in ("sqlalchemy", "sqlalchemy.engine"):
+        vars(import_module(name))["create_engine"] = create_engine
+    vars(import_module("sqlalchemy.ext.asyncio.engine"))["_create_engine"] = create_engine
 
 
 if __name__ == "__main__":

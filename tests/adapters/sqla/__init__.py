@@ -1,0 +1,1 @@
+"""SQLAlchemy's engines on guards: in this process, and under real gunicorn."""
