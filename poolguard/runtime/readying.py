@@ -23,28 +23,26 @@ class Readying:
     def __init__(self, guard: Guard, log: Any) -> None:
         self._guard = guard
         self._log = log
-        self._thread: threading.Thread | None = None
-        self._task: asyncio.Task[None] | None = None
-        if not guard.when_warm:
+        self.is_due = bool(guard.when_warm)
+        """It has not ended."""
+        if not self.is_due:
             return
         if guard.mode == "async":
-            self._task = asyncio.get_running_loop().create_task(self._do_async())
-            _tasks.add(self._task)
-            self._task.add_done_callback(_tasks.discard)
+            task = asyncio.get_running_loop().create_task(self._do_async())
+            _tasks.add(task)
+            task.add_done_callback(self._end)
         else:
-            self._thread = threading.Thread(
-                target=self._do, name=f"poolguard-{guard.name}-ready", daemon=True
-            )
-            self._thread.start()
+            # gevent may have put a class of its own in the place of the one that there was when
+            # this file was imported, and the former never says that a greenlet has ended.
+            name = f"poolguard-{guard.name}-ready"
+            threading.Thread(target=self._do, name=name, daemon=True).start()
 
     def __repr__(self) -> str:
         return f"<Readying {self._guard.name!r}{'' if self.is_due else ' done'}>"
 
-    @property
-    def is_due(self) -> bool:
-        """It has not ended."""
-        by_task = self._task is not None and not self._task.done()
-        return by_task or (self._thread is not None and self._thread.is_alive())
+    def _end(self, task: asyncio.Task[None]) -> None:
+        self.is_due = False
+        _tasks.discard(task)
 
     def _do(self) -> None:
         for job in [*self._guard.when_warm]:
@@ -52,6 +50,7 @@ class Readying:
                 job()
             except Exception as error:  # noqa: BLE001 - an adapter's, or its framework's; logged
                 self._say(error)
+        self.is_due = False
 
     async def _do_async(self) -> None:
         for job in [*self._guard.when_warm]:

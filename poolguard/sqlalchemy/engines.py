@@ -6,6 +6,7 @@ carry the engine's isolation level, adapters, and whatever its listeners have se
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from collections import deque
@@ -113,7 +114,7 @@ class Binding:
             former, found = _left.popleft()
             if registry.registered(found.name) is not found:
                 continue
-            if self._is_same(former):
+            if self._is_same(former) and _is_here(found):
                 self.adopted, self.taken_over = former.adopted, True
                 return found
             if former.adopted or context.role() != "worker" or not _forgotten(found):
@@ -181,6 +182,18 @@ def _is_default(conninfo: str) -> bool:
         return True
     named = Settings.build().dsn
     return isinstance(named, str | None) and same_database(conninfo, named or "")
+
+
+def _is_here(guard: Guard) -> bool:
+    """Whether it is of use here: not open on an event loop, unless that is the one that runs."""
+    if guard.mode != "async" or not guard.opened:
+        return True
+    try:
+        asyncio.get_running_loop()
+        guard._insist_on_its_loop()
+    except (RuntimeError, PoolguardError):
+        return False
+    return True
 
 
 def _forgotten(guard: Guard) -> bool:

@@ -127,7 +127,9 @@ class GuardPool(StandIn):
             raise GuardTimeout(error) from error
 
     def _dressed_loan(self, connection_record: Any = None) -> Any:
-        """What a record connects with: the connection that it is of."""
+        """What a record connects with: the connection that it is of. Another one's is its own."""
+        if not isinstance(connection_record, Record):
+            return self._plain._invoke_creator(connection_record)
         return dressed(_open_loan(connection_record), self._dress)
 
     # -- returning -----------------------------------------------------------------------------
@@ -212,6 +214,8 @@ class AsyncGuardPool(GuardPool):
         await_(loan.close())
 
     def _dressed_loan(self, connection_record: Any = None) -> Any:
+        if not isinstance(connection_record, Record):
+            return self._plain._invoke_creator(connection_record)
         loan = _open_loan(connection_record)
 
         async def this() -> Any:

@@ -52,7 +52,7 @@ class Outcome(NamedTuple):
 
 
 def outcome_of(said: str) -> Outcome:
-    """Read what pytest has printed with ``-rfE``."""
+    """Read what pytest has printed with ``-rfE``, or more."""
     counts = dict.fromkeys(("passed", "skipped"), 0)
     [last] = [line for line in said.splitlines() if re.search(r"\d+ passed.* in [\d.]+s", line)]
     for name in counts:
@@ -68,7 +68,7 @@ def run(python: str, source: Path, url: str, tests: list[str], *, ours: bool) ->
     environ = {**os.environ, "PYTHONPATH": path, OURS: "1" if ours else ""}
     options = ["-p", "tests.suites.sqlalchemy_suite", "-p", "no:logging", "-p", "no:cacheprovider"]
     ran = subprocess.run(
-        [python, "-m", "pytest", *options, "-q", "-rfE", "--dburi", url, "--tb=short", *tests],
+        [python, "-m", "pytest", *options, "-q", "-rfEs", "--dburi", url, "--tb=short", *tests],
         check=False,
         cwd=source,
         env=environ,

@@ -20,9 +20,9 @@ import poolguard.sqlalchemy
 from poolguard.worker import registry
 from poolguard.worker.context import WorkerContext
 
-from ...doors.conftest import janitor, serve
+from ...doors.conftest import backends, janitor, serve
 
-__all__ = ["Wire", "janitor", "serve", "url_of"]
+__all__ = ["Wire", "backends", "janitor", "serve", "url_of"]
 
 Make = Callable[..., Engine]
 Run = Callable[..., Any]
