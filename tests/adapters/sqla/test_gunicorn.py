@@ -138,32 +138,20 @@ def test_a_read_only_server_is_left_though_the_application_handles_the_error(
         admin.execute("DROP TABLE kept")
 
 
-def test_two_databases_of_one_server_share_its_budget(
-    serve: Serve, postgres: PrivatePostgres, backends: Callable[[str], list[int]]
-) -> None:
-    """Trap 17: capacity is the server's."""
-    with postgres.connect(autocommit=True) as admin:
-        admin.execute("CREATE DATABASE sqla_other")
-    try:
+def test_two_databases_of_one_server_share_its_capacity(serve: Serve) -> None:
+    """Trap 17: two engines plan one budget."""
+    with PrivatePostgres(settings={"max_connections": "30"}) as server:
+        with server.connect(autocommit=True) as admin:
+            admin.execute("CREATE DATABASE other")
         urls = [
-            url_of(postgres.conninfo(application_name="two", **more)).render_as_string(
-                hide_password=False
-            )
-            for more in ({}, {"dbname": "sqla_other"})
+            url_of(server.conninfo(dbname=name)).render_as_string(hide_password=False)
+            for name in ("postgres", "other")
         ]
-        server = serve(
-            THREADS,
-            postgres.dsn,
-            **{"TEST_URL": urls[0], "TEST_OTHERS": urls[1], "POOLGUARD_ACQUIRE_TIMEOUT": "1"},
-            POOLGUARD_BUDGET="7",
-            POOLGUARD_FLOOR="2",
-        )
-        pools = boot(server)["pools"]
-        assert {*pools} == {"default", "sqla_other"}
-        held = server.get("/fill").body
-        assert sum(held) <= 7, held
-        assert server.stop()[0] == 0
-    finally:
-        until(lambda: backends("two") == [])
-        with postgres.connect(autocommit=True) as admin:
-            admin.execute("DROP DATABASE sqla_other")
+        environ = {"TEST_URL": urls[0], "TEST_OTHERS": urls[1], "POOLGUARD_ACQUIRE_TIMEOUT": "1"}
+        app = serve(THREADS, server.dsn, POOLGUARD_FLOOR="2", **environ)
+        pools = boot(app)["pools"]
+        assert [*pools] == ["default", "other"]
+        budget = pools["default"]["budget"]["budget"]
+        assert pools["other"]["budget"]["budget"] == budget < 30
+        assert sum(app.get("/fill").body) <= budget
+        assert app.stop()[0] == 0
