@@ -115,7 +115,6 @@ class GuardPool(StandIn):
             checkout.invalidate(error)
             raise
         except BaseException as error:
-            checkout.dbapi_connection = checkout._connection_record = None  # type: ignore[assignment]
             with util.safe_reraise():
                 record._checkin_failed(error)
             raise  # for those who read types

@@ -65,7 +65,9 @@ def test_where_its_guard_is_closed_again_it_has_its_own_pool_again(url: URL) -> 
     engine.dispose()
     assert engine.pool.checkedin() == 0
     engine.connect().close()
-    assert seen == ["before", "meanwhile"] * 3
+    event.listen(engine, "checkout", lambda *_: seen.append("after"))
+    engine.connect().close()
+    assert seen == [*["before", "meanwhile"] * 4, "after"]
     engine.dispose()
 
 
@@ -123,6 +125,13 @@ def test_the_url_may_name_the_plugin_and_both_may(url: URL) -> None:
     with poolguard.sqlalchemy.guard(engine):
         assert poolguard.sqlalchemy.guard(engine.execution_options(x=1)).opened
         assert engine.connect().scalar(text("SELECT 1")) == 1
+
+
+@pytest.mark.usefixtures("worker")
+def test_an_engine_that_names_it_twice_has_one_guard(url: URL) -> None:
+    engine = create_engine(url.update_query_dict({"plugin": "poolguard"}), **PLUGIN)
+    assert guards() == [poolguard.sqlalchemy.guard(engine)]
+    poolguard.forget(guards()[0])
 
 
 # -- in workers --------------------------------------------------------------------------------
@@ -191,8 +200,12 @@ def test_it_goes_on_with_the_guard_that_the_hooks_have_opened(
     before.open(10)
     with before.connection() as conn:
         pid = conn.info.backend_pid
-    arguments = {"prepare_threshold": 2, "client_encoding": "latin1", "autocommit": True}
-    engine = create_engine(url, connect_args=arguments, **PLUGIN)
+    engine = create_engine(
+        url,
+        connect_args={"prepare_threshold": 2, "client_encoding": "latin1", "autocommit": True},
+        json_deserializer=lambda text: ("mine", text),
+        **PLUGIN,
+    )
     assert poolguard.sqlalchemy.guard(engine) is before
     pids = set()
     for _ in range(2):
@@ -202,7 +215,7 @@ def test_it_goes_on_with_the_guard_that_the_hooks_have_opened(
         pids.add(conn.info.backend_pid)
         assert (conn.prepare_threshold, conn.autocommit) == (2, True)
         assert conn.info.encoding == "iso8859-1"
-        assert conn.adapters is not psycopg.adapters
+        assert conn.execute("SELECT '[1]'::json").fetchone() == (("mine", b"[1]"),)
         raw.close()
     assert pid in pids
     poolguard.forget(before)
