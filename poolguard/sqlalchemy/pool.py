@@ -151,14 +151,6 @@ class GuardPool(StandIn):
         """A connection was detached: its record has nothing any more."""
         self._lent.discard(record)
 
-    def _close_connection(self, connection: Any, *, terminate: bool = False) -> None:
-        loan = self._dialect.get_driver_connection(connection)
-        try:
-            super()._close_connection(connection, terminate=terminate)
-        finally:
-            if getattr(loan, "_poolguard_record", self) is None and loan._pool is not None:
-                self._give(loan._pool, loan)  # it was detached, and has kept its slot until now
-
     def _invalidate(
         self, connection: Any, exception: BaseException | None = None, _checkin: bool = True
     ) -> None:
@@ -224,16 +216,12 @@ class AsyncGuardPool(GuardPool):
 
     def _lost(self, checkout: Checkout, record: Record) -> None:
         """A checkout was collected as garbage, where nothing can be awaited: close it."""
-        connection, loan = checkout.dbapi_connection, record.loan
-        checkout._reset(self, False, terminate_only=True, asyncio_safe=False)
-        self._lent.discard(record)
-        loan._poolguard_record = None  # nothing refers to it any more, by which the guard closes it
-        record.loan = record.dbapi_connection = record.fairy_ref = None
-        checkout.dbapi_connection = checkout._connection_record = None  # type: ignore[assignment]
         said = (
-            f"{connection!r} was collected as garbage before it was returned, and is closed: end "
-            f"what uses it with close(), or have a block of `async with` do so"
+            f"{checkout.dbapi_connection!r} was collected as garbage before it was returned, and "
+            f"is closed: end what uses it with close(), or have a block of `async with` do so"
         )
+        self._lent.discard(record)
+        checkout.drop()
         self.logger.error(said)
         util.warn(said)
 

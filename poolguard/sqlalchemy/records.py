@@ -88,7 +88,27 @@ class Checkout(_ConnectionFairy):
             record.loan = None
         super().detach()
 
+    def drop(self) -> None:
+        """Refer to the connection no more, and have nobody refer to it: by that the guard knows
+        that it is to be closed. Nothing can be awaited here."""
+        record = self._connection_record
+        self._reset(self._pool, False, terminate_only=True, asyncio_safe=False)
+        if record is not None:
+            record.loan._poolguard_record = None
+            record.loan = record.dbapi_connection = record.fairy_ref = None
+        self.dbapi_connection = self._connection_record = None  # type: ignore[assignment]
+
+    def _end_detached(self) -> None:
+        conn = self._pool._dialect.get_driver_connection(self.dbapi_connection)
+        try:
+            super()._checkin()
+        finally:
+            if (lender := conn._pool) is not None:
+                self._pool._give(lender, conn)
+
     def _checkin(self, transaction_was_reset: bool = False) -> None:
+        if self._connection_record is None and self.dbapi_connection is not None:
+            return self._end_detached()
         record, pool = self._connection_record, self._pool
         dispatch = pool.dispatch
         if (

@@ -97,6 +97,23 @@ async def test_a_slot_that_a_request_frees_puts_no_connect_into_its_context(dsn:
 
 
 @in_loop
+async def test_an_adapter_need_not_wait_where_there_is_nothing_to_wait_for(dsn: str) -> None:
+    """What is free is taken at once; what comes back in a transaction is made fit meanwhile."""
+    async with AsyncGuardedPool(dsn, min_size=1, max_size=1, open=False) as pool:
+        await pool.wait_warm(10)
+        conn = pool.getconn_nowait()
+        assert conn is not None
+        assert pool.getconn_nowait() is None
+        await conn.execute("SELECT 1")
+        pool.putconn_nowait(conn)
+        again = await pool.getconn()
+        assert again is conn
+        pool.putconn_nowait(again)
+        assert pool.getconn_nowait() is conn
+        pool.putconn_nowait(conn)
+
+
+@in_loop
 async def test_a_cancelled_acquire_loses_no_connection(dsn: str) -> None:
     async with opened("async", dsn, min_size=1, max_size=1) as pool:
         for delay in (0, 1, 2, 3):  # turns of the loop between the return and the cancellation
