@@ -188,6 +188,29 @@ def test_no_other_connection_is_recycled_with_a_dead_one(
         assert stays in (conn.scalar(PID), other.scalar(PID))
 
 
+def test_an_error_that_was_handled_is_known_when_the_connection_comes_back(
+    pooled: Make, admin: psycopg.Connection
+) -> None:
+    """Trap 16: nothing is raised any more then. What a read-only server has said has the guard ask;
+    this one takes writes, so the connection stays."""
+    admin.execute("CREATE TABLE IF NOT EXISTS kept (n int)")
+    admin.commit()
+    engine = pooled(settings={"floor": 1, "max_size": 1})
+    with engine.connect() as conn:
+        pid = conn.scalar(text("SELECT pg_backend_pid()"))
+        conn.rollback()
+        entry = conn.connection.driver_connection._poolguard_entry  # type: ignore[union-attr]
+        conn.execute(text("SET TRANSACTION READ ONLY"))
+        with pytest.raises(exc.DBAPIError, match="read-only"):
+            conn.execute(text("INSERT INTO kept VALUES (1)"))
+        assert entry.verdict == "read-only"
+    assert entry.verdict is None
+    with engine.connect() as conn:
+        assert conn.scalar(PID) == pid
+    admin.execute("DROP TABLE kept")
+    admin.commit()
+
+
 # -- on the wire -------------------------------------------------------------------------------
 
 

@@ -63,18 +63,6 @@ def invalidate() -> list[int]:
     return [bad, *(query() for _ in range(8))]
 
 
-def handled() -> str:
-    """An error that the application handles: what it then returns tells nothing of it."""
-    try:
-        with Session() as session:
-            session.execute(text("CREATE TEMPORARY TABLE IF NOT EXISTS t ()"))
-            session.execute(text("INSERT INTO kept DEFAULT VALUES"))
-            session.commit()
-    except exc.DBAPIError as error:
-        return type(error.orig).__name__
-    return "done"
-
-
 def dispose() -> list[int]:
     before = query()
     engine.dispose()
@@ -109,7 +97,7 @@ def threads() -> list[str]:
 
 
 PATHS: dict[str, Callable[[], Any]] = {
-    each.__name__: each for each in (boot, query, invalidate, handled, dispose, busy, fill, threads)
+    each.__name__: each for each in (boot, query, invalidate, dispose, busy, fill, threads)
 }
 
 
