@@ -130,8 +130,9 @@ def engines(stage: Stage, make: Callable[..., Any]) -> tuple[Any, Any]:
 
 def of_sqlalchemy(stage: Stage) -> Table:
     """A connection as a pool lends it, and as an engine does, with what a transaction takes."""
-    import poolguard.sqlalchemy
     from sqlalchemy import create_engine
+
+    import poolguard.sqlalchemy
 
     def raw(engine: Any) -> Act:
         return lambda loops: timed(lambda: engine.raw_connection().close(), loops)
@@ -153,8 +154,9 @@ def of_sqlalchemy(stage: Stage) -> Table:
 
 def of_sqlalchemy_async(stage: Stage) -> Table:
     """The same of an async engine."""
-    import poolguard.sqlalchemy
     from sqlalchemy.ext.asyncio import create_async_engine
+
+    import poolguard.sqlalchemy
 
     async def raw(engine: Any, loops: int) -> float:
         began = process_time()

@@ -9,10 +9,11 @@ or, where the file defines hooks of its own, chain them at its end::
     import poolguard.gunicorn
     poolguard.gunicorn.install(globals())
 
-What runs when differs between worker classes. ``post_fork`` comes first in all of them, before the
-application is imported, and must not block: a SIGTERM that arrives meanwhile is lost, since the
-child still has the arbiter's handlers. ``post_worker_init`` may wait. A gevent worker is patched in
-between, and opens there. On SIGTERM a worker stays until those that were forked after it serve.
+What runs when differs between worker classes. ``post_fork`` comes first in all of them, and must
+not block: a SIGTERM that arrives meanwhile is lost, since the child still has the arbiter's
+handlers. Once it has its own, and before it imports the application, a worker begins to connect.
+``post_worker_init`` may wait. A gevent worker is patched in between, and opens there. On SIGTERM a
+worker stays until those that were forked after it serve.
 Importing this imports neither psycopg nor gunicorn, whose objects are used as they are.
 """
 
@@ -24,7 +25,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from time import monotonic
@@ -43,7 +44,6 @@ from .util.logs import logger
 from .util.rarely import Once
 from .worker import context, drain, registry
 from .worker.classes import (
-    drops_privileges,
     ignores_failure,
     is_green,
     longest_lifespan,
@@ -148,7 +148,7 @@ def pre_fork(server: Any, worker: Any) -> None:
         if not each.opened:
             continue
         with suppress(PoolguardError):
-            _ = each.pool  # waits for the thread that imports psycopg
+            _ = each.pool  # waits for the thread that opens it
         each.shut()
         if _warned.is_first(each.name):
             heard(server.log).warning(
@@ -165,19 +165,27 @@ def _check_anew(server: Any, generations: Generations) -> None:
 
 @once
 def post_fork(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's signature
-    """In the worker, first of all: begin to connect while the application is being imported."""
+    """In the worker, first of all: have it begin to connect before it imports the application."""
     borrow_log(worker.log)
     registry.become(_context(worker))
+    if not is_green(worker.cfg):
+        worker.load_wsgi = partial(_open_and_load, worker, worker.load_wsgi)
+        return
+    try:  # it is patched after this, and nothing of psycopg may be imported before
+        insist_that_psycopg_comes_later()
+    except PoolguardError as error:
+        _refuse(worker, error)
+
+
+def _open_and_load(worker: Any, load: Callable[[], None]) -> None:
+    """In the place of the worker's ``load_wsgi``, when it is the user that it will be, and hears
+    signals: the pools connect while the application is being imported."""
     try:
-        if is_green(worker.cfg):
-            insist_that_psycopg_comes_later()
-            return  # it is patched after this, and nothing of psycopg may be imported before
-        if drops_privileges(worker.cfg):
-            return  # connections and files must belong to the user that the worker will be
         _open_sync_guards()
         hurry()
     except PoolguardError as error:
         _refuse(worker, error)
+    load()
 
 
 @once

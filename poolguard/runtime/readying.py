@@ -45,18 +45,20 @@ class Readying:
         _tasks.discard(task)
 
     def _do(self) -> None:
-        for job in [*self._guard.when_warm]:
-            try:
-                job()
-            except Exception as error:  # noqa: BLE001 - an adapter's, or its framework's; logged
-                self._say(error)
-        self.is_due = False
+        try:
+            for job in [*self._guard.when_warm]:
+                try:
+                    job()
+                except Exception as error:  # noqa: BLE001 - an adapter's, or its framework's
+                    self._say(error)
+        finally:
+            self.is_due = False
 
     async def _do_async(self) -> None:
         for job in [*self._guard.when_warm]:
             try:
                 await job()
-            except Exception as error:  # noqa: BLE001 - as above
+            except Exception as error:  # noqa: BLE001 - the same
                 self._say(error)
 
     def _say(self, error: Exception) -> None:

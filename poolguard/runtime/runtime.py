@@ -35,7 +35,7 @@ __all__ = ["BUILD_TIMEOUT", "CLOSE_TIMEOUT", "Runtime"]
 POOLS_NAMES = {"acquire_timeout": "timeout", "idle_timeout": "max_idle"}
 """What psycopg_pool calls a setting otherwise."""
 BUILD_TIMEOUT = 30.0
-"""Seconds that is waited for the opening thread, which imports psycopg."""
+"""Seconds that is waited for the opening thread, which plans and reads the ledger."""
 CLOSE_TIMEOUT = 5.0
 """Seconds that closing takes at most where nobody waits for it."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextvars import Context
+from importlib import import_module
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +23,7 @@ __all__ = ["SyncRuntime"]
 
 
 class SyncRuntime(Runtime):
-    """Opens a sync pool in a thread: ``post_fork`` must wait neither for a connect nor for the
-    import of psycopg."""
+    """Opens a sync pool in a thread: nobody waits for what the plan and the ledger take."""
 
     mode = "sync"
     pool: GuardedPool[Any] | None
@@ -38,6 +38,10 @@ class SyncRuntime(Runtime):
 
     def begin(self) -> None:
         """Start the thread. Raises :exc:`RuntimeError` where the process may have no more."""
+        # Here, though it takes a while: the application may import a part of psycopg just when the
+        # thread imports all of it. Each would wait for what the other has begun, and Python lets
+        # one go on with what is half imported.
+        import_module("poolguard.pool.sync")
         # In an empty context: what a pool does of itself is no part of a request's trace, and some
         # instrumentations carry the context that is current here into the threads it starts.
         threading.Thread(

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
 from importlib import import_module
 from typing import Any
 
 from ..budget.plan import Workplace
 
 __all__ = [
-    "drops_privileges",
     "ignores_failure",
     "is_green",
     "longest_lifespan",
@@ -55,8 +53,3 @@ def ignores_failure(cfg: Any) -> bool:
 def is_green(cfg: Any) -> bool:
     """The worker patches the process for gevent."""
     return any(base.__name__ == "GeventWorker" for base in cfg.worker_class.__mro__)
-
-
-def drops_privileges(cfg: Any) -> bool:
-    """The worker changes its user or group once it was forked."""
-    return bool(cfg.uid != os.geteuid() or cfg.gid != os.getegid())

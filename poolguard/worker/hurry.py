@@ -16,9 +16,9 @@ _usual: float | None = None
 def hurry() -> None:
     """Let the opening thread have its turns while the main one imports the application.
 
-    It reads modules and waits for the network, and after each has to ask an importing thread for
-    the interpreter's lock, which takes a switch interval: of 5 ms, by default. A connect then
-    began after half a second of import.
+    It waits for files and for the network, and after each has to ask an importing thread for the
+    interpreter's lock, which takes a switch interval: of 5 ms, by default. A connect then began
+    after half a second of import.
     """
     global _usual  # noqa: PLW0603
     _usual = sys.getswitchinterval()

@@ -32,7 +32,7 @@ from poolguard.worker import context
 
 from ..support import until
 from .conftest import Serve
-from .server import ASGI, GTHREAD, SYNC, UVICORN, Door
+from .server import ASGI, GEVENT, GTHREAD, SYNC, UVICORN, Door
 
 STARTING = ("on_starting", "pre_fork", "post_fork", "post_worker_init")
 ENDING = ("worker_int", "worker_abort", "worker_exit", "child_exit")
@@ -41,12 +41,18 @@ ENDING = ("worker_int", "worker_abort", "worker_exit", "child_exit")
 def worker_of(cfg: Config, **more: Any) -> SimpleNamespace:
     """What the hooks need of a worker, around gunicorn's own configuration and log."""
     told: dict[str, Any] = {"cfg": cfg, "log": Logger(cfg), "pid": os.getpid(), "alive": True}
-    return SimpleNamespace(**{**told, "age": 1, **more})
+    return SimpleNamespace(**{**told, "age": 1, "load_wsgi": lambda: None, **more})
+
+
+def begin(worker: SimpleNamespace) -> None:
+    """As gunicorn begins a worker, until the application is to be imported."""
+    poolguard.gunicorn.post_fork(None, worker)
+    worker.load_wsgi()
 
 
 @pytest.fixture(autouse=True)
 def _usual_turns() -> Iterator[None]:
-    """``post_fork`` changes it for the whole process, and no boot follows here."""
+    """The boot changes it for the whole process, and no end of it follows here."""
     usual = sys.getswitchinterval()
     yield
     sys.setswitchinterval(usual)
@@ -260,8 +266,10 @@ def test_a_worker_that_changes_its_user_opens_after_the_change(
     worker = worker_of(cfg)
     poolguard.gunicorn.post_fork(None, worker)
     assert guards() == []
-    poolguard.gunicorn.post_worker_init(worker)
+    worker.load_wsgi()  # it is that user by now, and hears signals
     (guard,) = guards()
+    assert guard.opened
+    poolguard.gunicorn.post_worker_init(worker)
     assert guard.ready
     poolguard.gunicorn.worker_exit(None, worker)
     assert not guard.opened
@@ -314,7 +322,7 @@ def test_two_guards_warm_up_at_the_same_time(monkeypatch: pytest.MonkeyPatch) ->
         poolguard.Guard("host=127.0.0.1 port=1 dbname=shop", name=name, **away)
     worker = worker_of(Config())
     began = monotonic()
-    poolguard.gunicorn.post_fork(None, worker)
+    begin(worker)
     poolguard.gunicorn.post_worker_init(worker)
     assert 1 <= monotonic() - began < 2
     poolguard.gunicorn.worker_exit(None, worker)
@@ -329,7 +337,7 @@ def test_a_default_guard_beside_one_of_the_same_database_is_warned_about(
     monkeypatch.setenv("POOLGUARD_BUDGET", "4")
     worker = worker_of(Config())
     worker.log.error_log.addHandler(caplog.handler)
-    poolguard.gunicorn.post_fork(None, worker)
+    begin(worker)
     poolguard.Guard(dsn if same else make_conninfo(dsn, dbname="template1"), name="shop")
     poolguard.gunicorn.post_worker_init(worker)
     poolguard.gunicorn.worker_exit(None, worker)
@@ -346,7 +354,7 @@ def test_an_environment_that_the_application_changes_is_followed(
     monkeypatch.setenv("DATABASE_URL", dsn)
     monkeypatch.setenv("POOLGUARD_BUDGET", "4")
     worker = worker_of(Config())
-    poolguard.gunicorn.post_fork(None, worker)
+    begin(worker)
     monkeypatch.setenv("DATABASE_URL", make_conninfo(dsn, dbname="template1"))
     poolguard.gunicorn.post_worker_init(worker)
     with poolguard.connection() as conn:
@@ -446,7 +454,7 @@ def test_a_driver_that_the_hooks_import_early_is_heard_all_the_same(
     for name in ("DATABASE_URL", "PGHOST"):
         monkeypatch.delenv(name, raising=False)
     elder, worker = logging.getLogger("psycopg.elder"), worker_of(Config())
-    poolguard.gunicorn.post_fork(None, worker)
+    begin(worker)
     younger, other = logging.getLogger("psycopg.younger"), logging.getLogger("psycopgs.cousin")
     for each in (elder, younger, other):
         monkeypatch.setattr(each, "disabled", True)  # as logging.config does
@@ -486,7 +494,7 @@ def test_threads_take_turns_sooner_during_the_boot_alone(
         monkeypatch.delenv(name, raising=False)
     usual = sys.getswitchinterval()
     worker = worker_of(Config())
-    poolguard.gunicorn.post_fork(None, worker)
+    begin(worker)
     assert sys.getswitchinterval() < usual / 10
     if chosen is not None:
         sys.setswitchinterval(chosen)
@@ -505,3 +513,20 @@ def test_an_application_is_told_whether_a_master_or_a_worker_imports_it(
     assert server.get("/query").status == 200
     assert told.read_text().split() == ["master" if preload else "worker"]
     assert server.get("/role").body == "worker"
+
+
+@pytest.mark.parametrize("door", [SYNC, GTHREAD, GEVENT], ids=str)
+def test_an_application_that_begins_with_a_part_of_psycopg_can_be_imported(
+    door: Door, serve: Serve, dsn: str
+) -> None:
+    """Two threads that import psycopg, one of them a part of it first, would wait for each other:
+    Python lets one go on with what is half imported."""
+    server = serve(
+        door,
+        dsn,
+        POOLGUARD_BUDGET="3",
+        TEST_IMPORTS="tests.doors.slow_psycopg",
+        TEST_BEGINS_WITH="psycopg.rows",
+    )
+    assert server.get("/query").status == 200
+    assert "Traceback" not in server.said()

@@ -16,8 +16,9 @@ from poolguard.wsgi import PoolGuardMiddleware
 
 from ..support import until
 
-if "TEST_PRELOAD" in os.environ:
-    import_module(os.environ["TEST_PRELOAD"])
+for variable in ("TEST_PRELOAD", "TEST_BEGINS_WITH"):
+    if variable in os.environ:
+        import_module(os.environ[variable])
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 

@@ -1,4 +1,4 @@
-"""The examples' applications, each with its framework's instrumentor: one request, one set of tags."""
+"""The examples' applications under gunicorn, with their frameworks' instrumentors or without."""
 
 from __future__ import annotations
 
@@ -122,16 +122,12 @@ def test_one_that_gets_no_connection_says_so_in_its_span(
     application, server, database = stage
     before = len(server.server_spans(application.page))
     with postgres.connect(dbname=database.role) as blocker, ThreadPoolExecutor(1) as crowd:
-        for (table,) in blocker.execute(
-            "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE tableowner = %s",
-            [database.role],
-        ).fetchall():
+        blocker.autocommit = False
+        owned = "SELECT quote_ident(tablename) FROM pg_tables WHERE tableowner = %s"
+        for (table,) in blocker.execute(owned, [database.role]).fetchall():
             blocker.execute(f"LOCK TABLE {table}")
         blocked = crowd.submit(server.get, application.page)
-        count = (
-            "SELECT count(*) FROM pg_stat_activity WHERE usename = %s AND wait_event = 'relation'"
-        )
-        until(lambda: postgres_asks(postgres, count, database.role) == 1)
+        until(lambda: waiting_for_a_lock(postgres, database.role) == 1)
         assert server.get(application.page).status == 503
         refused = last_span(server, "GET", application.page, before + 1)
         blocker.rollback()
@@ -142,8 +138,7 @@ def test_one_that_gets_no_connection_says_so_in_its_span(
     assert last_span(server, "GET", application.page, before + 2).tags == ONE
 
 
-def postgres_asks(postgres: PrivatePostgres, query: str, role: str) -> int:
+def waiting_for_a_lock(postgres: PrivatePostgres, role: str) -> int:
+    query = "SELECT FROM pg_stat_activity WHERE usename = %s AND wait_event_type = 'Lock'"
     with postgres.connect() as conn:
-        row = conn.execute(query, [role]).fetchone()
-    assert row is not None
-    return int(row[0])
+        return conn.execute(query, [role]).rowcount
