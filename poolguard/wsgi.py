@@ -80,6 +80,7 @@ class PoolGuardMiddleware:
         if isinstance(body, (list, tuple)) or _is_file(environ, body):
             visit.leave()
             return body
+        visit.pause(outer)
         return _Body(body, visit)
 
     def _look(self) -> None:
@@ -179,12 +180,25 @@ class _Visit(Request):
             overload.note(self.label, cause)
         return overload.BODY
 
+    def go_on(self) -> Acquirer | None:
+        """The application runs again; returns what :meth:`pause` takes.
+
+        No token: a server may ask for the body in another context than the one of the call.
+        """
+        before = CURRENT.get()
+        CURRENT.set(self)
+        return before
+
+    def pause(self, before: Acquirer | None) -> None:
+        """The server goes on, in whose context nothing is to be left: a test's client may never
+        close the body."""
+        if CURRENT.get() is self:
+            CURRENT.set(before)
+
     def leave(self, error: BaseException | None = None) -> None:
         """The response is complete, or the application has failed."""
         self.end(self.line, error)
-        # No token: a server may close the body in another context than the one of the call.
-        if CURRENT.get() is self:
-            CURRENT.set(self.outer)
+        self.pause(self.outer)
 
 
 class _Body:
@@ -203,6 +217,7 @@ class _Body:
     def __next__(self) -> bytes:
         if self._refused:
             raise StopIteration
+        before = self._visit.go_on()
         try:
             if self._chunks is None:
                 self._chunks = iter(self._body)
@@ -216,8 +231,11 @@ class _Body:
                 raise
             self._refused = True
             return refusal
+        finally:
+            self._visit.pause(before)
 
     def close(self) -> None:
+        before = self._visit.go_on()
         try:
             close = getattr(self._body, "close", None)
             if close is not None:
@@ -226,5 +244,6 @@ class _Body:
             self._error = self._error or error
             raise
         finally:
-            self._visit.leave(self._error)
+            self._visit.end(self._visit.line, self._error)
+            self._visit.pause(before)
             self._error = None  # its traceback leads back to here

@@ -258,6 +258,38 @@ def test_the_application_is_called_at_once_and_iterated_step_by_step(
     assert did == ["called", "made 1", "sent 1", "made 2", "closed"]
 
 
+def test_a_request_is_current_while_its_application_runs_and_at_no_other_time(
+    guard: poolguard.Guard,
+) -> None:
+    """A test's client may never close a body, nor ask for all of it, and then acquire."""
+    current: list[object] = []
+
+    class Body:
+        def __iter__(self) -> Iterator[bytes]:
+            for chunk in (b"1", b"2"):
+                current.append(CURRENT.get())
+                yield chunk
+
+        def close(self) -> None:
+            current.append(CURRENT.get())
+
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        current.append(CURRENT.get())
+        start_response(*OK)
+        return Body()
+
+    body: Any = PoolGuardMiddleware(app)(environ_of(), nothing)
+    assert CURRENT.get() is None
+    for _ in range(2):
+        next(body)
+        assert CURRENT.get() is None
+    body.close()
+    assert CURRENT.get() is None
+    assert len(current) == 4
+    assert current == [current[0]] * 4
+    assert current[0] is not None
+
+
 def test_an_error_of_close_passes(guard: poolguard.Guard) -> None:
     class Closing:
         def __iter__(self) -> Iterator[bytes]:
