@@ -1,6 +1,6 @@
 """What holds in each framework under each worker class that suits it, by the example of each.
 
-``pytest -m long tests/adapters/test_matrix.py`` prints a table of it.
+``pytest -m matrix -n 2`` prints a table of it.
 """
 
 from __future__ import annotations
