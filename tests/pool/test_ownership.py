@@ -480,8 +480,8 @@ def storm(size, seconds, works, busy, upto):
         threads = [threading.Thread(target=others, args=(pool, stop)) for _ in range(busy)]
         for thread in threads:
             thread.start()
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
+        began = time.monotonic()
+        while time.monotonic() < began + seconds or hit <= 100 and time.monotonic() < began + 20:
             once(random.choice(works), pool, upto)
         stop.set()
         for thread in threads:
