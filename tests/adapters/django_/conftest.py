@@ -135,7 +135,7 @@ def serve_project(
                 dsn=environ.get("DATABASE_URL", ""),
                 config=config,
             )
-            ending.callback(server.close)
+            ending.callback(server.end)
             return server
 
         yield start
