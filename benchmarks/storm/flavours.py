@@ -38,7 +38,8 @@ MISBEHAVES = 0.03
 """How often a callback fails."""
 
 THERE = "SELECT pid FROM pg_stat_activity WHERE application_name = %s"
-TERMINATE = f"SELECT pg_terminate_backend(pid) FROM ({THERE} ORDER BY random() LIMIT 1) AS one"
+STILL_THERE = "SELECT FROM pg_stat_activity WHERE pid = %s"
+TERMINATE = f"SELECT pid, pg_terminate_backend(pid) FROM ({THERE} ORDER BY random() LIMIT 1) AS one"
 
 
 class TooLong(BaseException):
@@ -368,6 +369,10 @@ class Storm:
                 if (how := rng.random()) < 0.6:
                     ended = await got(admin.execute(TERMINATE, [shape.name]))
                     self.witness.counts["terminated"] += ended.rowcount
+                    for pid, _ in await got(ended.fetchall()):
+                        # A busy server ends it later, which is not to be when the pool is at rest.
+                        while (await got(admin.execute(STILL_THERE, [pid]))).rowcount:
+                            await self.clients.sleep(0.005)
                 elif how < 0.8:
                     high = rng.randint(1, shape.max_size)
                     await got(pool.resize(rng.randint(0, high), high))

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import psycopg
+import pytest
 from psycopg.adapt import AdaptersMap
 from psycopg.rows import dict_row, tuple_row
 from psycopg.types.string import TextLoader
@@ -66,7 +67,9 @@ def test_an_async_one_does(dsn: str) -> None:
 
 
 def test_what_is_as_it_is_to_be_is_not_asked_for(dsn: str) -> None:
-    """Nor is a transaction begun."""
+    """In a transaction that has failed, the server would refuse to answer."""
     with psycopg.connect(dsn) as conn:
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            conn.execute("SELECT 1/0")
         dressed(conn, {"autocommit": False, "row_factory": tuple_row, "client_encoding": "utf-8"})
-        assert conn.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+        conn.rollback()
