@@ -159,6 +159,30 @@ def test_only_telemetry_imports_opentelemetry() -> None:
     assert others <= {"telemetry", "lab"}
 
 
+FRAMEWORKS = ("django", "sqlalchemy", "flask", "starlette", "fastapi", "celery")
+
+
+def test_each_framework_is_imported_by_its_adapter_alone() -> None:
+    """None is pulled in by who uses another."""
+    others = {
+        (place[0], name)
+        for path, place in modules()
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in absolute(node)
+        if name in FRAMEWORKS and name != place[0]
+    }
+    assert others == set()
+
+
+def absolute(node: ast.AST) -> list[str]:
+    """The packages that an import names, but for our own by relative names."""
+    if isinstance(node, ast.Import):
+        return [alias.name.partition(".")[0] for alias in node.names]
+    if isinstance(node, ast.ImportFrom) and not node.level and node.module:
+        return [node.module.partition(".")[0]]
+    return []
+
+
 # -- how large things are ----------------------------------------------------------------------
 
 METHODS = (ast.FunctionDef, ast.AsyncFunctionDef)
