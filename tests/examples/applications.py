@@ -286,7 +286,7 @@ def start(
                 beside.append(process)
             yield Running(application, server)
         finally:
-            server.close()
+            server.end()
             for each in beside:
                 each.terminate()
                 each.wait(WITHIN)
