@@ -112,7 +112,7 @@ def test_a_child_that_is_killed_gives_back_what_it_had(
     assert after["in_use"] <= 2
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 @pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
 def test_all_that_stands_is_within_the_budget(
     serve: Serve, start: Start, dsn: str, backends: Backends, pool: str

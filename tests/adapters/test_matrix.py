@@ -230,17 +230,10 @@ def killed(stage: Stage) -> str:
 EVENTS: list[Callable[[Stage], str]] = [boot, reload, away, overload, killed]
 
 
-def _marked(setup: Setup) -> Any:
-    """The worker class that an example names itself is played with the long tests, as one row for
-    each framework; all of them with ``-m matrix``."""
-    own = setup.door.worker_class == setup.application.door.worker_class
-    marks = [pytest.mark.matrix, *([pytest.mark.long] if own else [])]
-    return pytest.param(setup, marks=marks, id=str(setup).replace(" ", "-"))
-
-
+@pytest.mark.matrix
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.__name__)
-@pytest.mark.parametrize("setup", [*map(_marked, _setups())])
+@pytest.mark.parametrize("setup", [*_setups()], ids=lambda setup: str(setup).replace(" ", "-"))
 def test_each_framework_holds_what_is_promised(
     setup: Setup,
     event: Callable[[Stage], str],
