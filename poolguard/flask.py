@@ -12,16 +12,13 @@ from contextlib import suppress
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
-from flask import current_app, g, has_request_context, request
+from flask import current_app, g, has_request_context
 
 from .errors import SettingsError
-from .pool.acquirer import CURRENT
 from .runtime import plain
 from .runtime.adoption import in_each_worker, inert
 from .runtime.guards import Guard
 from .runtime.lookup import guard as guard_named
-from .util.escape import escaped
-from .util.logs import logger
 from .worker import context, overload, registry
 from .wsgi import PoolGuardMiddleware
 
@@ -66,8 +63,7 @@ class PoolGuard:
         if self in known:
             return
         source = known[self] = _Source(self._given, app.config.get(NAME.upper()))
-        if context.role() is not None:  # what serves nothing is to keep no application alive
-            in_each_worker(source.made)
+        in_each_worker(source.made)
         app.teardown_appcontext(self._end)
         _before(app, "handle_user_exception", self._roll_back)
         if len(known) == 1:
@@ -179,7 +175,6 @@ class _Held:
         if plain.is_pooled(guard, serving=has_request_context()):
             self._block: Any = guard.connection()
         else:
-            _look_for_hooks()
             self._block = plain.connection(guard)
         self.conn: Connection[Any] = self._block.__enter__()
 
@@ -195,15 +190,6 @@ class _Held:
             error = now  # older releases of click end a command's context without a word of it
         trace = None if error is None else error.__traceback__
         self._block.__exit__(None if error is None else type(error), error, trace)
-
-
-def _look_for_hooks() -> None:
-    software = request.environ.get("SERVER_SOFTWARE", "") if has_request_context() else ""
-    if software.startswith("gunicorn") and context.current().first_to_say("no hooks"):
-        logger.warning(
-            "poolguard's hooks are not in gunicorn's configuration, so that no pool is open and "
-            "each request connects anew: write from poolguard.gunicorn import * in gunicorn.conf.py"
-        )
 
 
 def _before(app: Flask, name: str, ours: Callable[..., None]) -> None:
@@ -225,11 +211,7 @@ def _log_overloads_shortly(app: Flask) -> None:
 
     @wraps(theirs)
     def log_exception(*args: Any) -> None:
-        visit, error = CURRENT.get(), args[-1][1]
-        cause = overload.caused(error) if getattr(visit, "retry_after", 0) else None
-        if cause is None:
+        if not overload.is_told(args[-1][1]):
             theirs(*args)
-        else:
-            overload.note(escaped(f"{request.method} {request.path}"), cause)
 
     setattr(app, "log_exception", log_exception)  # noqa: B010 - mypy knows it as a method

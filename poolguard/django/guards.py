@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -16,7 +15,6 @@ from ..pool.errors import PoolTimeout
 from ..runtime.adoption import guard_for, in_each_worker
 from ..runtime.guards import Guard
 from ..util.conninfo import of_libpq
-from ..util.logs import logger
 from ..worker import context
 from . import refusals
 from .checks import aliases, insist_valid
@@ -92,11 +90,6 @@ def begin() -> None:
         return
     _begun = True
     in_each_worker(_make_all)
-    if context.role() is None and "gunicorn.arbiter" in sys.modules:
-        logger.warning(
-            "poolguard: this gunicorn runs without poolguard's hooks, so each request connects "
-            "anew. Add to gunicorn.conf.py: from poolguard.gunicorn import *"
-        )
 
 
 def lender_of(alias: str, database: str | None) -> Lender | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 
-from ..pool.acquirer import CURRENT
 from ..worker import overload
 
 __all__ = ["hear"]
@@ -16,15 +15,7 @@ __all__ = ["hear"]
 
 class _Refusals(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
-        error = record.exc_info[1] if record.exc_info else None
-        request = CURRENT.get()
-        if error is None or request is None or not request.retry_after:
-            return True  # no middleware makes a 503 of it
-        cause = overload.caused(error)
-        if cause is None:
-            return True
-        overload.note(request.label, cause)
-        return False
+        return not overload.is_told(record.exc_info[1] if record.exc_info else None)
 
 
 _refusals = _Refusals()

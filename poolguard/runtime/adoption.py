@@ -7,6 +7,7 @@ second one would close what is warm already.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from typing import Any
@@ -15,7 +16,8 @@ from ..errors import PoolguardError
 from ..pool.arguments import PoolArguments
 from ..settings import Kind
 from ..util.conninfo import of_libpq
-from ..worker import registry
+from ..util.logs import logger
+from ..worker import context, registry
 from .guards import Guard, described
 from .lookup import of_environment
 
@@ -31,17 +33,27 @@ def in_each_worker(make: Callable[[], Iterable[Guard]]) -> None:
     """Have *make* make its guards in each worker of gunicorn's, before the hooks open them; in one
     that is importing the application, which calls this, at once. Nowhere else.
 
-    What it raises of poolguard's errors has the hooks refuse the worker.
+    What it raises of poolguard's errors has the hooks refuse the worker. In a gunicorn without the
+    hooks it is said that nothing is pooled. A method of an object that is gone makes nothing.
     """
-    made: list[Guard] = []
-    if not registry.in_each_worker(lambda: made.extend(make())):
-        return
+    if context.role() is None and "gunicorn.arbiter" in sys.modules:
+        _say_that_hooks_are_missing()
+    made = registry.in_each_worker(make)
     try:
-        for guard in made:
+        for guard in made or ():
             if guard.mode == "sync" and not guard.opened:
                 guard.open()  # it connects while the import goes on
     except PoolguardError as error:
         registry.complain(error)
+
+
+def _say_that_hooks_are_missing() -> None:
+    if context.current().first_to_say("no hooks"):
+        logger.warning(
+            "poolguard: this gunicorn runs without poolguard's hooks, so that no pool is opened: "
+            "the framework connects as it would without poolguard. Add to gunicorn.conf.py: "
+            "from poolguard.gunicorn import *"
+        )
 
 
 def inert(conninfo: Any = None, *, name: str = "default", **given: Any) -> Guard:

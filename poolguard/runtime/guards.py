@@ -177,7 +177,7 @@ class Guard(Lifecycle):
         It is opened again by its name only, as after :meth:`close`. Raises
         :exc:`~poolguard.errors.PoolguardError` where the guard is open on another loop.
         """
-        self._insist_on_its_loop()
+        self.insist_on_its_loop()
         self.retired = True
         await self.ashut(timeout)
 
@@ -228,7 +228,7 @@ class Guard(Lifecycle):
         if isinstance(runtime, AsyncRuntime) and (usable := runtime.usable) and runtime.here:
             return usable.connection(timeout)
         pool: AsyncGuardedPool[Any] = self._pool_of("async")
-        self._insist_on_its_loop()
+        self.insist_on_its_loop()
         return pool.connection(timeout)
 
     @property

@@ -40,7 +40,9 @@ def open_ledger(
         workers = context.current().workplace.workers
     of_server = ledger_name(dsn, name)
     try:
-        return _of_host(settings, of_server, workers, dsn, callable(kwargs)), named
+        # Only a callable that says so is known to keep to the role of the connection string.
+        may_change = callable(kwargs) and getattr(kwargs, "may_change_role", True)
+        return _of_host(settings, of_server, workers, dsn, may_change), named
     except RuntimeDirError as error:
         logger.warning(
             "poolguard %r: %s. Until this process is started again it shares nothing, and "

@@ -89,7 +89,7 @@ class Lifecycle:
             _insist_on_asyncio(self.name)
         before = self._own()
         if before is not None and before.mode == kind and before.alive:
-            self._insist_on_its_loop()
+            self.insist_on_its_loop()
             return before
         if isinstance(before, AsyncRuntime):
             before.abandon()
@@ -133,7 +133,7 @@ class Lifecycle:
                 f"make another guard with a name of its own and mode={kind!r}"
             )
 
-    def _insist_on_its_loop(self) -> None:
+    def insist_on_its_loop(self) -> None:
         """Raise where it is open on another loop than the one that runs here, if one does."""
         runtime = self._own()
         if runtime is not None and runtime.is_elsewhere():

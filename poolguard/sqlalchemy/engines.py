@@ -143,28 +143,47 @@ class Binding:
     def _connect_by(self, engine: Engine) -> None:
         """Have the guard ask the engine's ``do_connect`` listeners, who may know a new password."""
         assert self.guard is not None
-        dialect, connect, pool = engine.dialect, dict(self.connect), proxy(engine.pool)
-        said = {key: value for key, value in connect.items() if key not in self.place}
+        said = {key: value for key, value in self.connect.items() if key not in self.place}
         given = self.guard.arguments.kwargs
         base = {**(given if isinstance(given, Mapping) else {}), **said}
+        asking = _Asking(engine, self.connect, base)
+        self.guard.adopt(replace(self.guard.arguments, kwargs=asking))
 
-        def kwargs() -> dict[str, Any]:
-            if not dialect._has_events:
-                return base
-            arguments: list[Any] = []
-            keywords = dict(connect)
-            for listener in dialect.dispatch.do_connect:
-                record: Any = _ConnectionRecord(pool, connect=False)  # whose ``info`` goes nowhere
-                if listener(dialect, record, arguments, keywords) is not None:
-                    raise SettingsError(
-                        "a do_connect listener has made a connection of its own, which poolguard "
-                        "cannot pool: have it change the keywords it is given, or leave out "
-                        "plugins=['poolguard']"
-                    )
-            changed = {k: v for k, v in keywords.items() if k not in connect or v != connect[k]}
-            return {**base, **changed}
 
-        self.guard.adopt(replace(self.guard.arguments, kwargs=kwargs))
+class _Asking:
+    """The keywords of each connect: *base*, as the engine's ``do_connect`` listeners change what
+    SQLAlchemy would *connect* with."""
+
+    def __init__(self, engine: Engine, connect: Mapping[str, Any], base: Mapping[str, Any]) -> None:
+        self._dialect = engine.dialect
+        self._pool = proxy(engine.pool)
+        self._connect = connect
+        self._base = dict(base)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {'listeners' if self.may_change_role else 'nobody'}>"
+
+    @property
+    def may_change_role(self) -> bool:
+        """Whether there is anybody who might; the guard asks as it is opened."""
+        return bool(self._dialect._has_events and self._dialect.dispatch.do_connect)
+
+    def __call__(self) -> dict[str, Any]:
+        if not self.may_change_role:
+            return self._base
+        connect = self._connect
+        arguments: list[Any] = []
+        keywords = dict(connect)
+        for listener in self._dialect.dispatch.do_connect:
+            record: Any = _ConnectionRecord(self._pool, connect=False)  # its ``info`` goes nowhere
+            if listener(self._dialect, record, arguments, keywords) is not None:
+                raise SettingsError(
+                    "a do_connect listener has made a connection of its own, which poolguard "
+                    "cannot pool: have it change the keywords it is given, or leave out "
+                    "plugins=['poolguard']"
+                )
+        changed = {k: v for k, v in keywords.items() if k not in connect or v != connect[k]}
+        return {**self._base, **changed}
 
 
 def binding_of(engine: Engine) -> Binding | None:
@@ -190,7 +209,7 @@ def _is_here(guard: Guard) -> bool:
         return True
     try:
         asyncio.get_running_loop()
-        guard._insist_on_its_loop()
+        guard.insist_on_its_loop()
     except (RuntimeError, PoolguardError):
         return False
     return True

@@ -6,12 +6,13 @@ an answer, and no stack trace for each of the requests that come too many.
 
 from __future__ import annotations
 
+from ..pool.acquirer import CURRENT
 from ..util.clock import now as clock
 from ..util.escape import escaped
 from ..util.logs import logger
 from ..util.rarely import Paced
 
-__all__ = ["BODY", "REASON", "caused", "note"]
+__all__ = ["BODY", "REASON", "caused", "is_told", "note"]
 
 REASON = "503 Service Unavailable"
 BODY = b"The service is busy. Try again later.\n"
@@ -33,6 +34,18 @@ def caused(error: BaseException) -> BaseException | None:
             within = getattr(each, "exceptions", ())  # a group of them, from Python 3.11 on
             found += [e for e in (each.__cause__, each.__context__, *within) if e is not None]
     return None
+
+
+def is_told(error: BaseException | None) -> bool:
+    """Whether the request that is current fails with *error* for an overload, which a middleware
+    answers with 503: then that is logged here, and a framework is to log no traceback."""
+    request = CURRENT.get()
+    if error is None or request is None or not request.retry_after:
+        return False
+    if (cause := caused(error)) is None:
+        return False
+    note(request.label, cause)
+    return True
 
 
 _pace = Paced(SAID_EVERY)

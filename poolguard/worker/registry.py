@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from inspect import ismethod
 from typing import Any, Literal, Protocol, TypeVar, cast
+from weakref import WeakMethod
 
 from ..errors import PoolguardError, SettingsError
 from ..pool.arguments import PoolArguments
@@ -65,6 +67,7 @@ class Registered(Protocol):
 
 
 G = TypeVar("G", bound=Registered)
+T = TypeVar("T")
 
 wrapped = False
 """A middleware of ours stands around an application of this process, or of the master's."""
@@ -76,8 +79,8 @@ version = 0
 holds as long as it stays the same."""
 ready_paths: frozenset[str] = frozenset()
 """The ``ready_path`` of each guard: each request's path is looked for here, and this alone."""
-_jobs: list[Callable[[], object]] = []
-"""What adapters do in each worker, before its guards are opened."""
+_jobs: list[Callable[[], Callable[[], object] | None]] = []
+"""References to what adapters do in each worker, before its guards are opened."""
 _complaint: PoolguardError | None = None
 served: frozenset[Registered | None] = frozenset()
 """The guards for which a door of this process has begun to serve requests; None stands for all."""
@@ -157,30 +160,33 @@ def become(found: WorkerContext) -> None:
     with _lock:
         context.become(found)
         changed()
-        for job in _jobs if found.role == "worker" else []:
-            _do(job)
+        for each in [*_jobs] if found.role == "worker" else []:
+            if (job := each()) is not None:
+                _do(job)
 
 
-def in_each_worker(job: Callable[[], object]) -> bool:
+def in_each_worker(job: Callable[[], T]) -> T | None:
     """Have *job* make its guards in each worker of gunicorn's, before those are opened: at once
-    where this is one, which it returns, and as it begins where this process forks it.
+    where this is one, which returns what it does, and as it begins where this process forks it.
 
     So an adapter's guards are made where they serve, and nowhere else: not in ``manage.py``, not in
-    a test, and not in a master that imports the application for its workers.
+    a test, and not in a master that imports the application for its workers. A method keeps its
+    object no longer than others do: a test may make an engine, or an application, again and again.
     """
     with _lock:
         if context.role() != "worker":
-            _jobs.append(job)
-            return False
-        _do(job)
-        return True
+            _jobs[:] = [each for each in _jobs if each() is not None]
+            _jobs.append(WeakMethod(job) if ismethod(job) else lambda: job)
+            return None
+        return _do(job)
 
 
-def _do(job: Callable[[], object]) -> None:
+def _do(job: Callable[[], T]) -> T | None:
     try:
-        job()
+        return job()
     except PoolguardError as error:
         complain(error)
+        return None
 
 
 def complain(error: PoolguardError) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from time import monotonic as clock
 from typing import Any
+from weakref import ref
 
 import psycopg
 import pytest
@@ -87,6 +89,52 @@ def test_what_a_master_has_imported_makes_them_in_the_worker_that_it_forks(dsn: 
         registry.become(WorkerContext(role="worker"))
         assert [each.name for each in guards_to_open()] == ["preloaded"]
         assert not guards()[0].opened
+
+
+class Engine:
+    """What an adapter's framework makes, and may throw away."""
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+
+    def guards(self) -> list[Guard]:
+        return [Guard(self._dsn, name="of an engine", mode="sync", **SMALL)]
+
+
+def test_what_is_gone_before_the_fork_makes_nothing_and_is_not_kept(dsn: str) -> None:
+    """A test may make an engine, or an application, a thousand times."""
+    registry.become(WorkerContext(role="master"))
+    stays = Engine(dsn)
+    in_each_worker(stays.guards)
+    for _ in range(3):
+        gone = Engine(dsn)
+        in_each_worker(gone.guards)
+        known = ref(gone)
+        del gone
+        assert known() is None
+    assert len(registry._jobs) <= 2  # the last is forgotten with the next
+    registry.become(WorkerContext(role="worker"))
+    assert [each.name for each in guards()] == ["of an engine"]
+
+
+def test_a_gunicorn_without_the_hooks_is_told_of_once(
+    dsn: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def make() -> list[Guard]:
+        return [Guard(dsn, mode="sync", **SMALL)]
+
+    monkeypatch.delitem(sys.modules, "gunicorn.arbiter", raising=False)
+    in_each_worker(make)
+    assert not caplog.records
+    monkeypatch.setitem(sys.modules, "gunicorn.arbiter", sys)
+    for role in ("master", "worker", None, None):
+        found = WorkerContext() if role is None else WorkerContext(role=role)
+        if role != poolguard.role():
+            registry.become(found)
+        in_each_worker(make)
+    said = [record.getMessage() for record in caplog.records]
+    assert [line for line in said if "hooks" in line] == said[-1:]
+    assert "from poolguard.gunicorn import *" in said[-1]
 
 
 def refuse() -> list[Guard]:

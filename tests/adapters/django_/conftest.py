@@ -94,9 +94,16 @@ def describe(dsn: str, database: str) -> Describe:
 def run_manage(
     *arguments: str, databases: Databases, **environ: str
 ) -> subprocess.CompletedProcess[str]:
+    return run_python("-m", "django", *arguments, databases=databases, **environ)
+
+
+def run_python(
+    *arguments: str, databases: Databases, **environ: str
+) -> subprocess.CompletedProcess[str]:
+    """Runs Python with the project's settings, in a process that gunicorn knows nothing of."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     return subprocess.run(
-        [sys.executable, "-m", "django", *arguments],
+        [sys.executable, *arguments],
         env={
             **os.environ,
             **SETTINGS,

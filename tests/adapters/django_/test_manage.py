@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import ROOT, SETTINGS, Describe, Manage
+from .conftest import Describe, Manage, run_python
 
 NOWHERE: dict[str, Any] = {"HOST": "127.0.0.1", "PORT": "1", "NAME": "nowhere", "USER": "nobody"}
 
@@ -109,21 +108,7 @@ def run(describe: Describe) -> Callable[..., str]:
 
     def run(script: str, **databases: dict[str, Any]) -> str:
         given = databases or {"default": describe({"poolguard": {"floor": 2, "budget": 4}})}
-        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-        ran = subprocess.run(
-            [sys.executable, "-c", f"import django; django.setup()\n{script}"],
-            env={
-                **os.environ,
-                **SETTINGS,
-                "PYTHONPATH": path,
-                "TEST_DATABASES": json.dumps(given),
-            },
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
+        ran = run_python("-c", f"import django; django.setup()\n{script}", databases=given)
         assert ran.returncode == 0, ran.stderr
         return ran.stdout
 

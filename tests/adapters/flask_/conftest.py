@@ -1,12 +1,11 @@
-"""What the tests of Flask's extension have in common: real servers, and a table to write to."""
+"""What the tests of Flask's extension have in common: real servers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
-import psycopg
 import pytest
 from flask import Flask
 
@@ -14,22 +13,7 @@ import poolguard
 from poolguard.flask import PoolGuard
 from tests.doors.conftest import backends, janitor, serve
 
-__all__ = ["Things", "add", "backend", "backends", "janitor", "serve", "used"]
-
-Things = Callable[[], list[str]]
-
-
-@pytest.fixture
-def things(admin: psycopg.Connection) -> Iterator[Things]:
-    """What is committed in the table ``things``."""
-    admin.autocommit = True
-    admin.execute("CREATE TABLE things (name text UNIQUE DEFERRABLE INITIALLY DEFERRED)")
-
-    def found() -> list[str]:
-        return [name for (name,) in admin.execute("SELECT name FROM things ORDER BY 1").fetchall()]
-
-    yield found
-    admin.execute("DROP TABLE things")
+__all__ = ["add", "backend", "backends", "janitor", "serve", "used"]
 
 
 @pytest.fixture(params=["pooled", "plain"])

@@ -15,7 +15,8 @@ import poolguard
 from poolguard.flask import PoolGuard
 from tests.support import until
 
-from .conftest import Things, add, backend, used
+from ..conftest import Things
+from .conftest import add, backend, used
 
 # -- how it ends -------------------------------------------------------------------------------
 

@@ -296,6 +296,27 @@ def test_listeners_that_know_the_password_are_asked_at_each_connect(url: URL, po
     assert asked[0] == "expired"
 
 
+@pytest.mark.parametrize("listens", [False, True])
+def test_the_role_whose_limit_binds_is_known_unless_a_listener_may_change_it(
+    url: URL, listens: bool
+) -> None:
+    """Else what engines and other guards of one role hold would not be counted together."""
+    engine = create_engine(url, **PLUGIN, poolguard={"floor": 1, "budget": 4})
+    if listens:
+        event.listen(engine, "do_connect", lambda *_: None)
+    raw = Guard(
+        url.set(drivername="postgresql").render_as_string(hide_password=False),
+        name="raw",
+        mode="sync",
+        floor=1,
+        budget=4,
+    )
+    with poolguard.sqlalchemy.guard(engine) as guard, raw:
+        ours, theirs = (each._runtime.ledger.scope for each in (guard, raw))  # type: ignore[union-attr]
+        assert theirs.role
+        assert ours == (theirs._replace(role=0) if listens else theirs)
+
+
 def test_a_listener_that_connects_itself_is_refused(url: URL) -> None:
     """What it makes would be beyond the budget; the error says what to do."""
     engine = create_engine(url, **PLUGIN, poolguard={"floor": 1, "warmup_timeout": 0.2})

@@ -24,7 +24,8 @@ from poolguard.starlette import (
 )
 from poolguard.worker import registry
 
-from .conftest import MakeClient, Things
+from ..conftest import Things
+from .conftest import MakeClient
 
 Conn = Annotated[AsyncConnection[Any], Depends(connection, scope="function")]
 Held = Annotated[AsyncConnection[Any], Depends(connection)]
