@@ -32,6 +32,8 @@ DEFAULTS: dict[str, Any] = {
     "instances": 1,
     "workers": "auto",
     "ledger": "host",
+    "ledger_dsn": None,
+    "ledger_label": None,
     "floor": "auto",
     "max_size": "auto",
     "acquire_timeout": 5.0,
@@ -180,6 +182,7 @@ def token() -> str:
         ("runtime_dir", Path("/run/shop"), Path("/run/shop")),
         ("runtime_dir", "/run/shop/", Path("/run/shop")),
         ("runtime_dir", "/run/in a/\udcff", Path("/run/in a/\udcff")),
+        ("ledger", "fleet", "fleet"),
         ("ready_path", "/ready", "/ready"),
         ("ready_path", "/-/a.b/_c;d=1:2/~@x", "/-/a.b/_c;d=1:2/~@x"),
     ],
@@ -190,6 +193,27 @@ def test_accepted(name: str, given: Any, expected: Any) -> None:
     assert type(value) is type(expected)
     if isinstance(given, str):
         assert getattr(build({VARIABLES[name]: given}), name) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "expected"),
+    [
+        ("ledger_dsn", f" {URL}\n", URL),
+        ("ledger_dsn", KEY_VALUE, KEY_VALUE),
+        ("ledger_dsn", "postgresql+psycopg://db/shop", "postgresql://db/shop"),
+        ("ledger_dsn", token, token),
+        ("ledger_dsn", " ", None),
+        ("ledger_label", " shop/checkout-2 ", "shop/checkout-2"),
+        ("ledger_label", "shop@orders", "shop@orders"),
+        ("ledger_label", "~" * 100, "~" * 100),
+    ],
+)
+def test_accepted_of_a_fleet(name: str, given: Any, expected: Any) -> None:
+    """They mean nothing without one."""
+    assert getattr(build(ledger="fleet", **{name: given}), name) == expected
+    if isinstance(given, str) and given.strip():
+        made = build({"POOLGUARD_LEDGER": "fleet", VARIABLES[name]: given})
+        assert (getattr(made, name), made.source(name)) == (expected, f"variable {VARIABLES[name]}")
 
 
 @pytest.mark.parametrize(
@@ -295,6 +319,13 @@ def test_percent_is_never_out_of_range(wrong: Any) -> None:
         ("dsn", 5, "a libpq string, a postgresql:// URL"),
         ("dsn", b"host=db", "a libpq string, a postgresql:// URL"),
         ("dsn", "mysql://db/shop", "a postgresql:// URL"),
+        ("ledger_dsn", 5, "a libpq string, a postgresql:// URL"),
+        ("ledger_dsn", "mysql://db/shop", "a postgresql:// URL"),
+        ("ledger_label", "", "a name of up to 100"),
+        ("ledger_label", "two words", "without spaces"),
+        ("ledger_label", "prêt", "ASCII"),
+        ("ledger_label", "x" * 101, "up to 100"),
+        ("ledger_label", 7, "a name of up to 100"),
         ("runtime_dir", "run/shop", "absolute path"),
         ("runtime_dir", "", "absolute path"),
         ("runtime_dir", Path("run"), "absolute path"),
@@ -520,12 +551,6 @@ def test_what_was_set_to_its_default_does_not_follow() -> None:
     )
 
 
-def test_a_ledger_for_many_hosts_is_refused_until_it_is_there() -> None:
-    for text in (refusal(ledger="fleet"), refusal({"POOLGUARD_LEDGER": "fleet"})):
-        assert "it takes 'static' or 'host' ('fleet', for many hosts, is not there yet" in text
-        assert "instances divides the budget" in text
-
-
 @pytest.mark.parametrize(
     ("environ", "keywords", "parts"),
     [
@@ -581,6 +606,50 @@ def test_a_ledger_for_many_hosts_is_refused_until_it_is_there() -> None:
             ["keyword workers=9000 × keyword floor=2 needs 18000", "no more than 16384; lower"],
         ),
         ({}, {"floor": 16385}, ["at least 1 worker × keyword floor=16385 needs 16385"]),
+        (
+            {"POOLGUARD_LEDGER_DSN": URL},
+            {},
+            [
+                "variable POOLGUARD_LEDGER_DSN=<str> means nothing beside default ledger='host'",
+                "set ledger to 'fleet', or drop it",
+            ],
+        ),
+        (
+            {},
+            {"ledger": "static", "ledger_label": "shop"},
+            ["keyword ledger_label='shop' means nothing beside keyword ledger='static'"],
+        ),
+        (
+            {"POOLGUARD_POOLER": "transaction"},
+            {"ledger": "fleet"},
+            [
+                "keyword ledger='fleet' cannot use variable POOLGUARD_POOLER='transaction'",
+                "Set ledger_dsn to the database past the pooler, or ledger to 'host'",
+            ],
+        ),
+        (
+            {},
+            {"ledger": "fleet", "budget": 2},
+            [
+                "keyword budget=2 is too small for keyword ledger='fleet'",
+                "default instances=1 × (at least 1 worker × at least 1 warm connection, and 1 ",
+                "1 kept free for a host that joins, make 3; raise budget to at least that",
+            ],
+        ),
+        (
+            {"POOLGUARD_WORKERS": "4"},
+            {"ledger": "fleet", "budget": 39, "instances": 3, "floor": 3},
+            [
+                "keyword instances=3 × (variable POOLGUARD_WORKERS=4 × keyword floor=3, and 1 ",
+                "make 40;",
+            ],
+        ),
+        (
+            {},
+            {"ledger": "fleet", "budget": 16385},
+            ["keyword budget=16385 is more than the 16384 that keyword ledger='fleet' counts"],
+        ),
+        ({}, {"ledger": "fleet", "floor": 16385}, ["counts no more than 16384"]),
     ],
 )
 def test_contradictions(
@@ -612,6 +681,12 @@ def test_several_contradictions_are_told_at_once() -> None:
         {"idle_timeout": 7200},
         {"workers": 9000, "floor": 2, "ledger": "static"},
         {"budget": 10**9},
+        {"ledger": "fleet", "budget": 3},
+        {"ledger": "fleet", "budget": 16384},
+        {"ledger": "fleet", "budget": 40, "instances": 3, "workers": 4, "floor": 3},
+        {"ledger": "fleet", "pooler": "transaction", "ledger_dsn": "service=past"},
+        {"ledger": "fleet", "pooler": "session"},
+        {"ledger": "host", "ledger_dsn": " "},
     ],
 )
 def test_what_only_seems_to_contradict(keywords: dict[str, Any]) -> None:
@@ -622,7 +697,7 @@ def test_what_only_seems_to_contradict(keywords: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("dsn", [URL, KEY_VALUE, "alice:s3cret@db.internal:6432"])
-@pytest.mark.parametrize("name", [name for name in DEFAULTS if name != "dsn"])
+@pytest.mark.parametrize("name", [name for name in DEFAULTS if name not in ("dsn", "ledger_dsn")])
 def test_a_dsn_in_the_wrong_place_is_not_echoed(name: str, dsn: str) -> None:
     texts = [refusal(**{name: dsn}), refusal({VARIABLES[name]: dsn}), refusal(**{name: Path(dsn)})]
     assert [word for word in FRAGMENTS for text in texts if word in text] == []
@@ -630,10 +705,19 @@ def test_a_dsn_in_the_wrong_place_is_not_echoed(name: str, dsn: str) -> None:
 
 
 @pytest.mark.parametrize("dsn", [f"mysql{URL[10:]}", URL.encode(), {"conninfo": URL}, [URL], {URL}])
-def test_a_refused_dsn_is_not_echoed(dsn: Any) -> None:
-    text = refusal(dsn=dsn)
+@pytest.mark.parametrize("name", ["dsn", "ledger_dsn"])
+def test_a_refused_dsn_is_not_echoed(name: str, dsn: Any) -> None:
+    text = refusal(ledger="fleet", **{name: dsn})
     assert [word for word in FRAGMENTS if word in text] == []
-    assert f"keyword dsn=<{type(dsn).__name__}>" in text
+    assert f"keyword {name}=<{type(dsn).__name__}>" in text
+
+
+@pytest.mark.parametrize("dsn", [URL, KEY_VALUE, "alice:s3cret@db.internal:6432", "PASSWORD-x"])
+def test_a_dsn_is_no_label_of_a_fleet(dsn: str) -> None:
+    """Labels are shown, to all that may read what a session is called."""
+    text = refusal(ledger="fleet", ledger_label=dsn)
+    assert "and no dsn; correct it" in text
+    assert [word for word in FRAGMENTS if word in text] == []
 
 
 def test_the_value_of_an_unknown_variable_is_not_echoed() -> None:
@@ -648,6 +732,25 @@ def test_a_valid_dsn_is_only_said_to_be_there(dsn: Any, kind: str | None) -> Non
     assert made.cite("dsn") == f"keyword dsn={kind}"
     assert "s3cret" not in refusal(dsn=dsn, floor=0)
     assert "s3cret" not in refusal(dsn=dsn, floor=5, max_size=4)
+
+
+@pytest.mark.parametrize(("dsn", "kind"), [(URL, "<str>"), (KEY_VALUE, "<str>"), (token, None)])
+def test_the_dsn_of_a_fleets_ledger_is_only_said_to_be_there(dsn: Any, kind: str | None) -> None:
+    made = build(ledger="fleet", ledger_dsn=dsn)
+    kind = kind or "<function>"
+    assert repr(made) == str(made) == f"Settings(ledger='fleet', ledger_dsn={kind})"
+    assert made.cite("ledger_dsn") == f"keyword ledger_dsn={kind}"
+    for text in (refusal(ledger_dsn=dsn), refusal(ledger="fleet", ledger_dsn=dsn, floor=0)):
+        assert [word for word in FRAGMENTS if word in text] == []
+
+
+def test_a_fleets_settings_match_whatever_callable_says_where_it_is() -> None:
+    """A configuration that is run again makes a new callable of the same."""
+    one, other = (build(ledger="fleet", ledger_dsn=lambda: URL) for _ in range(2))
+    assert one != other
+    assert one.matches(other)
+    assert not one.matches(other.replace(ledger_label="other"))
+    assert not one.matches(other.replace(ledger_dsn=None))
 
 
 # -- as an object

@@ -72,7 +72,9 @@ SELECT l.server_cap AS server, l.role_cap AS role, l.db_cap AS database,
 
 
 CONSUMERS = """
-SELECT coalesce(usename, '?') AS role, coalesce(application_name, '') AS application,
+SELECT coalesce(usename, '?') AS role,
+       CASE WHEN application_name ~ '^poolguard [0-9]+ ' THEN 'poolguard''s control session'
+            ELSE coalesce(application_name, '') END AS application,
        count(*) AS connections
   FROM pg_stat_activity
  WHERE (backend_type = 'client backend'
@@ -81,7 +83,10 @@ SELECT coalesce(usename, '?') AS role, coalesce(application_name, '') AS applica
  GROUP BY 1, 2
  ORDER BY 3 DESC, 1, 2
 """
-"""Asks which other roles and applications hold how many connections to the whole server."""
+"""Asks which other roles and applications hold how many connections to the whole server.
+
+The control session of a fleet's host tells by its name what the host has, and each another thing:
+here all are called the same."""
 
 OTHERS = f"{CONSUMERS} LIMIT 20"
 """Asks the same of the 20 with the most."""

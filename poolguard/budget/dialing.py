@@ -14,9 +14,9 @@ from types import MappingProxyType
 from typing import Any
 
 from ..settings import Settings
-from .session import KEEPALIVES, OPTIONS
+from .session import KEEPALIVES, LONGEST_NAME, OPTIONS, RESET_MARK
 
-__all__ = ["Dialing", "effective"]
+__all__ = ["OURS", "Dialing", "effective"]
 
 _OF_OPTIONS = re.compile(
     r"option|startup parameter|tcp_keepalives|client_connection_check", re.IGNORECASE
@@ -28,6 +28,8 @@ _OF_OTHER_THINGS = re.compile(
     re.IGNORECASE,
 )
 _ANSWERED = re.compile(r"\b(FATAL|ERROR):")
+OURS = "poolguard"
+"""The application_name of sessions that the application gives none."""
 _NONE: Mapping[str, Any] = MappingProxyType({})
 _SETTINGS_ONLY = re.compile(r"\s*((-c\s*|--)[\w.-]+=(\\.|[^\s\\])*(\s+|$))*")
 
@@ -68,9 +70,12 @@ class Dialing:
     set, ``RESET ALL`` and ``DISCARD ALL`` set again. PostgreSQL 13 and older do not know one of the
     settings, nor do some platforms, and poolers refuse options that they do not know. So options
     that are refused are given up, one after the other.
+
+    :param marks: sessions are to show by their names that they were reset (:data:`.RESET_MARK`).
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, marks: bool = False) -> None:
+        self._marks = marks
         self._timeout = math.ceil(settings.connect_timeout)
         self._insists = settings.source("connect_timeout") != "default"
         self._left = () if settings.pooler in ("session", "transaction") else tuple(OPTIONS)
@@ -100,6 +105,11 @@ class Dialing:
             more["connect_timeout"] = self._timeout
         elif "service" in given:
             more["connect_timeout"] = asked  # psycopg does not look into service files
+        if self._marks:
+            names = (given.get(key) for key in ("application_name", "fallback_application_name"))
+            name = next(filter(None, names), OURS)
+            if len(name.encode(errors="surrogateescape")) < LONGEST_NAME:
+                more["application_name"] = name + RESET_MARK
         return more | self.joined(given.get("options", ""))
 
     def joined(self, theirs: str) -> dict[str, str]:

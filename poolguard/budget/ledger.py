@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 from typing import Protocol
 
 from .sharing import Owed
-from .slots import Backend, Orphan, Slot
+from .slots import Backend, Orphan, Seat, Slot
 from .terms import Granted, Terms
 
 __all__ = ["RECHECK", "Ledger", "Orphans", "Say", "Siblings", "Usage"]
@@ -74,6 +74,13 @@ class Ledger(Protocol):
 
     def abandon(self, slot: Slot) -> None:
         """Give back a slot of which it is not known whether the server has ended the connection."""
+
+    def seat(self, slot: Slot) -> Seat | None:
+        """The lock that the session of *slot* is to take at its server, and to keep; None where it
+        need not take any."""
+
+    def unseated(self, slot: Slot) -> None:
+        """The session of *slot* could not take that lock: the slot is another host's."""
 
     def on_change(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call *callback*, from any thread, when a slot may have become free.

@@ -2,7 +2,8 @@
 
 What all instances may hold together is the *budget*, and each instance has an equal part of it. Of
 that part, each worker is guaranteed its *floor*. What is left over is *shared*, and lent to the
-workers that are busy.
+workers that are busy. In a fleet, hosts lend each other what is beyond the floors, too: of the
+budget, each has a control session, and one slot is kept free for a host that joins.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from ..errors import PlanError
-from ..settings import MOST_SLOTS, Percent, Settings
+from ..settings import MOST_SLOTS, Percent, Settings, least_of_fleet
 from .capacity import Capacity
+from .fleet import locks as fleet_locks
+from .fleet.policy import room_for_pools
 
 __all__ = [
     "Plan",
@@ -75,7 +78,8 @@ class Plan(NamedTuple):
     budget: int
     """What all instances together may hold. Behind a pooler: clients of the pooler."""
     instance: int
-    """This instance's share of the budget."""
+    """This instance's share of the budget; in a fleet, what a host can have while others need
+    nothing."""
     workers: int
     floor: int
     """Warm connections of each worker."""
@@ -84,7 +88,7 @@ class Plan(NamedTuple):
     shared: int = 0
     """What the instance has beyond its workers' floors, for them to borrow; 0 where the ledger is
     static, and nothing is lent."""
-    ledger: Literal["static", "host"] = "static"
+    ledger: Literal["static", "host", "fleet"] = "static"
     warm_on_reload: int = 0
     """Of the workers × floor connections of a new generation, how many can be open while the old
     one still holds its floors. With a static ledger these are all, since the two generations are
@@ -95,6 +99,9 @@ class Plan(NamedTuple):
     steps: tuple[Step, ...] = ()
     short: bool = False
     """There is less than the settings need: the reserve was reduced, and perhaps the floors."""
+    equal: int = 0
+    """What each instance has if all have the same. Only in a fleet is that less than
+    ``instance``."""
 
     @property
     def held(self) -> int:
@@ -106,6 +113,11 @@ class Plan(NamedTuple):
         """The same while two generations of workers live."""
         both = 2 * self.workers * self.max_size
         return both if self.ledger == "static" else min(self.instance, both)
+
+    @property
+    def most_hosts(self) -> int:
+        """Hosts like this one whose floors a fleet's budget covers, and their control sessions."""
+        return (self.budget - 1) // (self.workers * self.floor + 1)
 
     def explain(self) -> str:
         """The arithmetic, line by line: each number, and where it came from."""
@@ -127,7 +139,7 @@ def took_the_reserve(usable: int, share: int, settings: Settings) -> bool:
     Then the service runs already, and the server grants less than it needs.
     """
     budget = _budget(Capacity(usable), settings, behind=False, needed=0, gives_way=True).value
-    return share > budget // settings.instances
+    return share > _most_of(budget, settings)
 
 
 def make_plan(
@@ -137,6 +149,7 @@ def make_plan(
     *,
     pooler: Literal["auto", "none", "session", "transaction"] | None = None,
     runs: bool = False,
+    locks: int | None = None,
 ) -> Plan:
     """Divide the budget among instances and workers.
 
@@ -147,13 +160,15 @@ def make_plan(
     :param runs: whether the service runs already. Where the server then grants less than the
         settings need, it goes on with what there is. The reserve is reduced first, then the floors,
         and in the end not every worker has a connection. A warning says so.
+    :param locks: how many the lock table of a fleet's ledger is sure to hold; None: not known.
 
     Raises :exc:`~poolguard.errors.PlanError`, with the arithmetic and what to change, where a
     worker would be left without a connection, or where the settings ask for more than there is.
     """
     behind = (pooler or settings.pooler) in ("session", "transaction")
     try:
-        return _divided(capacity, settings, workplace, behind=behind, gives_way=False)
+        plan = _divided(capacity, settings, workplace, behind=behind, gives_way=False)
+        return _insist_on_locks(plan, locks)
     except PlanError as error:
         if not runs:
             raise
@@ -163,6 +178,18 @@ def make_plan(
             f"{_count(plan.instance, 'connection')} for {_count(plan.workers, 'worker')}: {error}"
         )
         return plan._replace(short=True, warnings=(told,))
+
+
+def _insist_on_locks(plan: Plan, table: int | None) -> Plan:
+    """The plan of a fleet, where its locks fit into a lock table of that size."""
+    if plan.ledger != "fleet":
+        return plan
+    if table is not None and (why := fleet_locks.shortage(plan.budget, table)) is not None:
+        raise PlanError(why)
+    how = f"2 × {plan.budget}, in the lock table of the ledger's server"
+    if table is not None:
+        how += f", which is sure to hold {table}"
+    return plan._replace(steps=(*plan.steps, Step("locks", fleet_locks.needed(plan.budget), how)))
 
 
 def _divided(
@@ -177,15 +204,17 @@ def _divided(
     known = None if behind else capacity
     usable = None if known is None else known.usable
     workers = workplace.workers if settings.workers == "auto" else settings.workers
-    needed = settings.instances * workers * (1 if settings.floor == "auto" else settings.floor)
+    needed = _needed(workers * (1 if settings.floor == "auto" else settings.floor), settings)
     budget = _budget(known, settings, behind=behind, needed=needed, gives_way=gives_way)
+    if settings.ledger == "fleet" and budget.value > MOST_SLOTS:
+        budget = Step("budget", MOST_SLOTS, f"what a fleet can count, below {budget.how}")
     instance = _Instance(budget, settings, workplace, gives_way=gives_way)
     floor = instance.floor()
     shared = max(0, instance.share.value - instance.workers.value * floor.value)
     max_size = instance.max_size(floor.value)
     static = settings.ledger == "static"
     warm = instance.workers.value * floor.value
-    steps = [budget, instance.share, instance.workers, floor]
+    steps = [budget, instance.share, *instance.fleet_steps(), instance.workers, floor]
     if known is not None:
         steps.insert(0, Step("capacity", known.usable, known.explain()))
     if not static:
@@ -200,8 +229,9 @@ def _divided(
         max_size=max_size.value,
         shared=0 if static else shared,
         ledger=settings.ledger,
-        warm_on_reload=warm if static else min(warm, shared),
+        warm_on_reload=warm if static else min(warm, max(0, instance.equal - warm)),
         steps=(*steps, max_size),
+        equal=instance.equal,
     )
     warnings = [*instance.warnings, *_warnings(plan, known, workplace)]
     if usable is not None and settings.budget == settings.reserve == "auto":
@@ -213,6 +243,27 @@ def _divided(
                 f"or instances, or raise what the server grants"
             )
     return plan._replace(warnings=tuple(warnings))
+
+
+def _needed(each: int, settings: Settings) -> int:
+    """The least budget with which *each* of the instances has so many connections."""
+    if settings.ledger == "fleet":
+        return least_of_fleet(settings.instances, each)
+    return settings.instances * each
+
+
+def _divided_by(budget: int, settings: Settings) -> int:
+    """What each of the instances has of a *budget* for its pools, if all have the same."""
+    if settings.ledger == "fleet":
+        return (budget - 1) // settings.instances - 1
+    return budget // settings.instances
+
+
+def _most_of(budget: int, settings: Settings) -> int:
+    """What one of the instances can have of a *budget* for its pools."""
+    if settings.ledger == "fleet":
+        return room_for_pools(budget, settings.instances)
+    return budget // settings.instances
 
 
 def shares(
@@ -315,10 +366,15 @@ class _Instance:
         self.warnings: list[str] = []
         n = settings.instances
         how = f"{budget.value} ÷ {_count(n, 'instance')}"
-        share = max(budget.value // n, int(gives_way))
-        if settings.ledger == "host" and share > MOST_SLOTS:
+        own = max(_divided_by(budget.value, settings), int(gives_way))
+        share = max(own, _most_of(budget.value, settings))
+        if settings.ledger == "fleet":
+            how = f"{budget.value} − {_count(n, 'control session')} − 1 kept free for the next host"
+        if settings.ledger != "static" and share > MOST_SLOTS:
             share, how = MOST_SLOTS, f"what a host's ledger can count, below {how}"
         self.share = Step("instance", share, how)
+        self.equal = min(own, share)
+        """What it has if all instances have the same, of which its workers have their floors."""
         if settings.workers == "auto":
             self.workers = Step(
                 "workers", workplace.workers, "gunicorn's, else WEB_CONCURRENCY, else 1"
@@ -326,11 +382,18 @@ class _Instance:
         else:
             how = f"as set by {settings.source('workers')}"
             self.workers = Step("workers", settings.workers, how)
-        if self.share.value < self.workers.value and not gives_way:
+        if self.equal < self.workers.value and not gives_way:
             raise self._too_small(1)
 
+    def fleet_steps(self) -> Iterator[Step]:
+        """What is to be told of a fleet beside the most that one host can have."""
+        n = self._settings.instances
+        if self._settings.ledger == "fleet":
+            how = f"if all have the same: ({self._budget.value} − 1) ÷ {_count(n, 'host')} − 1"
+            yield Step("each", self.equal, how)
+
     def floor(self) -> Step:
-        share, workers = self.share.value, self.workers.value
+        share, workers = self.equal, self.workers.value
         if self._settings.floor != "auto":
             floor = self._settings.floor
             if floor * workers > share and self._gives_way:
@@ -350,7 +413,7 @@ class _Instance:
             return Step("floor", most, f"max_size, below {how}")
         # A max_size that was set matters more than a floor that was not.
         left = share if workers == 1 else max(1, (share - most) // (workers - 1))
-        if self._settings.ledger == "host" and left < floor:
+        if self._settings.ledger != "static" and left < floor:
             return Step("floor", left, f"what max_size {most} leaves to each other, below {how}")
         return Step("floor", floor, how)
 
@@ -369,7 +432,8 @@ class _Instance:
         if asked > most:
             excess = (
                 f"{self._settings.cite('max_size')} is more than a worker can ever hold: "
-                f"{self._chain()}, and {how} = {most}. Lower max_size, or raise budget"
+                f"{_chain(self._budget, self.share)}, and {how} = {most}. Lower max_size, or raise "
+                f"budget"
             )
             if known_budget(self._settings) is not None:
                 raise PlanError(excess)
@@ -382,17 +446,20 @@ class _Instance:
         )
 
     def _too_small(self, each: int) -> PlanError:
-        workers, instances = self.workers.value, self._settings.instances
+        workers = self.workers.value
         needed = workers * each
+        least = _needed(needed, self._settings)
+        part = next(self.fleet_steps(), self.share)
         return PlanError(
-            f"the budget is too small to be divided: {self._chain()}, but "
+            f"the budget is too small to be divided: {_chain(self._budget, part)}, but "
             f"{_count(workers, 'worker')} × {_count(each, 'warm connection')} = {needed}. Raise "
-            f"budget to at least {needed * instances} (or what the server grants, where budget "
+            f"budget to at least {least} (or what the server grants, where budget "
             f"follows it), or lower workers{', floor' if each > 1 else ''} or instances"
         )
 
-    def _chain(self) -> str:
-        return ", ".join(f"{s.name} {s.value} = {s.how}" for s in (self._budget, self.share))
+
+def _chain(*steps: Step) -> str:
+    return ", ".join(f"{step.name} {step.value} = {step.how}" for step in steps)
 
 
 def _warnings(plan: Plan, capacity: Capacity | None, workplace: Workplace) -> Iterator[str]:
@@ -437,7 +504,7 @@ def _reload_warnings(plan: Plan) -> Iterator[str]:
             f"of each other. Take another ledger, or halve budget"
         )
     elif plan.warm_on_reload < warm:
-        half = plan.instance // (2 * plan.workers)
+        half = plan.equal // (2 * plan.workers)
         remedy = f"Lower floor to {half}, or raise" if half else "Raise"
         yield (
             f"a reload warms {plan.warm_on_reload} of the new workers' {warm} connections, the "

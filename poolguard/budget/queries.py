@@ -23,6 +23,7 @@ __all__ = [
     "async_rows",
     "one_row",
     "rows",
+    "rows_of",
 ]
 
 ANSWER_TIMEOUT = 5000
@@ -106,7 +107,7 @@ def _ask(
     for result in results:
         if result.status == ExecStatus.FATAL_ERROR:
             raise error_from_result(result, encoding=conn.info.encoding)
-    return _rows_of(results[-1])
+    return rows_of(results[-1])
 
 
 _READ: Mapping[int, Callable[[bytes], Any]] = {
@@ -116,15 +117,17 @@ _READ: Mapping[int, Callable[[bytes], Any]] = {
     23: int,
     700: float,
     701: float,
+    1007: lambda value: [int(each) for each in value[1:-1].split(b",") if each],
 }
-"""How the types bool, int8, int2, int4, float4 and float8 are read, by their oids."""
+"""How the types bool, int8, int2, int4, float4, float8 and int4[] are read, by their oids."""
 
 
 def _text(value: bytes) -> str:
     return value.decode(errors="replace")
 
 
-def _rows_of(result: PGresult) -> list[Row]:
+def rows_of(result: PGresult) -> list[Row]:
+    """The rows of an answer, as :func:`rows` has them."""
     columns = [
         ((result.fname(n) or b"").decode(), _READ.get(result.ftype(n), _text))
         for n in range(result.nfields)

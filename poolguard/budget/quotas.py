@@ -158,16 +158,30 @@ def room(
     return may_take(constraint.mine, held, free=free, kept=kept, urgent=urgent)
 
 
-def owed_under(found: Sequence[Quota], number: int) -> Owed:
-    """What the process of this *number* owes its siblings under all counted quotas *found*."""
+def owed_under(found: Sequence[Quota], number: int, to_hosts: Owed = NOTHING_OWED) -> Owed:
+    """What the process of this *number* owes its siblings under all counted quotas *found*, and its
+    part of what all of them owe *to_hosts* beside this one."""
     each = [
-        owed(quota.limit, *quota.apart(number), max(0, -quota.free), quota.free)
+        _owed(quota, number, NOTHING_OWED if quota.scope else to_hosts)
         for quota in found
         if quota.binds(number)
     ]
     if not each:
         return NOTHING_OWED
     return Owed(max(under.idle for under in each), max(under.returned for under in each))
+
+
+def _owed(quota: Quota, number: int, to_hosts: Owed) -> Owed:
+    me, siblings = quota.apart(number)
+
+    def less(n: int) -> Owed:
+        """What is owed under a limit that is lower by *n*."""
+        left = quota._replace(limit=max(0, quota.limit - n))
+        return owed(left.limit, me, siblings, max(0, -left.free), left.free)
+
+    if not any(to_hosts):
+        return less(0)
+    return Owed(less(to_hosts.idle).idle, less(to_hosts.returned).returned)
 
 
 def tightest(found: Sequence[Quota], number: int) -> Quota | None:

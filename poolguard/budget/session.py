@@ -23,9 +23,13 @@ __all__ = [
     "END",
     "GREETING",
     "KEEPALIVES",
+    "LONGEST_NAME",
     "OPTIONS",
     "PLAIN_GREETING",
+    "RESEAT",
+    "RESET_MARK",
     "RESTORE",
+    "SEAT",
     "UNSUPPORTED",
     "Row",
     "backend_of",
@@ -70,6 +74,29 @@ _BACKEND = """
 
 PLAIN_GREETING = f"SELECT {_BACKEND}"
 """Asks which backend serves this session."""
+
+RESET_MARK = " "
+"""Ends the application_name with which a session of a fleet logs in. The greeting takes it away,
+and ``DISCARD ALL`` puts it back, of which the server tells. So it shows, without a question, that
+the session may have lost its locks."""
+LONGEST_NAME = 63
+"""Bytes of an application_name that a server keeps (``NAMEDATALEN``)."""
+_UNMARKED = "set_config('application_name', rtrim(current_setting('application_name')), false)"
+
+SEAT = f""",
+       CASE WHEN pg_backend_pid() = %(login_pid)s THEN
+            pg_try_advisory_lock(%(kind)s, %(slot)s) END AS seated, {_UNMARKED}
+"""
+"""Added to either greeting, takes the lock by which the session occupies its slot. Through a pooler
+it would be another session's that keeps it."""
+
+RESEAT = f"""
+SET LOCAL client_min_messages = error;
+SELECT pg_advisory_unlock(%(kind)s, %(slot)s),
+       pg_try_advisory_lock(%(kind)s, %(slot)s) AS seated, {_UNMARKED}
+"""
+"""Takes that lock again, where the application has let go of it. A session's locks are counted, and
+so it is let go of first."""
 
 RESTORE = """
 SELECT set_config(name, value, false)

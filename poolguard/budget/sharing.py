@@ -24,6 +24,7 @@ __all__ = [
     "expected",
     "may_take",
     "owed",
+    "owed_by_all",
     "owed_their_share",
     "rights",
 ]
@@ -44,6 +45,8 @@ class Member(NamedTuple):
     pid: int = 0
     without_since: float = 0.0
     """Since when it starves and holds none, by the monotonic clock; 0 where that is not so."""
+    weight: int = 1
+    """How many processes it stands for: a host among hosts is all of its workers."""
 
     @property
     def floor(self) -> int:
@@ -53,10 +56,10 @@ class Member(NamedTuple):
         than one is of no use to a process that cannot connect.
         """
         if self.draining:
-            return min(1, self.held + self.starving)
+            return min(self.weight, self.held + self.starving)
         if self.terms is None or self.failing:
-            return 1
-        return max(1, self.terms.floor)
+            return self.weight
+        return max(self.weight, self.terms.floor)
 
 
 class Right(NamedTuple):
@@ -83,21 +86,22 @@ NOTHING_OWED = Owed(0, 0)
 def rights(limit: int, members: Collection[Member], free: int | None = None) -> Mapping[int, Right]:
     """Each member's right, by its number, where *limit* binds them all.
 
-    Floors that do not fit are cut to one height. Where there is not one connection for each, those
-    that have waited longest have a right to one: as many as are *free*, or *limit* by default.
+    Floors that do not fit are cut to one height, in proportion to the members' weights. Where there
+    is not one connection for each, those that have waited longest have a right to one: as many as
+    are *free*, or *limit* by default.
     """
     floors = [each.floor for each in members]
     if limit < sum(floor > 0 for floor in floors):
         waiting = sorted((each for each in members if each.starving and not each.held), key=_turn)
         first = {each.number for each in waiting[: max(0, limit if free is None else free)]}
         return {each.number: Right(0, int(each.number in first)) for each in members}
-    height = _height(limit, [0] * len(floors), floors)
-    guaranteed = [min(floor, height) for floor in floors]
+    weights = [each.weight for each in members]
+    guaranteed = _filled(limit, weights, [min(1, floor) for floor in floors], floors)
     most = [own if each.draining else limit for each, own in zip(members, guaranteed, strict=True)]
-    height = _height(limit, guaranteed, most)
+    fair = _filled(limit, weights, guaranteed, most)
     return {
-        each.number: Right(own, max(own, min(bound, height)))
-        for each, own, bound in zip(members, guaranteed, most, strict=True)
+        each.number: Right(own, share)
+        for each, own, share in zip(members, guaranteed, fair, strict=True)
     }
 
 
@@ -106,16 +110,27 @@ def _turn(member: Member) -> tuple[bool, float, int]:
     return member.failing, member.without_since, member.number
 
 
-def _height(limit: int, least: Sequence[int], most: Sequence[int]) -> int:
-    """To what height all can be filled, each between its bounds, so that *limit* is enough."""
-    low, high = 0, limit
+def _filled(
+    limit: int, weights: Sequence[int], least: Sequence[int], most: Sequence[int]
+) -> list[int]:
+    """What each gets where all are filled to one height, each between its bounds, so that *limit*
+    is enough. What one of weight 2 gets counts half as high."""
+    unit = max(weights, default=1)  # the height of one connection for who weighs most
+
+    def at(height: int) -> list[int]:
+        return [
+            max(a, min(b, height * weight // unit))
+            for a, b, weight in zip(least, most, weights, strict=True)
+        ]
+
+    low, high = 0, limit * unit
     while low < high:
         height = (low + high + 1) // 2
-        if sum(max(a, min(b, height)) for a, b in zip(least, most, strict=True)) <= limit:
+        if sum(at(height)) <= limit:
             low = height
         else:
             high = height - 1
-    return low
+    return at(low)
 
 
 def may_take(mine: Right, held: int, *, free: int, kept: int, urgent: int = 0) -> int:
@@ -155,26 +170,43 @@ def owed(
     :param free: how many slots are free: no connection need be given up for these.
     """
     right = rights(limit, [me, *siblings])
-
-    def beyond(member: Member, level: int) -> int:
-        return max(0, member.held - level)
-
-    needed, urgent = _needed(right, me, siblings, free)
+    needed, urgent = _needed(right, [me, *siblings], siblings, free)
     lenders = [me, *(each for each in siblings if not each.starving)]
-    lendable = sum(beyond(each, right[each.number].guaranteed) for each in lenders)
-    above = sum(beyond(each, right[each.number].fair) for each in (me, *siblings))
+    lendable = sum(_beyond(each, right[each.number].guaranteed) for each in lenders)
+    above = sum(_beyond(each, right[each.number].fair) for each in (me, *siblings))
     mine = right[me.number]
     return Owed(
-        idle=_part(over + needed, beyond(me, mine.guaranteed), lendable),
-        returned=_part(over + urgent, beyond(me, mine.fair), above),
+        idle=_part(over + needed, _beyond(me, mine.guaranteed), lendable),
+        returned=_part(over + urgent, _beyond(me, mine.fair), above),
     )
 
 
+def owed_by_all(limit: int, members: Collection[Member], over: int = 0) -> Mapping[int, Owed]:
+    """What each of *members* owes the others, by its number, as :func:`owed` says for one.
+
+    Here the parts add up to what is needed, and not to more: one is asked for one connection, and
+    not each of many for its part of one, rounded up.
+    """
+    right = rights(limit, members)
+    needed, urgent = _needed(right, members, members, free=0)
+    lendable = {
+        each.number: 0 if each.starving else _beyond(each, right[each.number].guaranteed)
+        for each in members
+    }
+    above = {each.number: _beyond(each, right[each.number].fair) for each in members}
+    idle, returned = _divided(over + needed, lendable), _divided(over + urgent, above)
+    return {each.number: Owed(idle[each.number], returned[each.number]) for each in members}
+
+
+def _beyond(member: Member, level: int) -> int:
+    return max(0, member.held - level)
+
+
 def _needed(
-    right: Mapping[int, Right], me: Member, siblings: Collection[Member], free: int
+    right: Mapping[int, Right], everybody: Iterable[Member], siblings: Iterable[Member], free: int
 ) -> tuple[int, int]:
     """What the siblings starve for that is not free, and how much of that is theirs by right."""
-    kept = sum(max(0, right[each.number].guaranteed - each.held) for each in (me, *siblings))
+    kept = sum(max(0, right[each.number].guaranteed - each.held) for each in everybody)
     guaranteed = fair = whole = 0
     for each in siblings:
         if each.starving:
@@ -193,6 +225,16 @@ def _needed(
 def _part(whole: int, mine: int, everybody: int) -> int:
     """The part of *whole* in proportion to *mine*, rounded up, and at most *mine*."""
     return min(mine, -(-whole * mine // everybody)) if everybody else 0
+
+
+def _divided(whole: int, parts: Mapping[int, int]) -> Mapping[int, int]:
+    """Parts of *whole* in proportion to *parts*, none of them larger, that add up to *whole* where
+    there is so much. What is left by rounding falls to the largest."""
+    everybody, divided = sum(parts.values()), {}
+    for number, mine in sorted(parts.items(), key=lambda part: part[1], reverse=True):
+        divided[number] = given = _part(whole, mine, everybody)
+        whole, everybody = whole - given, everybody - mine
+    return divided
 
 
 def expected(limit: int, me: Member, siblings: Collection[Member], past: int = 0) -> int:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from .terms import Scope
 
-__all__ = ["CONNECTING", "POOLED", "Backend", "Orphan", "Slot"]
+__all__ = ["CONNECTING", "POOLED", "Backend", "Orphan", "Seat", "Slot"]
 
 
 class Backend(NamedTuple):
@@ -24,6 +24,14 @@ CONNECTING = Backend(0, 0.0)
 """Stands for a session that is not known yet."""
 POOLED = Backend(-1, 0.0)
 """Stands for a session with a pooler, which notices by itself that its client has died."""
+
+
+class Seat(NamedTuple):
+    """An advisory lock by which a session shows other hosts that a slot is occupied."""
+
+    kind: int
+    """The first of the lock's two numbers: that of the fleet."""
+    slot: int
 
 
 class Slot:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from .callbacks import Callbacks
 from .ledger import Orphans, Say, Siblings, Usage
 from .sharing import NOTHING_OWED, Owed
-from .slots import Backend, Orphan, Slot
+from .slots import Backend, Orphan, Seat, Slot
 from .terms import Granted, Terms
 
 __all__ = ["NoOrphans", "NoSiblings", "StaticLedger"]
@@ -81,6 +81,11 @@ class StaticLedger:
     def abandon(self, slot: Slot) -> None:
         """Release it: there is no other process that could ask about it."""
         self.release(slot)
+
+    def seat(self, slot: Slot) -> Seat | None:  # noqa: ARG002 - nobody else has it
+        return None
+
+    def unseated(self, slot: Slot) -> None: ...
 
     def on_change(self, callback: Callable[[], None]) -> Callable[[], None]:
         return self._callbacks.add(callback)

@@ -27,6 +27,7 @@ from .entry import Entry
 from .errors import PoolTimeout
 from .events import Listener
 from .outbox import logger
+from .session import was_reset
 from .tasks import Tasks
 from .transitions import Misplaced
 from .waiter import Waiter
@@ -252,6 +253,7 @@ class AsyncGuardedPool(Tasks, AsyncConnectionPool[ACT], Generic[ACT]):
         if (
             pgconn.transaction_status != IDLE
             or entry.verdict is not None
+            or (entry.seat is not None and was_reset(conn))
             or self._on_reset is not None
             or pgconn.pipeline_status
         ):

@@ -46,15 +46,10 @@ class Checking(Returning):
         gone: Collection[Orphan] = ()
         fate: Fate
         try:
-            check = entry.check
-            no_writes = False
             if ask:
                 gone = await self._gone(conn, ask)
-            elif check is not None and check.writable:
-                no_writes = await self._takes_no_writes(conn, ask=True)
-            elif not self._is_to_inquire():
-                await done(self.check_connection(conn))
-            if self._inquire is not None and self._is_to_inquire() and not no_writes:
+            is_fit = await self._is_fit(conn, entry, answered=bool(ask))
+            if self._inquire is not None and self._is_to_inquire() and is_fit:
                 await done(self._inquire(conn))
         except (Exception, asyncio.CancelledError) as error:
             with self._mutex:
@@ -69,15 +64,29 @@ class Checking(Returning):
                 raise
         else:
             with self._mutex:
-                if no_writes:
+                if is_fit:
+                    fate = self._core.was_checked(entry, clock())
+                else:
                     self._core.close(entry, "discarded")
                     fate = Close("discarded")
-                else:
-                    fate = self._core.was_checked(entry, clock())
         finally:
             self._keeper.leases.settle(ask, gone)
             self._ring()
         await self._settle_all(conn, entry, fate)
+
+    async def _is_fit(self, conn: Any, entry: Entry, *, answered: bool) -> bool:
+        """Whether a connection over which the server answers may be lent again.
+
+        :param answered: it has answered already, or is asked something else anyway.
+        """
+        check = entry.check
+        if not answered and check is not None and check.writable:
+            return not await self._takes_no_writes(conn, ask=True)
+        if not answered and entry.seat is not None:
+            return await self._takes_its_seat(conn, entry)
+        if not (answered or self._is_to_inquire()):
+            await done(self.check_connection(conn))
+        return True
 
     async def _check_idle(self) -> None:
         """Check the idle connections one after the other, so that an acquire finds the others."""

@@ -167,7 +167,7 @@ class Core(Entries):
             return self._join(entry)
         ending = entry.verdict in ("ending", "lost")
         if condition in ("clean", "open") and not (ending or self.closed):
-            if condition == "open" or entry.verdict == "read-only":
+            if condition == "open" or entry.verdict in ("read-only", "unseated"):
                 return Reset()
             self.usage += now - entry.lent_at
             return self._place(entry, now)
@@ -215,7 +215,7 @@ class Core(Entries):
 
     def _place(self, entry: Entry, now: float, *, fresh: bool = False) -> Fate:
         entry.verdict = None
-        entry.plain_until = entry.retire_at
+        entry.plain_until = min(entry.retire_at, entry.seated_until)
         entry.proved_at = now
         if self.closed:
             return self._close(entry, "shutdown")

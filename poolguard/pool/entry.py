@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from weakref import ReferenceType, ref
 
-from ..budget.slots import Slot
-from ._gevent import WATCHES, Poll
+from ..budget.slots import Seat, Slot
+from ..util.gevent_originals import WATCHES, Poll
 from .events import CloseReason, Connected
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ __all__ = ["Check", "Entry", "State", "Verdict", "entry_of", "finish", "is_close
 State = Literal["connecting", "idle", "checking", "lent", "resetting", "closing", "gone"]
 """Where an entry is. Only :mod:`poolguard.pool.core` moves it."""
 
-Verdict = Literal["lost", "ending", "read-only"]
+Verdict = Literal["lost", "ending", "read-only", "unseated"]
 """What an error that came over a connection tells of the server: it, or the way to it, has ended
 the connection; it is shutting down; it takes no writes."""
 
@@ -79,6 +79,11 @@ class Entry:
     """What is being checked."""
     checkout: Checkout | None = None
     """What has it, where that is of interest."""
+    seat: Seat | None = None
+    """The lock by which the session occupies the slot; None where it has none."""
+    seated_until: float = math.inf
+    """When the server is to be asked whether it still does: the application may have let go of all
+    locks of the session."""
     verdict: Verdict | None = None
     """What the worst error that came over it while it was lent says of the server."""
     vouched: bool = False

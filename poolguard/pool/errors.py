@@ -12,7 +12,15 @@ from ..errors import PoolguardError
 from ..util.escape import escape_errors, escaped
 from .entry import Verdict
 
-__all__ = ["PoolClosed", "PoolTimeout", "TooManyRequests", "describe", "lacks_room", "verdict_of"]
+__all__ = [
+    "PoolClosed",
+    "PoolTimeout",
+    "SlotTaken",
+    "TooManyRequests",
+    "describe",
+    "lacks_room",
+    "verdict_of",
+]
 
 READ_ONLY = "25006"
 """After a failover, what a connection leads to may be a standby now: it lives on, and every write
@@ -64,6 +72,10 @@ class TooManyRequests(PoolguardError, psycopg_pool.TooManyRequests):
 
 class PoolClosed(PoolguardError, psycopg_pool.PoolClosed):
     """The pool is not open, or no longer."""
+
+
+class SlotTaken(PoolguardError, psycopg.OperationalError):
+    """A new connection was closed again, since another host occupies its slot of the budget."""
 
 
 def describe(error: BaseException, *, of_connect: bool = True) -> str:

@@ -301,9 +301,9 @@ class Housekeeper:
         if not fresh and now >= entry.expires_at and not stays:
             self._retired(now)
             return Close("lifetime")
-        inquires = self._inquires(now)
+        due = self._inquires(now) or now >= entry.seated_until
         orphans = self._orphans(now, fresh=fresh)
-        return Ask(orphans) if orphans or inquires else None
+        return Ask(orphans) if orphans or due else None
 
     def _retired(self, now: float) -> None:
         self.outbox.log(logging.INFO, "discarding expired connection")

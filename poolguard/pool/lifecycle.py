@@ -14,7 +14,7 @@ from psycopg.errors import ConnectionTimeout
 
 from .core import Core
 from .entry import Entry, is_closed_here
-from .errors import describe, lacks_room
+from .errors import SlotTaken, describe, lacks_room
 from .events import Closed, CloseReason, Connected, ConnectFailed, CreateReason, Place
 from .growth import late_ones
 from .inquiry import Inquiry
@@ -94,6 +94,9 @@ class Lifecycle:
             # a connect that we gave up is not known.
             self._leases.vacate(entry, certainly=not _hangs(error))
         text = describe(error, of_connect=not entry.watched)
+        if isinstance(error, SlotTaken):  # of which the server is not the cause
+            self._outbox.log(logging.INFO, "pool %r: %s", self.pool, text)
+            return False
         failure: Failure | None = None
         # A hanging one says nothing of the server, where connects that began later ended well.
         if not (_hangs(error) and entry.began <= self._overtaken):

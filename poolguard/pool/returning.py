@@ -8,12 +8,13 @@ from typing import Any
 from psycopg.pq import TransactionStatus
 
 from ..budget.queries import rows
+from ..budget.session import RESEAT
 from ..budget.slots import Orphan
 from ..util.clock import now as clock
 from .entry import Entry, entry_of, silence
 from .jobs import Job, done
 from .outbox import logger
-from .session import NO_WRITES, condition_of, insist_idle, says_no_writes
+from .session import NO_WRITES, condition_of, insist_idle, says_no_writes, was_reset
 from .supervised import Supervised
 from .transitions import Close, Condition, Fate, Misplaced, Reset
 from .waiter import Waiter
@@ -35,6 +36,8 @@ class Returning(Supervised):
     def _put(self, conn: Any, entry: Entry, *, in_acquire: bool = False) -> Job[None] | None:
         """Take back a connection in any condition; what is left to do before its return is over."""
         condition = condition_of(conn, entry)
+        if entry.seat is not None and entry.verdict is None and was_reset(conn):
+            entry.verdict = "unseated"
         self._note_return(conn, condition, in_acquire=in_acquire)
         if condition == "clean" and self._on_reset is not None:
             condition = "open"
@@ -143,12 +146,26 @@ class Returning(Supervised):
                 what = "error resetting connection"
                 await done(self._on_reset(conn))
                 insist_idle(conn, "reset", self._on_reset)
+            what = "occupying the slot of the budget again failed"
+            if entry.seat is not None and was_reset(conn):
+                return await self._takes_its_seat(conn, entry)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is not lent again
             kind = type(error).__name__
             logger.warning("%s: %s: %s. Discarding connection %s", what, kind, error, conn)
             self._note_bad(conn)
             return False
         return True
+
+    async def _takes_its_seat(self, conn: Any, entry: Entry) -> bool:
+        """Have the session occupy its slot, should the application have let go of its locks;
+        whether it does."""
+        if entry.seat is None:
+            return True
+        [row] = await done(rows(conn, RESEAT, entry.seat._asdict()))
+        if not row["seated"] and entry.slot is not None:
+            self._keeper.leases.ledger.unseated(entry.slot)
+        self._note_seat(entry)
+        return bool(row["seated"])
 
     async def _takes_no_writes(self, conn: Any, *, ask: bool = False) -> bool:
         """Whether the server is read-only: as it has said by itself, unless it is to be asked."""

@@ -12,6 +12,7 @@ import psycopg
 from psycopg.errors import ConnectionTimeout
 from psycopg.pq import ConnStatus, TransactionStatus
 
+from ..budget.session import RESET_MARK
 from ..budget.slots import Backend
 from ..util.clock import now as clock
 from ..util.conninfo import insist_clear
@@ -35,8 +36,10 @@ __all__ = [
     "place_by",
     "place_of",
     "says_no_writes",
+    "was_reset",
 ]
 
+_RESET_MARK = RESET_MARK.encode()
 UNBOUNDED = 130.0
 """Seconds that psycopg waits for a login where connect_timeout sets no bound; ..."""
 SHORTEST_BOUND = 2.0
@@ -93,6 +96,13 @@ def _note(entry: Entry, conn: Any, error: psycopg.Error) -> None:
         verdict = None if conn.pgconn.pgconn_ptr is None else "lost"
     if verdict is not None and entry.verdict in (None, "read-only"):
         entry.verdict = verdict
+
+
+def was_reset(conn: Any) -> bool:
+    """Whether the application has reset the session of a fleet, and so may have let go of the lock
+    by which it occupies its slot."""
+    name = conn.pgconn.parameter_status(b"application_name")
+    return name is not None and name.endswith(_RESET_MARK)
 
 
 def condition_of(conn: Any, entry: Entry) -> Condition:

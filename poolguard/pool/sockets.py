@@ -17,8 +17,8 @@ from contextlib import suppress
 from functools import cache
 from weakref import WeakSet
 
+from ..util.gevent_originals import WATCHES, Epoll, Socket, ready
 from ..util.logs import logger
-from ._gevent import WATCHES, Epoll, Socket, ready
 from .entry import Entry
 
 __all__ = ["Watch"]

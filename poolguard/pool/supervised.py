@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..budget.slots import Backend
+from ..budget.slots import Backend, Seat
 from ..util.clock import now as clock
 from .base import Base
 from .entry import Entry, entry_of
+from .errors import SlotTaken
 
 __all__ = ["Supervised"]
 
@@ -59,6 +60,29 @@ class Supervised(Base):
         stays taken until that session is gone."""
         if (entry := entry_of(conn)) is not None:
             self._keeper.leases.record_backend(entry, backend)
+
+    def seat_of(self, conn: Any) -> Seat | None:
+        """The lock by which a connection of this pool is to occupy its slot, if there is one."""
+        entry = entry_of(conn)
+        if entry is None or entry.slot is None:
+            return None
+        return self._keeper.leases.ledger.seat(entry.slot)
+
+    def seated(self, conn: Any, seat: Seat, *, seated: bool) -> None:
+        """A connection has taken that lock, or has not: then it is to be closed. Raises
+        :exc:`~poolguard.pool.errors.SlotTaken`."""
+        entry = entry_of(conn)
+        if entry is None or entry.slot is None:
+            return
+        if seated:
+            entry.seat = seat
+            self._note_seat(entry)
+            return
+        self._keeper.leases.ledger.unseated(entry.slot)
+        raise SlotTaken("its slot of the budget was granted to another host meanwhile")
+
+    def _note_seat(self, entry: Entry) -> None:
+        entry.seated_until = clock() + self._keeper.pace.check_interval
 
     @property
     def recovering(self) -> bool:

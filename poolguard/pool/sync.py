@@ -24,7 +24,7 @@ from .events import Listener
 from .jobs import at_once
 from .outbox import logger
 from .owners import HERE
-from .session import condition_of
+from .session import condition_of, was_reset
 from .threads import Threads
 from .transitions import Condition, Misplaced
 from .waiter import Waiter
@@ -267,6 +267,7 @@ class GuardedPool(Threads, ConnectionPool[CT], Generic[CT]):
             if (
                 pgconn.transaction_status != IDLE
                 or entry.verdict is not None
+                or (entry.seat is not None and was_reset(conn))
                 or self._on_reset is not None
                 or pgconn.pipeline_status
             ):

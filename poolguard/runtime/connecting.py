@@ -9,12 +9,13 @@ from collections.abc import Callable, Mapping
 from inspect import isawaitable
 from typing import Any
 
-from ..budget.dialing import Dialing
+from ..budget.dialing import OURS, Dialing
 from ..errors import SettingsError
 from ..pool.arguments import PoolArguments
 from ..settings import Kind, Settings
 from ..util.conninfo import checked, of_libpq, parse, parse_keywords
 from ..util.conninfo_location import insist_same_place
+from .control import sits_in_slots
 
 __all__ = ["Connecting"]
 
@@ -37,7 +38,7 @@ class Connecting:
         self._settings = settings
         self._given = given
         self._on_change = on_change
-        self._dialing = Dialing(settings)
+        self._dialing = Dialing(settings, marks=sits_in_slots(settings, given.kwargs))
 
     def __repr__(self) -> str:
         return f"<Connecting {self._mode} {self._dialing!r}>"
@@ -106,7 +107,7 @@ class Connecting:
             ours = self._dialing.joined(str(libpqs["options"])) if "options" in libpqs else {}
         else:
             ours = self._dialing.beside(dsn or "", libpqs)
-        return {"fallback_application_name": "poolguard", **theirs, **ours}
+        return {"fallback_application_name": OURS, **theirs, **ours}
 
     # -- what the server takes -----------------------------------------------------------------
 

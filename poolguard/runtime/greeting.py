@@ -10,8 +10,15 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..budget.capacity import OTHERS, QUERY
-from ..budget.session import GREETING, PLAIN_GREETING, RESTORE, UNSUPPORTED, backend_of
-from ..budget.slots import POOLED, Backend
+from ..budget.session import (
+    GREETING,
+    PLAIN_GREETING,
+    RESTORE,
+    SEAT,
+    UNSUPPORTED,
+    backend_of,
+)
+from ..budget.slots import POOLED, Backend, Seat
 from ..errors import PoolguardError
 from ..pool.arguments import PoolArguments
 from .connecting import Connecting
@@ -68,7 +75,11 @@ class Greeting:
 
         if _is_amid(conn):  # by the application's class, as it connected
             await done(conn.commit())
-        pool.greeted(conn, self._judged(conn, await self._greet(conn)))
+        seat = pool.seat_of(conn)
+        row = await self._greet(conn, seat)
+        pool.greeted(conn, self._judged(conn, row))
+        if seat is not None and row.get("seated") is not None:
+            pool.seated(conn, seat, seated=row["seated"])
         if self._sizing.must_ask(recovering=pool.recovering):
             await self.inquire(pool, conn)
         if self._configure is not None:
@@ -98,22 +109,26 @@ class Greeting:
             sizing.was_asked(pool, told=True)
             await done(pool.resize(*bounds))
 
-    async def _greet(self, conn: Any) -> Mapping[str, Any]:
+    async def _greet(self, conn: Any, seat: Seat | None) -> Mapping[str, Any]:
         from psycopg import Error
 
         from ..pool.jobs import done
 
+        values = {"login_pid": conn.info.backend_pid}
+        taking = ""
+        if seat is not None and not self._sizing.behind_pooler:
+            taking = SEAT
+            values |= {"kind": seat.kind, "slot": seat.slot}
         if not (self._plainly or self._sizing.behind_pooler):
             restore = RESTORE if self._connecting.sends_options else ""
-            values = {"login_pid": conn.info.backend_pid}
             try:
-                [row] = await done(self._rows(conn, restore + GREETING, values))
+                [row] = await done(self._rows(conn, restore + GREETING + taking, values))
                 return row  # type: ignore[no-any-return]
             except Error as error:
                 if error.sqlstate != UNSUPPORTED:
                     raise
             self._plainly = True
-        [row] = await done(self._rows(conn, PLAIN_GREETING))
+        [row] = await done(self._rows(conn, PLAIN_GREETING + taking, values))
         return row  # type: ignore[no-any-return]
 
     def _judged(self, conn: Any, row: Mapping[str, Any]) -> Backend:

@@ -5,20 +5,34 @@ The name follows from the server, so that all guards of it on this host meet in 
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Callable, Mapping
+from pathlib import Path
+from shutil import rmtree
+from socket import gethostname
+from tempfile import mkdtemp
 from typing import Any
+from zlib import crc32
 
 from ..budget.fallback import FallbackLedger
+from ..budget.fleet.keeper import FleetSettings
+from ..budget.fleet.ledger import FleetLedger
 from ..budget.host.ledger import HostLedger
 from ..budget.ledger import Ledger
 from ..budget.static import StaticLedger
 from ..budget.terms import Scope
 from ..errors import RuntimeDirError
 from ..settings import Settings
-from ..util.conninfo_location import database_name, ledger_name, located, session_of
+from ..util.conninfo_location import (
+    database_name,
+    ledger_name,
+    located,
+    session_of,
+)
 from ..util.logs import logger
 from ..util.rundir import RuntimeDir
 from ..worker import context
+from .control import control_connect, sits_in_slots
 
 __all__ = ["open_ledger"]
 
@@ -38,6 +52,8 @@ def open_ledger(
     workers = settings.workers
     if workers == "auto":
         workers = context.current().workplace.workers
+    if settings.ledger == "fleet":
+        return _of_fleet(name, settings, workers, dsn, kwargs), named
     of_server = ledger_name(dsn, name)
     try:
         # Only a callable that says so is known to keep to the role of the connection string.
@@ -67,3 +83,49 @@ def _of_host(
     except BaseException:
         folder.close()
         raise
+
+
+def _of_fleet(guard: str, settings: Settings, workers: int, dsn: Any, kwargs: Any) -> FleetLedger:
+    """The ledger of a fleet. The processes of this host share one control session where they agree
+    on the database that has the fleet's ledger, and on the label."""
+    at = dsn if settings.ledger_dsn is None else settings.ledger_dsn
+    whose = settings.ledger_label or f"\0{session_of(at)[1]}"  # a label, or by default a role
+    name = f"{database_name(at, guard)}-{crc32(whose.encode(errors='surrogateescape')):08x}"
+    fleet = FleetSettings(
+        control_connect(settings, kwargs),
+        settings.ledger_label,
+        gethostname(),
+        pooled=settings.pooler == "session",
+    )
+    folder = _folder(settings)
+    try:
+        database, role = session_of(dsn)
+        return FleetLedger(
+            folder,
+            name,
+            workers=workers,
+            fleet=fleet,
+            scope=Scope.of(database, role),
+            seats=sits_in_slots(settings, kwargs),
+        )
+    except BaseException:
+        folder.close()
+        raise
+
+
+def _folder(settings: Settings) -> RuntimeDir:
+    """The runtime folder. To a fleet, a process that cannot use it is a host of its own."""
+    try:
+        return RuntimeDir(settings.runtime_dir)
+    except RuntimeDirError as error:
+        try:
+            own = Path(mkdtemp(prefix="poolguard-alone-"))
+        except OSError:
+            raise error from None
+        atexit.register(rmtree, own, ignore_errors=True)
+        logger.warning(
+            "poolguard: %s. Until this process is started again it shares nothing with this "
+            "host's others, and is a host of its own to the fleet",
+            error,
+        )
+        return RuntimeDir(own)

@@ -12,6 +12,7 @@ import os
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
+from ..budget.fleet.ledger import FleetLedger
 from ..budget.host.sharedfile import SUPPORTED
 from ..budget.ledger import Ledger
 from ..budget.plan import Plan
@@ -65,7 +66,7 @@ class Runtime:
             logger.info(
                 "poolguard %r: ledger=%s needs Linux, static is used", name, settings.ledger
             )
-            settings = settings.replace(ledger="static")
+            settings = settings.replace(ledger="static", ledger_dsn=None, ledger_label=None)
         self.name = name
         self.settings = settings
         self.closed = False
@@ -106,6 +107,12 @@ class Runtime:
     def ledger(self) -> Ledger:
         """Who holds which slot of the budget."""
         return self.sizing.ledger
+
+    @property
+    def fleet(self) -> FleetLedger | None:
+        """The same where many hosts share the budget; else None."""
+        ledger = self.sizing.ledger
+        return ledger if isinstance(ledger, FleetLedger) else None
 
     def pool_status(self) -> dict[str, Any]:
         """What the pool has and has counted, also once it is closed; empty before there is one."""

@@ -7,7 +7,7 @@ sessions at the server there may be less room than was planned.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import monotonic
 from typing import Any, Literal, Protocol
 
@@ -144,7 +144,11 @@ class Sizing:
         room = self.room.limit  # once: another thread may find another one meanwhile
         own = plan.instance if room is None else min(plan.instance, room)
         # What binds less than the plan does is not what others have left too little of.
-        each = (n if n is None or n > plan.instance else own for n in self._shares)
+        each: Iterable[int | None]
+        if plan.ledger == "fleet":  # what others leave to this host is no concern of the others
+            each = (plan.budget, None if own == plan.instance else own)
+        else:
+            each = (n if n is None or n > plan.instance else own for n in self._shares)
         terms = Terms(self.as_left(room), own, plan.workers, plan.floor, *each)
         self._ruling.note(self.ledger.agree(terms).instance)
         return plan.floor, plan.max_size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..budget.fleet.ledger import FleetLedger
 from .runtime import Runtime
 
 __all__ = ["not_warm", "status_of"]
@@ -39,6 +40,23 @@ def _budget_of(runtime: Runtime | None) -> dict[str, Any]:
         "instance": runtime and runtime.sizing.share,
         "in_use": 0 if runtime is None else runtime.ledger.in_use,
         "others": [] if runtime is None else runtime.sizing.room.others,
+        "fleet": None if runtime is None or runtime.fleet is None else _fleet_of(runtime.fleet),
+    }
+
+
+def _fleet_of(ledger: FleetLedger) -> dict[str, Any]:
+    """How the fleet stands, by what this host's keeper knows. What is granted, used and needed is
+    for pools: each host has a control session beside that."""
+    fleet = ledger.standing
+    return {
+        "hosts": fleet.hosts,
+        "budget": fleet.budget,
+        "granted": fleet.granted,
+        "used": fleet.used,
+        "needed": fleet.need,
+        "guaranteed": fleet.guaranteed,
+        "fair": fleet.fair,
+        "unreachable": ledger.trouble,
     }
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from .kinds import Kind, Percent
 from .names import NAMES_OF_OTHERS, RENAMED, checked_name, warn_of_rename
-from .settings import DESCRIPTIONS, MOST_SLOTS, VARIABLES, Settings
+from .settings import DESCRIPTIONS, MOST_SLOTS, VARIABLES, Settings, least_of_fleet
 from .urls import other_database, plain_url
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Percent",
     "Settings",
     "checked_name",
+    "least_of_fleet",
     "other_database",
     "plain_url",
     "warn_of_rename",

@@ -19,6 +19,7 @@ __all__ = [
     "AUTO",
     "DSN",
     "FOLDER",
+    "LABEL",
     "URL_PATH",
     "Auto",
     "Dsn",
@@ -153,6 +154,11 @@ ANY_PERCENT = Taken("a percentage above 0% and up to 100%, such as '80%'", _pars
 DSN = Taken("a libpq string, a postgresql:// URL or a callable for one", _parse_dsn)
 # absolute: a relative one would be another folder in each worker that changes its directory
 FOLDER = _text(r"/[^\0\n]*", "the absolute path of a folder", _parse_path)
+# It is shown in errors and tables, so what may be a conninfo is none.
+LABEL = _text(
+    r"(?i:(?!.*(?:://|=|:.*@|passw)))[!-~]{1,100}",
+    "a name of up to 100 ASCII letters, digits and signs, without spaces, and no dsn",
+)
 # As servers hand it on: with nothing encoded, and not beyond ASCII, where WSGI and ASGI differ.
 URL_PATH = _text(
     r"/[!$&-;=@-Z^_a-z~|]*",

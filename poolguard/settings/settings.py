@@ -30,6 +30,7 @@ from .kinds import (
     AUTO,
     DSN,
     FOLDER,
+    LABEL,
     URL_PATH,
     Auto,
     Dsn,
@@ -43,9 +44,9 @@ from .names import PREFIX, by_current_names, is_others, unknown, variable_of
 from .shown import shown
 from .urls import other_database
 
-__all__ = ["DESCRIPTIONS", "MOST_SLOTS", "VARIABLES", "Settings"]
+__all__ = ["DESCRIPTIONS", "MOST_SLOTS", "VARIABLES", "Settings", "least_of_fleet"]
 
-Ledger: TypeAlias = Literal["static", "host"]
+Ledger: TypeAlias = Literal["static", "host", "fleet"]
 Metrics: TypeAlias = Literal["on", "all", "off"]
 Mode: TypeAlias = Literal["auto", "sync", "async"]
 OnWarmupFailure: TypeAlias = Literal["serve", "exit"]
@@ -54,10 +55,9 @@ Spans: TypeAlias = Literal["all", "slow", "off"]
 Wrap: TypeAlias = Literal["on", "off"]
 
 MOST_SLOTS: Final = 16384
-"""Connections that the ledger of one host can count."""
+"""Connections that a ledger of one host, or of one fleet, can count."""
 _LIBPQ_DATABASES = ("PGDATABASE", "PGSERVICE")
 _LIBPQ_PLACES = ("PGHOST", "PGHOSTADDR", "PGPORT", "PGUSER", *_LIBPQ_DATABASES)
-_NO_FLEET = " ('fleet', for many hosts, is not there yet: instances divides the budget among them)"
 
 
 class _Order(NamedTuple):
@@ -78,6 +78,12 @@ _ORDERS = (
     _Order("check_interval", "max_lifetime", 0.5, "connections would be replaced unverified"),
     _Order("check_timeout", "acquire_timeout", 1, "a check could outlast the acquire it is for"),
 )
+
+
+def least_of_fleet(hosts: int, needed: int) -> int:
+    """The smallest budget of a fleet whose hosts need so many connections each: every host has a
+    control session, and one slot is kept free for the next host that joins."""
+    return hosts * (needed + 1) + 1
 
 
 def _raise_any(problems: Iterable[str]) -> None:
@@ -108,8 +114,13 @@ class Settings:
     workers: Annotated[int | Auto, whole(1) | AUTO,
         "worker processes that get a floor; auto: gunicorn's workers, else "
         "WEB_CONCURRENCY, else 1"] = "auto"
-    ledger: Annotated[Ledger, one_of(Ledger, _NO_FLEET),
-        "who shares the budget: each worker has a fixed part, or all of one host lend it"] = "host"
+    ledger: Annotated[Ledger, one_of(Ledger),
+        "who shares the budget: each worker has a part of it (static), or those of one host lend "
+        "it to each other, or those of all hosts do (fleet)"] = "host"
+    ledger_dsn: Annotated[Dsn | None, DSN,
+        "the database in which the hosts of a fleet share the budget; none: the guard's own"] = None
+    ledger_label: Annotated[str | None, LABEL,
+        "the fleet's name there; none: role@database of the hosts' sessions there"] = None
     floor: Annotated[int | Auto, whole(1) | AUTO,
         "warm connections of a worker; auto: what its class uses at once, within reason"] = "auto"
     max_size: Annotated[int | Auto, whole(1) | AUTO,
@@ -223,9 +234,12 @@ class Settings:
 
     def matches(self, other: Settings) -> bool:
         """Equal, but for a callable dsn: a file that is run again makes a new one of the same."""
-        if not (callable(self.dsn) and callable(other.dsn)):
-            return self == other
-        return dataclasses.replace(self, dsn=None) == dataclasses.replace(other, dsn=None)
+        called: dict[str, Any] = {
+            name: None
+            for name in ("dsn", "ledger_dsn")
+            if callable(getattr(self, name)) and callable(getattr(other, name))
+        }
+        return dataclasses.replace(self, **called) == dataclasses.replace(other, **called)
 
     def replace(self, **changes: Any) -> Settings:
         """A copy with ``changes``, as valid as any; ``None`` goes back to the default.
@@ -263,7 +277,8 @@ class Settings:
         value = getattr(self, name)
         # A callable is anybody's object, which is not asked what it equals or whether it is true.
         is_given = callable(value) or bool(value)
-        return f"<{type(value).__name__}>" if name == "dsn" and is_given else shown(value)
+        is_dsn = name in ("dsn", "ledger_dsn")
+        return f"<{type(value).__name__}>" if is_dsn and is_given else shown(value)
 
     def _follow(self) -> None:
         """Have a default that would contradict what was set give way to it."""
@@ -290,6 +305,19 @@ class Settings:
                     f"{cite(smaller)} must be {'at most' if part == 1 else 'below'} {cite(larger)}:"
                     f" {why}; lower {smaller} or raise {larger}"
                 )
+        if self.ledger == "fleet" and self.pooler == "transaction" and self.ledger_dsn is None:
+            yield (
+                f"{cite('ledger')} cannot use {cite('pooler')}, which shares its server's sessions "
+                "among clients: a fleet's locks belong to one session. Set ledger_dsn to the "
+                "database past the pooler, or ledger to 'host' and leave it to the pooler to bound "
+                "what all hosts have together"
+            )
+        for name in ("ledger_dsn", "ledger_label"):
+            if getattr(self, name) is not None and self.ledger != "fleet":
+                yield (
+                    f"{cite(name)} means nothing beside {cite('ledger')}: it is for hosts that "
+                    "share a budget; set ledger to 'fleet', or drop it"
+                )
         if self.reserve != "auto" and self.budget != "auto":
             yield (
                 f"{cite('reserve')} means nothing beside {cite('budget')}: it is what "
@@ -303,11 +331,26 @@ class Settings:
         needed *= 1 if self.floor == "auto" else self.floor
         many = "at least 1 worker" if self.workers == "auto" else self.cite("workers")
         warm = "at least 1 warm connection" if self.floor == "auto" else self.cite("floor")
-        if self.ledger == "host" and needed > MOST_SLOTS:
+        if self.ledger != "static" and needed > MOST_SLOTS:
             yield (
                 f"{many} × {warm} needs {needed}, and {self.cite('ledger')} counts no more than "
                 f"{MOST_SLOTS}; lower workers or floor, or set ledger to 'static'"
             )
+        elif self.ledger == "fleet" and isinstance(self.budget, int):
+            least = least_of_fleet(self.instances, needed)
+            if self.budget > MOST_SLOTS:
+                yield (
+                    f"{self.cite('budget')} is more than the {MOST_SLOTS} that "
+                    f"{self.cite('ledger')} counts; lower budget, or give each of several fleets "
+                    f"a part of it and a ledger_label of its own"
+                )
+            elif self.budget < least:
+                yield (
+                    f"{self.cite('budget')} is too small for {self.cite('ledger')}: "
+                    f"{self.cite('instances')} × ({many} × {warm}, and 1 control session), and 1 "
+                    f"kept free for a host that joins, make {least}; raise budget to at least "
+                    f"that, or lower instances, workers or floor"
+                )
         elif isinstance(self.budget, int) and needed > (share := self.budget // self.instances):
             yield (
                 f"{self.cite('budget')} ÷ {self.cite('instances')} gives an instance {share}, but "

@@ -189,6 +189,11 @@ class RuntimeDir:
             os.close(fd)
         return True
 
+    def address(self, name: str) -> str:
+        """The address of a socket *name* in the folder: its path may be longer than addresses are
+        (108 bytes, ``unix(7)``), and may lead elsewhere by now."""
+        return f"/proc/self/fd/{self._fd}/{name}"
+
     def remove(self, name: str) -> None:
         """Delete the file *name*, if it is there."""
         with suppress(OSError):

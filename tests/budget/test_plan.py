@@ -187,6 +187,109 @@ def test_every_plan_keeps_to_its_budget() -> None:
     assert made > 1000
 
 
+# -- a fleet
+
+
+def test_the_whole_of_a_fleet() -> None:
+    """What one host can have, what each has if all have the same, and the floors by the latter."""
+    made = plan(instances=3, ledger="fleet", budget=40)
+    assert (made.budget, made.instance, made.equal, made.workers) == (40, 36, 12, 4)
+    assert (made.floor, made.shared, made.max_size, made.ledger) == (1, 32, 33, "fleet")
+    assert made.most_hosts == 7
+    assert made.warnings == ()
+    assert made.explain().splitlines()[1:] == [
+        "budget    40  = as set by keyword budget",
+        "instance  36  = 40 − 3 control sessions − 1 kept free for the next host",
+        "each      12  = if all have the same: (40 − 1) ÷ 3 hosts − 1",
+        "workers    4  = gunicorn's, else WEB_CONCURRENCY, else 1",
+        "floor      1  = the least of 8 used at once and 12 ÷ (2 × 4) = 1",
+        "shared    32  = 36 − 4, what the workers' floors leave to borrow",
+        "max_size  33  = 1 floor + 32 shared",
+        "locks     80  = 2 × 40, in the lock table of the ledger's server",
+    ]
+
+
+def test_every_plan_of_a_fleet_keeps_to_its_budget() -> None:
+    """All floors and control sessions fit, and the door stays free."""
+    made = 0
+    for budget, n, workers, at_once in itertools.product(
+        range(1, 60), (1, 2, 3, 7), (1, 2, 5), (1, 3, 10)
+    ):
+        settings = Settings(instances=n, ledger="fleet", reserve=0)
+        try:
+            it = make_plan(Capacity(budget), settings, Workplace(workers, at_once))
+        except PlanError:
+            assert budget < n * (workers + 1) + 1
+            continue
+        made += 1
+        assert n * (it.equal + 1) + 1 <= budget
+        assert workers * it.floor <= it.equal <= it.instance == budget - n - 1
+        assert it.most_hosts >= n
+        assert it.most_hosts * (workers * it.floor + 1) + 1 <= budget
+        assert it.max_size == it.instance - (workers - 1) * it.floor
+        assert it.warm_on_reload <= it.equal - workers * it.floor
+    assert made > 1000
+
+
+def test_a_reload_in_a_fleet_is_warmed_by_what_its_host_has_when_all_have_the_same() -> None:
+    made = plan(instances=3, ledger="fleet", budget=40, floor=2)
+    assert (made.warm_on_reload, made.held_on_reload) == (4, 36)
+    assert made.warnings == (
+        "a reload warms 4 of the new workers' 8 connections, the rest only as the old workers let "
+        "go of theirs. Lower floor to 1, or raise what the instance gets to 16",
+    )
+
+
+def test_a_fleet_whose_floors_do_not_fit() -> None:
+    text = refusal(instances=3, ledger="fleet", budget="80%", floor=7)
+    assert "each 24 = if all have the same: (77 − 1) ÷ 3 hosts − 1, but 4 workers × 7 " in text
+    assert "Raise budget to at least 88 (or what" in text
+    assert plan(instances=3, ledger="fleet", budget=88, floor=7).equal == 28
+    assert plan(None, instances=3, ledger="fleet", budget=40).most_hosts == 7
+
+
+def test_the_reserve_gives_way_to_what_a_fleet_needs_beside_its_floors() -> None:
+    made = plan(Capacity(30), instances=4, ledger="fleet", floor=1, workers=6)
+    assert (made.budget, made.equal, made.most_hosts) == (29, 6, 4)
+    refusal(Capacity(28), instances=4, ledger="fleet", floor=1, workers=6)
+
+
+def test_a_fleet_counts_no_more_than_it_can() -> None:
+    made = plan(Capacity(20_000), ledger="fleet")
+    assert (made.budget, made.instance) == (16384, 16382)
+    assert "16384  = what a fleet can count, below 20000 − 2000 reserve" in made.explain()
+
+
+@pytest.mark.parametrize(("budget", "fits"), [(20, True), (21, False)])
+def test_a_fleet_takes_no_more_than_half_of_the_lock_table(budget: int, fits: bool) -> None:
+    """Whoever finds it full fails, and that may be any session of the server."""
+    settings = Settings(ledger="fleet", budget=budget)
+    if fits:
+        made = make_plan(None, settings, THREADS, locks=80)
+        assert made.explain().endswith(
+            "locks     40  = 2 × 20, in the lock table of the ledger's server, which is sure to "
+            "hold 80"
+        )
+        return
+    with pytest.raises(PlanError) as caught:
+        make_plan(None, settings, THREADS, locks=80)
+    assert str(caught.value) == (
+        "a fleet with a budget of 21 takes 42 locks (2 for each connection), and that is more than "
+        "half of the 80 that the lock table of its ledger's server is sure to hold "
+        "(max_locks_per_transaction × (max_connections + max_prepared_transactions)). Raise "
+        "max_locks_per_transaction there to 2 times what it is, or lower budget"
+    )
+    assert make_plan(None, settings.replace(ledger="host"), THREADS, locks=80).budget == 21
+
+
+def test_a_fleets_share_is_no_sign_that_it_runs_with_less() -> None:
+    """One host's share is most of the budget, whatever the others have."""
+    settings = Settings(ledger="fleet", instances=3, reserve=3)
+    share = make_plan(HUNDRED, settings, THREADS).instance
+    assert not took_the_reserve(97, share, settings)
+    assert took_the_reserve(97, share + 1, settings)
+
+
 # -- what is refused
 
 

@@ -14,6 +14,7 @@ from poolguard.budget.sharing import (
     expected,
     may_take,
     owed,
+    owed_by_all,
     owed_their_share,
     rights,
 )
@@ -95,6 +96,55 @@ def test_what_others_are_sure_of_is_there_when_one_has_taken_all_it_may(
         assert free - taken >= kept
 
 
+# --- members that stand for several processes
+
+
+def weighing(number: int, weight: int, floor: int, **how: Any) -> Member:
+    return of_floor(number, floor, weight=weight, **how)
+
+
+def test_one_that_stands_for_more_processes_has_as_much_more() -> None:
+    given = rights(34, [weighing(0, 1, 1), weighing(1, 16, 16)])
+    assert given == {0: Right(1, 2), 1: Right(16, 32)}
+
+
+def test_floors_that_do_not_fit_are_cut_in_proportion_to_the_weights() -> None:
+    given = rights(12, [weighing(0, 1, 8), weighing(1, 2, 8), weighing(2, 1, 8)])
+    assert given == {0: Right(3, 3), 1: Right(6, 6), 2: Right(3, 3)}
+
+
+def test_the_smallest_member_is_sure_of_one_beside_the_largest() -> None:
+    given = rights(5, [weighing(0, 1, 1), weighing(1, 64, 64)])
+    assert given == {0: Right(1, 1), 1: Right(4, 4)}
+
+
+def test_one_that_will_end_is_sure_of_one_for_each_of_its_processes() -> None:
+    """As long as it has or needs them."""
+    ending = weighing(1, 4, 16, draining=True)
+    assert rights(30, [weighing(0, 4, 8), ending._replace(held=9)])[1] == Right(4, 4)
+    assert rights(30, [weighing(0, 4, 8), ending._replace(starving=2)])[1] == Right(2, 2)
+
+
+weighing_members = st.tuples(members, st.integers(1, 64)).map(
+    lambda both: both[0]._replace(weight=both[1])
+)
+several = st.lists(weighing_members, min_size=1, max_size=20, unique_by=lambda m: m.number)
+
+
+@given(st.integers(1, 400), several)
+def test_the_rights_of_members_of_any_weight_add_up(limit: int, all_: list[Member]) -> None:
+    """And where there is one for each process, each member has as many."""
+    given = rights(limit, all_)
+    assert sum(right.guaranteed for right in given.values()) <= limit
+    assert sum(right.fair for right in given.values()) <= limit
+    asking = [member for member in all_ if member.floor]
+    if limit >= sum(member.weight for member in all_):
+        for member in asking:
+            assert given[member.number].guaranteed >= min(member.weight, member.floor)
+    elif limit >= len(asking):
+        assert all(given[member.number].guaranteed for member in asking)
+
+
 # --- what is asked of whom
 
 
@@ -154,6 +204,33 @@ def test_where_there_are_fewer_connections_than_processes_one_that_ends_has_its_
     old = [Member(n, terms, 0, 2, draining=True, without_since=1.0 + n) for n in (0, 1)]
     assert owed(2, idle[0], [idle[1], *old]).idle == 1
     assert owed(2, idle[1], [idle[0], *old]).idle == 1
+
+
+@given(st.integers(1, 60), several, st.integers(0, 9))
+def test_what_all_owe_adds_up_to_what_is_needed(limit: int, all_: list[Member], over: int) -> None:
+    """Asked for their parts one by one, as processes of one host are, each rounds up."""
+    given = owed_by_all(limit, all_, over)
+    right = rights(limit, all_)
+    for member in all_:
+        mine, its = given[member.number], right[member.number]
+        alone = owed(limit, member, [each for each in all_ if each is not member], over)
+        assert mine.idle <= max(0, member.held - its.guaranteed)
+        assert mine.returned <= max(0, member.held - its.fair)
+        assert mine.returned <= alone.returned + 1
+        if member.starving:
+            assert mine.idle == 0
+    needed = sum(each.starving for each in all_)
+    assert sum(each.idle for each in given.values()) <= over + needed
+    urgent = sum(min(each.starving, max(0, right[each.number].fair - each.held)) for each in all_)
+    above = sum(max(0, each.held - right[each.number].fair) for each in all_)
+    assert sum(each.returned for each in given.values()) == min(above, over + urgent)
+
+
+def test_one_is_asked_for_one() -> None:
+    lenders = [member(n, held=4) for n in range(9)]
+    given = owed_by_all(40, [member(9, held=2, starving=1), *lenders])
+    assert [each.idle for each in given.values()].count(1) == 1
+    assert sum(each.idle for each in given.values()) == 1
 
 
 def test_slots_beyond_a_smaller_share_are_given_up() -> None:

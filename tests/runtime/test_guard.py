@@ -152,6 +152,7 @@ def test_the_first_connection_asks_for_the_capacity(postgres: PrivatePostgres) -
         "instance": 17,
         "in_use": 3,
         "others": [],
+        "fleet": None,
     }
 
 

@@ -14,8 +14,10 @@ from ...util.rundir import RuntimeDir
 from ..callbacks import Callbacks
 from ..terms import Scope
 from .file import HostFile
+from .locktable import LockTable
 from .members import Members
-from .partitions import Partitions
+from .partitions import Partitions, Undivided
+from .supply import Supply
 
 __all__ = ["Access"]
 
@@ -23,10 +25,14 @@ __all__ = ["Access"]
 class Access:
     """What one part of the ledger opens, and closes in the end: *folder* as well.
 
+    :param supply: where the slots come from, if they are not this host's own.
+
     Raises :exc:`~poolguard.errors.RuntimeDirError` where the file is no ledger.
     """
 
-    def __init__(self, folder: RuntimeDir, name: str, scope: Scope) -> None:
+    def __init__(
+        self, folder: RuntimeDir, name: str, scope: Scope, supply: Supply | None = None
+    ) -> None:
         self.folder = folder
         self.name = name
         self.scope = scope
@@ -36,10 +42,15 @@ class Access:
         """To be called without the lock."""
         self.closed = True  # until all of it is open
         self._forked = False
-        self.file = HostFile(folder, f"{name}.ledger")
+        self.supply = supply
+        make_slots = LockTable if supply is None else supply.slots
+        self.file = HostFile(folder, f"{name}.ledger", make_slots)
         try:
             self.members = Members(self.file, folder, name, scope)
-            self.partitions = Partitions(folder.path, name, self.file.inode)
+            # To a fleet, processes of one host that do not share a file are as many hosts.
+            self.partitions = (
+                Partitions(folder.path, name, self.file.inode) if supply is None else Undivided()
+            )
         except BaseException:
             self.file.close()
             raise

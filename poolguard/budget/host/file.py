@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
+from collections.abc import Callable
 from time import monotonic, monotonic_ns, sleep
 from typing import NamedTuple
 
@@ -71,10 +72,17 @@ class HostFile:
 
     It is made anew where it is no ledger of this layout, and no process uses it.
 
+    :param slots: makes the table of its slots.
+
     Raises :exc:`~poolguard.errors.RuntimeDirError` where it cannot be used.
     """
 
-    def __init__(self, folder: RuntimeDir, name: str) -> None:
+    def __init__(
+        self,
+        folder: RuntimeDir,
+        name: str,
+        slots: Callable[[SharedFile, int, int], LockTable] = LockTable,
+    ) -> None:
         self._name = name
         while (found := _opened(folder, name)) is None:
             logger.warning(
@@ -85,7 +93,7 @@ class HostFile:
         self._file = found
         self.members = LockTable(found, _MEMBERS, MOST_PROCESSES)
         self.asker = LockTable(found, _ASKER, 1)
-        self.slots = LockTable(found, _SLOTS, MOST_SLOTS)
+        self.slots = slots(found, _SLOTS, MOST_SLOTS)
 
     def close(self) -> None:
         """Close it. What this process still holds looks like a dead process' from now on."""

@@ -110,7 +110,7 @@ class Leasing:
         n = min(n, self._room(before))
         if n <= 0:
             return []
-        taken = held.take(n, self._end())
+        taken = held.take(n, self._end() if self._access.supply is None else MOST_SLOTS)
         self._members.tell(held=len(held))
         after = self._table.count()
         if after != before + len(taken) or len(self._view.constraints) > 1:
@@ -128,7 +128,8 @@ class Leasing:
         """How many slots more this process may take while *in_use* are taken; below 0, how many it
         has too many."""
         view = self._view
-        constraints = view.constraints_now() if view.is_scarce else view.constraints
+        moves = view.is_scarce or any(view.owed_to_hosts())
+        constraints = view.constraints_now() if moves else view.constraints
         if not constraints:
             return self._end() - in_use
         starving = view.starving_siblings()

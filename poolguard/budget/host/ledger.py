@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from ...util.rundir import RuntimeDir
 from ..ledger import RECHECK, Orphans, Say, Siblings, Usage
-from ..slots import Backend, Slot
+from ..slots import Backend, Seat, Slot
 from ..terms import ANYWHERE, Granted, Scope, Terms
 from .access import Access
 from .agreement import Agreement
@@ -19,6 +19,7 @@ from .leasing import Leasing
 from .maintenance import Maintenance
 from .orphans import HostOrphans
 from .siblings import HostSiblings
+from .supply import Supply
 from .usage import HostUsage
 from .view import View
 
@@ -31,15 +32,22 @@ class HostLedger:
     :param workers: processes that get a floor. While no process knows any terms (:meth:`agree`), so
         many slots may be leased, one by each: no budget that can be divided at all is smaller.
     :param scope: the database and the role whose limits bind its connections.
+    :param supply: where the slots come from, if they are not this host's own.
 
     Raises :exc:`~poolguard.errors.RuntimeDirError` where the file is no ledger.
     """
 
     def __init__(
-        self, folder: RuntimeDir, name: str, *, workers: int, scope: Scope = ANYWHERE
+        self,
+        folder: RuntimeDir,
+        name: str,
+        *,
+        workers: int,
+        scope: Scope = ANYWHERE,
+        supply: Supply | None = None,
     ) -> None:
         self.scope = scope
-        self._access = access = Access(folder, name, scope)
+        self._access = access = Access(folder, name, scope, supply)
         self._view = view = View(access)
         self._held = held = HeldSlots(access)
         self._agreement = agreement = Agreement(access, view, workers)
@@ -53,7 +61,7 @@ class HostLedger:
 
     def __repr__(self) -> str:
         return (
-            f"<HostLedger {self._access.name} {len(self._held)} held, "
+            f"<{type(self).__name__} {self._access.name} {len(self._held)} held, "
             f"{self.in_use} of {self.limit}>"
         )
 
@@ -89,6 +97,11 @@ class HostLedger:
 
     def abandon(self, slot: Slot) -> None:
         self._leasing.abandon(slot)
+
+    def seat(self, slot: Slot) -> Seat | None:  # noqa: ARG002 - the locks of its file are enough
+        return None
+
+    def unseated(self, slot: Slot) -> None: ...
 
     def on_change(self, callback: Callable[[], None]) -> Callable[[], None]:
         return self._access.callbacks.add(callback)

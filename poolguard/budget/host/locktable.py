@@ -45,7 +45,11 @@ class LockTable:
 
     def taken(self, first: int, end: int) -> Iterator[int]:
         """The places whose bytes say taken, by processes that live or died."""
-        for found in _NOT_FREE.finditer(self._read(first, end)):
+        marks = self._read(first, end)
+        last = marks.rfind(_TAKEN) + 1  # the many free ones are not looked at one by one
+        if marks.count(_FREE, last) != len(marks) - last:
+            last = len(marks)  # some beyond are damaged
+        for found in _NOT_FREE.finditer(marks, 0, last):
             yield first + found.start()
 
     def count(self) -> int:

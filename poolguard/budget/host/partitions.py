@@ -31,7 +31,7 @@ from ...errors import RuntimeDirError
 from ...util.rundir import RuntimeDir, default_path
 from .sharedfile import find_lock, set_lock
 
-__all__ = ["Partitions"]
+__all__ = ["Partitions", "Undivided"]
 
 MOST_PARTITIONS = 1023
 PATIENCE = 10.0
@@ -182,6 +182,21 @@ class Partitions:
         if where != (self._where if self._home else None):
             with suppress(OSError):  # no descriptor is left: next time
                 self._enter()
+
+
+class Undivided(Partitions):
+    """The one partition of a ledger whose slots others count."""
+
+    def __init__(self) -> None:
+        self.count = 1
+
+    def look(self, fits: Callable[[int], bool]) -> None:
+        fits(1)
+
+    def allows(self, *, holds: bool) -> int:  # noqa: ARG002 - as many as there are
+        return MOST_PARTITIONS
+
+    def close(self) -> None: ...
 
 
 def _domain(path: Path | None) -> tuple[int, bool]:

@@ -85,10 +85,11 @@ class HostSiblings:
             me = self._members.me
             if self._access.closed or me.terms is None or not self._view.quotas:
                 return NOTHING_OWED
-            if not self._members.starving() and not self._view.is_over():
+            to_hosts = self._view.owed_to_hosts()
+            if not (self._members.starving() or self._view.is_over() or any(to_hosts)):
                 return NOTHING_OWED
             self._view.look(within=RECHECK / 2)
-            return owed_under(self._view.quotas_now(), me.number)
+            return owed_under(self._view.quotas_now(), me.number, to_hosts)
 
     @property
     def could_help(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from time import monotonic
 
 from ..quotas import Constraint, Quota, constraints, counted, quotas
-from ..sharing import Member
+from ..sharing import NOTHING_OWED, Member, Owed
 from ..slots import CONNECTING
 from ..terms import Scope
 from .access import Access
@@ -31,6 +31,7 @@ class View:
         self._slots = access.file.slots
         self._members = access.members
         self._scope = access.scope
+        self._supply = access.supply
         self.quotas: list[Quota] = []
         """All quotas, by the last look; none until any process knows any terms."""
         self.constraints: list[Constraint] = []
@@ -49,14 +50,43 @@ class View:
         if not self._members.look(within):
             return False
         self.quotas = quotas(self.everybody())
-        self.constraints = constraints(
-            self._members.me.number, counted(self.quotas, self.count_taken)
-        )
+        stocked = self._stocked(self.quotas, self._withdrawn())
+        self.constraints = constraints(self._members.me.number, counted(stocked, self.count_taken))
         self.guaranteed = min(
-            (each.mine.guaranteed for each in self.constraints), default=self.guaranteed
+            (each.mine.guaranteed for each in self._guaranteeing()), default=self.guaranteed
         )
-        self.is_scarce = any(quota.limit <= len(quota.members) for quota in self.quotas)
+        self.is_scarce = any(quota.limit <= len(quota.members) for quota in stocked)
         return True
+
+    def _stocked(self, found: list[Quota], withdrawn: int = 0) -> list[Quota]:
+        """The quotas *found*, where no more is divided than there is at this host, less what is
+        *withdrawn* from it."""
+        if self._supply is None or not found:
+            return found
+        whole = found[0]
+        limit = max(0, self._supply.stock() - withdrawn)
+        return [whole._replace(limit=min(whole.limit, limit)), *found[1:]]
+
+    def _withdrawn(self) -> int:
+        """What this host owes to others: one of its processes is not to take what another one has
+        given up for them."""
+        owed = self.owed_to_hosts()
+        return owed.returned if self._members.starving() else max(owed)
+
+    def _guaranteeing(self) -> list[Constraint]:
+        """The limits under which this process has its guaranteed connections. What other hosts have
+        yet to give up is guaranteed, too."""
+        if self._supply is None or not self.quotas:
+            return self.constraints
+        whole = self.quotas[0]
+        ordered = max(self._supply.owed())
+        limit = max(self._supply.guaranteed(), self._supply.stock() - ordered)
+        wanted = [whole._replace(limit=min(whole.limit, limit)), *self.quotas[1:]]
+        return constraints(self._members.me.number, counted(wanted, self.count_taken))
+
+    def owed_to_hosts(self) -> Owed:
+        """What all of this host's processes together owe to other hosts."""
+        return NOTHING_OWED if self._supply is None else self._supply.owed()
 
     # -- as of now -----------------------------------------------------------------------------
 
@@ -66,11 +96,12 @@ class View:
 
     def quotas_now(self) -> list[Quota]:
         """All quotas as their members are now, with the slots that are taken."""
-        return counted(quotas(self.everybody()), self.count_taken)
+        return counted(self._stocked(quotas(self.everybody())), self.count_taken)
 
     def constraints_now(self) -> list[Constraint]:
         """The limits that bind this process, as the members are now."""
-        return constraints(self._members.me.number, self.quotas_now())
+        found = self._stocked(quotas(self.everybody()), self._withdrawn())
+        return constraints(self._members.me.number, counted(found, self.count_taken))
 
     def starving_siblings(self) -> list[Member]:
         """The siblings that starve, for no more than all limits that bind them leave to them."""

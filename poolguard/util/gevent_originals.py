@@ -32,12 +32,10 @@ Socket: type[socket.socket] = _original("socket", "socket")
 WATCHES = Epoll is not None and hasattr(os, "eventfd")
 """Sockets can be watched: this is Linux."""
 
-_hidden = Epoll is not None and not hasattr(select, "epoll")
-
 
 def ready(epoll: Any, timeout: float | None) -> list[tuple[int, int]]:
     """``epoll.poll(timeout)``; under gevent the other greenlets run on meanwhile."""
-    if _hidden:
+    if not hasattr(select, "epoll"):  # gevent has taken it away, perhaps since this was imported
         # An epoll's descriptor is readable while it has something to tell.
         select.select([epoll], [], [], timeout)
         timeout = 0

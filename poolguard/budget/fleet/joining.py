@@ -1,0 +1,219 @@
+"""How a host joins its fleet: it has a control session, and leases what it uses and had before.
+
+A host that joins has a session before it has a slot for it, for as long as one message takes. So
+all that decides whether it may stay is in that message.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from time import monotonic
+from typing import NamedTuple
+
+from . import statements as sql
+from .board import Board
+from .control import Connect, Control, Lost, Row
+from .keys import DOOR, VERSION, Keys
+from .locks import shortage
+from .notes import Note
+from .own import OwnHost
+from .policy import Policy
+from .session import Session
+from .succession import has_ended, shut
+from .voice import Voice
+
+__all__ = ["Estate", "FleetSettings", "Joining"]
+
+PREDECESSOR_ENDS = 3.0
+"""Seconds that a keeper waits for its predecessor's session to end, whose locks it shares."""
+OFTEN_ENOUGH = 0.01
+"""Seconds between two questions whether a session has ended."""
+
+
+class FleetSettings(NamedTuple):
+    """What a host goes by."""
+
+    connect: Connect
+    """Opens a connection to the database that has the ledger."""
+    label: str | None
+    """The fleet's name; None: that of the control session's role and database."""
+    host: str
+    """This host's name, for people that read the board."""
+    pooled: bool = False
+    """A pooler may stand before that database: it gives a session to one client alone."""
+
+
+class Estate(NamedTuple):
+    """What a keeper takes over from the reign before."""
+
+    free: frozenset[int] = frozenset()
+    """Slots that were granted then, and that no process used."""
+    pid: int = 0
+    """Of that reign's control session."""
+    slot: int = DOOR
+    """Of that session."""
+    session: int | None = None
+    """A copy of its socket; None where it has ended."""
+
+    @property
+    def lives(self) -> bool:
+        """Whether that reign's control session is there still, with all its locks."""
+        return self.session is not None and not has_ended(self.session)
+
+    def close(self) -> None:
+        """Close the copy."""
+        if self.session is not None:
+            os.close(self.session)
+
+
+class Joining:
+    """The joining of one host, as often as it has to."""
+
+    def __init__(
+        self, settings: FleetSettings, host: OwnHost, policy: Policy, voice: Voice
+    ) -> None:
+        self._settings = settings
+        self._host = host
+        self._policy = policy
+        self._voice = voice
+        self._keys = Keys.of(settings.label or "")
+        self._server = 0.0
+        """When the server was started that had the last control session."""
+
+    def __repr__(self) -> str:
+        return f"<Joining {self._host.name} to {self._keys.label!r}>"
+
+    def join(self, estate: Estate) -> tuple[Session, set[int]]:
+        """Have a control session.
+
+        Returns it with the slots that may be granted now: no other host has leased them. Raises
+        :exc:`.Lost` where that fails.
+        """
+        line = self._policy.line(monotonic(), self._host.look())
+        control = Control(self._settings.connect, line.text(self._keys))
+        try:
+            claimed = self._admit(control, estate)
+            session = Session(control, self._keys, self._host, self._policy, self._voice)
+            session.server = self._server
+            sole = self._take_over(session, estate, claimed)
+            self._announce(session)
+        except BaseException:
+            control.close()
+            raise
+        return session, sole - {self._policy.slot}
+
+    def _admit(self, control: Control, estate: Estate) -> list[int]:
+        """See whether this is a server that can have the ledger, and a fleet of this version.
+        Returns the slot that was claimed for the session itself, if one was free."""
+        self._keys = keys = Keys.of(self._settings.label or control.default_label)
+        figures = self._host.figures()
+        line = self._policy.line(monotonic(), figures)
+        _, [facts], _, rows, [row] = control.ask(
+            sql.set_up(),
+            sql.FACTS,
+            sql.publish(keys, line),
+            sql.board(keys),
+            sql.nothing() if estate.lives else self._claim_seat(),
+        )
+        board = Board.read(keys, ((row["pid"], row["name"]) for row in rows))
+        self._insist(facts, board, control)
+        restarted = facts["server"] != self._server
+        lost = self._host.file.standing().server == facts["server"] and not estate.lives
+        self._server = facts["server"]
+        self._policy.joined(monotonic(), facts["pid"], DOOR, lost=lost, restarted=restarted)
+        self._policy.saw(monotonic(), board, figures)
+        claimed: list[int] = row["claimed"]
+        return claimed
+
+    def _claim_seat(self) -> str:
+        figures = self._host.figures()
+        end = self._policy.budget(figures) or 2 + max(1, figures.workers)
+        return sql.claim_seat(self._keys, end)
+
+    def _insist(self, facts: Row, board: Board, control: Control) -> None:
+        """Raise :exc:`.Lost` where the ledger cannot be had there."""
+        if facts["pid"] != control.pid and not self._settings.pooled:
+            raise Lost(
+                "a pooler stands between, whose sessions are not this host's own: set ledger_dsn "
+                "to the database past the pooler; or pooler to 'session' where that is what it "
+                "is; or ledger to 'host', and leave it to the pooler to bound what all hosts have"
+            )
+        if facts["standby"]:
+            raise Lost(
+                "it is a standby, which has no locks in common with its primary: set ledger_dsn "
+                "to a database of the primary, or ledger to 'host'"
+            )
+        if board.strangers:
+            versions = ", ".join(map(str, sorted(board.strangers)))
+            raise Lost(
+                f"other members of the fleet {self._keys.label!r} go by version {versions} of its "
+                f"protocol, and this one by {VERSION}: end those first, or give this one a "
+                f"ledger_label of its own"
+            )
+        budget = self._policy.budget(self._host.figures())
+        if (why := shortage(budget, facts["locks"])) is not None:
+            raise Lost(why)
+
+    def _take_over(self, session: Session, estate: Estate, claimed: list[int]) -> set[int]:
+        """Lease what is in use here, and what was granted before.
+
+        Returns those that no other host has leased meanwhile. A slot that one has stays in use here
+        until it is given up, and is not granted again.
+        """
+        keys, used, ask = self._keys, self._host.taken(), session.control.ask
+        if not estate.lives:
+            slot = self._policy.slot = self._seat(session, claimed)
+            [[held], [sole], [again]] = ask(
+                sql.hold(keys, used),
+                sql.alone(keys, used),
+                sql.claim_these(keys, estate.free - {slot}),
+            )
+        else:
+            [[held], [free], [own]] = ask(
+                *(sql.hold(keys, each) for each in (used, estate.free, [estate.slot]))
+            )
+            self._end_predecessor(session, estate)
+            [[sole], [again], [seated]] = ask(
+                sql.alone(keys, held["claimed"]),
+                sql.prove(keys, free["claimed"]),
+                sql.sit(keys, estate.slot),
+            )
+            sits = own["claimed"] and seated["seated"]
+            slot = self._policy.slot = estate.slot if sits else self._seat(session, [])
+        session.leased = {slot, *held["claimed"], *again["claimed"]}
+        return session.leased & {*sole["claimed"], *again["claimed"]}
+
+    def _seat(self, session: Session, claimed: list[int]) -> int:
+        """The slot of the control session itself; the door where no other was free."""
+        if not claimed:
+            [[row]] = session.control.ask(self._claim_seat())
+            claimed = row["claimed"]
+        if not claimed:
+            raise Lost("no slot of the budget is free for another host, and others are joining")
+        return claimed[0]
+
+    def _end_predecessor(self, session: Session, estate: Estate) -> None:
+        """End the session of the reign before: all that it has leased is leased by this one."""
+        if estate.session is not None:
+            shut(os.dup(estate.session))
+        until = monotonic() + PREDECESSOR_ENDS
+        while session.control.ask(sql.is_there(estate.pid))[0][0]["there"]:
+            if monotonic() > until:
+                session.control.ask(sql.end_session(self._keys, estate.pid))
+                break
+            time.sleep(OFTEN_ENOUGH)  # by its module: gevent's, where that has replaced it
+        bye = Note("bye", estate.pid)
+        self._policy.heard(monotonic(), bye)
+        session.say(bye)
+
+    def _announce(self, session: Session) -> None:
+        """Tell all hosts that there is another one, once the board says so too."""
+        session.listens = self._policy.notifies
+        line = self._policy.line(monotonic(), self._host.look())
+        session.control.ask(
+            sql.listen(self._keys, on=session.listens),
+            sql.number(self._keys),
+            sql.publish(self._keys, line),
+            sql.notify(self._keys, Note("hello", self._policy.me).text),
+        )

@@ -1,0 +1,165 @@
+"""The ledger of a fleet, on a real server: hosts that are runtime folders of their own."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import pytest
+
+from poolguard.budget.fleet import policy
+from poolguard.budget.fleet.keys import Keys
+from tests.support import until
+
+from .member import Member
+
+if TYPE_CHECKING:
+    from .conftest import Join, Rows
+
+SEATS = """
+SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ExclusiveLock'
+   AND classid = (%s::bigint & 4294967295)::oid
+"""
+CONTROL = (
+    "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'poolguard 1 ' || %s || ':%%'"
+)
+
+
+def occupied(rows: Rows, label: str) -> int:
+    """The slots that sessions occupy, those of the control sessions among them."""
+    [(n,)] = rows(SEATS, Keys.of(label).seat)
+    return int(n)
+
+
+def held(*members: Member) -> list[int]:
+    return [len(member.sessions) for member in members]
+
+
+def test_hosts_together_have_the_budget_less_their_control_sessions_and_the_door(
+    join: Join, rows: Rows, label: str
+) -> None:
+    one, other = join("one", 12), join("other", 12)
+    one.want(12)
+    other.want(12)
+    until(lambda: sum(held(one, other)) == 12 - 2 - 1)
+    assert occupied(rows, label) == 11
+
+
+def test_processes_of_one_host_share_its_control_session(
+    join: Join, rows: Rows, label: str
+) -> None:
+    members = [join("one") for _ in range(3)]
+    assert [member.hold(2) for member in members] == [2, 2, 2]
+    assert occupied(rows, label) == 7
+    assert members[0].ledger.standing.hosts == 1
+
+
+def test_a_host_that_joins_gets_its_fair_share_of_a_fleet_that_uses_all(join: Join) -> None:
+    """Those who have more than theirs give it up, though they need it, and no more than that."""
+    old = [join("one", 22), join("other", 22)]
+    for member in old:
+        member.want(30)
+    until(lambda: sum(held(*old)) == 22 - 2 - 1)
+    new = join("third", 22)
+    new.want(30)
+    until(lambda: held(*old, new) == [6, 6, 6], within=5)
+
+
+def test_what_a_host_does_not_need_goes_to_the_others(
+    join: Join, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policy, "TRIM", 0.2)
+    one, other = join("one", 12), join("other", 12)
+    assert one.hold(5) == 5
+    other.want(9)
+    until(lambda: held(other) == [4])
+    one.want(0)
+    one.close_idle()
+    assert other.hold(9 - policy.SPARE, within=5) == 9 - policy.SPARE
+
+
+def test_an_idle_host_gives_what_another_needs_down_to_its_floor(join: Join) -> None:
+    idle, busy = join("idle", 14), join("busy", 14)
+    assert idle.hold(9) == 9
+    idle.want(0)
+    busy.want(20)
+    until(lambda: held(idle, busy) == [2, 9], within=5)
+
+
+def test_a_host_takes_no_slot_that_it_was_not_granted(join: Join) -> None:
+    one = join("one")
+    one.hold(3)
+    granted = one.ledger._table.granted()
+    assert {slot.number for slot in one.sessions} < granted
+    one.wanted = 20
+    leased = one.ledger.lease(20)
+    assert {slot.number for slot in leased} <= granted
+    for slot in leased:
+        one.ledger.release(slot)
+
+
+def test_nothing_is_granted_from_the_moment_at_which_the_control_session_has_ended(
+    join: Join, rows: Rows, label: str
+) -> None:
+    """And once there is another one, what was granted is so again."""
+    one, sibling = join("one"), join("one")
+    assert [one.hold(2), sibling.hold(2)] == [2, 2]
+    [(pid,)] = rows(CONTROL, Keys.of(label).short)
+    granted = one.ledger._table.granted()
+    with one.ledger._access.lock:  # the keeper cannot take its next step
+        rows("SELECT pg_terminate_backend(%s, 5000)", pid)
+        until(lambda: not sibling.ledger._keeper.is_granting())
+    until(lambda: one.ledger._table.granted() >= granted, within=3)
+    assert sibling.hold(3) == 3
+
+
+def test_who_finds_its_slot_occupied_gives_it_up(join: Join, rows: Rows, label: str) -> None:
+    """Whoever occupies it, the host goes on with another one."""
+    one = join("one", 6)
+    assert one.hold(1) == 1
+    keys = Keys.of(label)
+    for slot in range(1, 6):
+        rows("SELECT pg_try_advisory_lock(%s, %s)", keys.seat, slot)
+    one.want(3)
+    until(lambda: one.ledger._table.granted() == {slot.number for slot in one.sessions})
+    assert held(one) == [1]
+    rows("SELECT pg_advisory_unlock_all()")
+    assert one.hold(3) == 3
+
+
+def test_the_smaller_budget_rules_and_is_named(
+    join: Join, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, other = join("one", 20), join("other", 10)
+    other.hold(1)
+    one.want(30)
+    until(lambda: "goes by a budget of 10, and this one by 20: the smaller rules" in caplog.text)
+    until(lambda: 10 - 2 - 1 - 1 - policy.SPARE <= held(one)[0] <= 10 - 2 - 1)
+
+
+def test_members_of_another_version_are_refused(
+    join: Join, rows: Rows, label: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows("SELECT set_config('application_name', %s, false)", f"poolguard 2 {Keys.of(label).short}:")
+    one = join("one")
+    one.want(1)
+    until(lambda: "version 2 of its protocol, and this one by 1" in one.ledger.explain())
+    until(lambda: "version 2 of its protocol" in caplog.text)
+    assert held(one) == [0]
+    rows("SELECT set_config('application_name', 'gone', false)")
+    assert one.hold(1) == 1
+    assert "protocol" not in one.ledger.explain()
+
+
+def test_a_host_that_leaves_says_so(join: Join) -> None:
+    """Others need not wait for what its connects under way may come to."""
+    one, other = join("one", 12), join("other", 12)
+    assert one.hold(5) == 5
+    other.want(9)
+    until(lambda: held(other) == [4])
+    with suppress(AssertionError):
+        one.close()
+    began = monotonic()
+    assert other.hold(9) == 9
+    assert monotonic() - began < policy.REST / 2

@@ -1,0 +1,181 @@
+"""The parts of a host's membership, where a fleet is large, or something is not as it should be."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from poolguard.budget.fleet import view
+from poolguard.budget.fleet.control import Control, Lost
+from poolguard.budget.fleet.file import FleetFile
+from poolguard.budget.fleet.keys import Keys
+from poolguard.errors import ForkError, RuntimeDirError
+from poolguard.util.rundir import RuntimeDir
+from tests.support import until
+
+from .member import Member, connecting, joined
+
+if TYPE_CHECKING:
+    from poolguard.lab.postgres import PrivatePostgres
+
+    from .conftest import Join, Rows
+
+
+MEMBERS = (
+    "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'poolguard 1 ' || %s || ':%%'"
+)
+
+
+def reigning(member: Member) -> object:
+    """The reign of the process that keeps its host's session."""
+    found = member.ledger._keeper._reigning
+    assert found is not None
+    return found
+
+
+def test_hosts_of_a_fleet_that_is_too_large_for_notes_share_it_by_looking(
+    join: Join, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each sees by itself that another one needs what is its by right, and gives it."""
+    monkeypatch.setattr(view, "MOST_NOTIFIED", 1)
+    old = [join("one", 20), join("other", 20)]
+    for member in old:
+        member.want(30)
+    until(lambda: sum(len(member.sessions) for member in old) == 20 - 2 - 1, within=20)
+    new = join("third", 20)
+    new.want(30)
+    until(lambda: len(new.sessions) >= 5, within=20)
+    assert sum(len(member.sessions) for member in (*old, new)) <= 20 - 3
+
+
+def test_what_is_used_without_a_grant_is_granted_again_where_nobody_has_it(join: Join) -> None:
+    one = join("one")
+    assert one.hold(2) == 2
+    used = {slot.number for slot in one.sessions}
+    for slot in used:
+        one.ledger._file.write_tag(slot, b"\0")
+    one.want(4)
+    until(lambda: used <= one.ledger._table.granted())
+    assert one.hold(4) == 4
+
+
+def test_what_is_leased_for_nothing_is_given_back(join: Join) -> None:
+    """A damaged file says that a slot is not granted, which the host has leased: it sees that when
+    it next looks at the board, as it does for every host that joins."""
+    one = join("one")
+    assert one.hold(2) == 2
+    one.want(0)
+    one.close_idle()
+    until(lambda: not one.sessions)
+    session = reigning(one)._session  # type: ignore[attr-defined]
+    assert len(session.leased) > 1
+    for slot in one.ledger._table.granted():
+        one.ledger._file.write_tag(slot, b"\0")
+    join("other")
+    until(lambda: session.leased == {session._policy.slot})
+
+
+def test_parts_say_what_they_are(join: Join, label: str) -> None:
+    one = join("one")
+    assert one.hold(1) == 1
+    found = reigning(one)
+    session = found._session  # type: ignore[attr-defined]
+    assert repr(found).startswith("<Reigning 1 <Policy ")
+    assert (
+        repr(session)
+        == f"<Session {session._policy.me} of {label!r}, {len(session.leased)} leased>"
+    )
+    assert repr(found._joining) == f"<Joining shop to {label!r}>"  # type: ignore[attr-defined]
+    assert repr(session.control) == f"<Control {session.control.fileno()}>"
+    assert repr(one.ledger._keeper).startswith("<Keeper shop <Reigning 1 ")
+    assert repr(session._host).startswith("<OwnHost shop Figures(budget=20, ")
+    assert repr(one.ledger).startswith("<FleetLedger shop 1 held, ")
+
+
+def test_a_statement_that_fails_ends_the_session_for_its_keeper(postgres: PrivatePostgres) -> None:
+    control = Control(connecting(postgres.dsn), "test")
+    assert control.ask("SELECT 1 AS one", "SELECT '{1,2}'::int[] AS two") == [
+        [{"one": 1}],
+        [{"two": [1, 2]}],
+    ]
+    with pytest.raises(Lost, match="division by zero"):
+        control.ask("SELECT 1/0")
+    control.close()
+    with pytest.raises(Lost):
+        control.ask("SELECT 1")
+    assert repr(control) == "<Control ended>"
+
+
+def test_a_file_that_is_no_fleets_is_refused(tmp_path: Path) -> None:
+    folder = RuntimeDir(tmp_path / "run")
+    (tmp_path / "run" / "shop.fleet").write_bytes(b"something else\n" * 100)
+    with pytest.raises(RuntimeDirError, match="no fleet's file of this version"):
+        FleetFile(folder, "shop.fleet")
+    folder.close()
+
+
+def test_a_ledger_with_such_a_file_is_refused_and_leaves_nothing_open(
+    tmp_path: Path, postgres: PrivatePostgres
+) -> None:
+    """A member that began would keep the host's session of others for ever."""
+    (tmp_path / "one").mkdir(mode=0o700)
+    (tmp_path / "one" / "shop.fleet").write_bytes(b"something else\n" * 100)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(RuntimeDirError, match="no fleet's file of this version"):
+        joined(tmp_path / "one", postgres.dsn, 20)
+    assert len(os.listdir("/proc/self/fd")) <= before + 1  # the folder is its caller's
+
+
+def test_a_process_that_cannot_use_the_folder_is_a_host_of_its_own(
+    tmp_path: Path,
+    postgres: PrivatePostgres,
+    label: str,
+    caplog: pytest.LogCaptureFixture,
+    rows: Rows,
+) -> None:
+    import poolguard
+
+    (tmp_path / "taken").write_text("a file is in the place of the folder")
+    one = poolguard.Guard(
+        postgres.dsn,
+        name=label,
+        ledger="fleet",
+        ledger_label=label,
+        runtime_dir=tmp_path / "taken",
+        budget=12,
+        floor=1,
+        mode="sync",
+    )
+    try:
+        assert one.open(wait=10)
+        with one.connection() as conn:
+            conn.execute("SELECT 1")
+        assert "is a host of its own to the fleet" in caplog.text
+        assert len(rows(MEMBERS, Keys.of(label).short)) == 1
+    finally:
+        one.close()
+
+
+def test_a_forked_child_has_no_part_in_its_parents_ledger(
+    join: Join, rows: Rows, label: str
+) -> None:
+    """Its end ends neither the parent's control session nor a lease."""
+    one = join("one")
+    assert one.hold(1) == 1
+    session = reigning(one)._session  # type: ignore[attr-defined]
+    child = os.fork()
+    if not child:
+        try:
+            one.ledger.lease(1)
+        except ForkError:
+            one.ledger.close()
+            os._exit(7)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert one.hold(3) == 3
+    assert reigning(one)._session is session  # type: ignore[attr-defined]
+    assert rows(MEMBERS, Keys.of(label).short) == [(session._policy.me,)]
