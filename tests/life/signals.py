@@ -7,13 +7,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from ..doors.server import SYNC, Server
 from ..support import alive, until
 from .stage import Event, Stage
 from .watching import WITHIN, Master, Traffic, census, free_port
 
-__all__ = ["EVENTS"]
+__all__ = ["EVENTS", "WORKERS", "Scene", "scene"]
 
 WORKERS = 2
 LONGEST_STALL = 20.0
@@ -41,11 +42,20 @@ class Scene:
 
 
 @contextmanager
-def _scene(stage: Stage, *, generations: int, left: int = 0, patience: int = 10) -> Iterator[Scene]:
+def scene(
+    stage: Stage,
+    *,
+    generations: int,
+    left: int = 0,
+    patience: int = 10,
+    kills: bool = False,
+    **environ: Any,
+) -> Iterator[Scene]:
     """Begin the load; in the end no request has failed, and the budget was kept.
 
     The budget has room for the floors of so many *generations* of workers, and for *left* more.
-    Workers wait *patience* seconds to be warm.
+    Workers wait *patience* seconds to be warm, and some are killed where there are *kills*.
+    *environ* are further variables of theirs.
     """
     floor = 1 if stage.door is SYNC else 3
     budget = generations * WORKERS * floor + left
@@ -58,6 +68,7 @@ def _scene(stage: Stage, *, generations: int, left: int = 0, patience: int = 10)
             TEST_WORKERS=str(WORKERS),
             POOLGUARD_WARMUP_TIMEOUT=str(patience),
             TEST_HEED_WINCH="1",
+            **environ,
         )
         master = Master(server)
         with census(stage) as counted:
@@ -68,7 +79,7 @@ def _scene(stage: Stage, *, generations: int, left: int = 0, patience: int = 10)
                     yield Scene(floor, server, master, traffic, ending)
                     traffic.until_more()
                     traffic.stop()
-    assert traffic.refused(stage.door) == [], server.said()
+    assert traffic.refused(stage.door, kills=kills) == [], server.said()
     assert floor * WORKERS <= counted.peak <= budget
     assert traffic.stall() < LONGEST_STALL
     assert not server.lines("Traceback")
@@ -76,65 +87,65 @@ def _scene(stage: Stage, *, generations: int, left: int = 0, patience: int = 10)
 
 def reload(stage: Stage) -> str:
     """HUP: the old workers go and new ones serve, with a warm pool each."""
-    with _scene(stage, generations=2) as scene:
-        old = scene.master.workers()
-        scene.master.signal(signal.SIGHUP)
-        scene.master.until_workers(WORKERS, without=old)
-        scene.master.until_warm(WORKERS, scene.floor)
-        until(lambda: len(stage.backends()) == WORKERS * scene.floor)
-    return scene.seen()
+    with scene(stage, generations=2) as played:
+        old = played.master.workers()
+        played.master.signal(signal.SIGHUP)
+        played.master.until_workers(WORKERS, without=old)
+        played.master.until_warm(WORKERS, played.floor)
+        until(lambda: len(stage.backends()) == WORKERS * played.floor)
+    return played.seen()
 
 
 def reload_in_reload(stage: Stage) -> str:
     """HUP while the workers of a HUP boot and those before them drain."""
-    with _scene(stage, generations=2) as scene:
-        old = scene.master.workers()
-        scene.master.signal(signal.SIGHUP)
-        until(lambda: len(scene.master.workers() - old) == WORKERS, within=WITHIN)
-        between = scene.master.workers()
-        scene.master.signal(signal.SIGHUP)
-        scene.master.until_workers(WORKERS, without=old | between)
-        scene.master.until_warm(WORKERS, scene.floor)
-        until(lambda: len(stage.backends()) == WORKERS * scene.floor)
-    return scene.seen()
+    with scene(stage, generations=2) as played:
+        old = played.master.workers()
+        played.master.signal(signal.SIGHUP)
+        until(lambda: len(played.master.workers() - old) == WORKERS, within=WITHIN)
+        between = played.master.workers()
+        played.master.signal(signal.SIGHUP)
+        played.master.until_workers(WORKERS, without=old | between)
+        played.master.until_warm(WORKERS, played.floor)
+        until(lambda: len(stage.backends()) == WORKERS * played.floor)
+    return played.seen()
 
 
 def one_more_and_one_less(stage: Stage) -> str:
     """TTIN: the third worker serves with the one connection left. TTOU: back to two floors."""
-    with _scene(stage, generations=1, left=1, patience=2) as scene:
-        old = scene.master.workers()
-        scene.master.signal(signal.SIGTTIN)
-        (added,) = scene.master.until_workers(WORKERS + 1) - old
+    with scene(stage, generations=1, left=1, patience=2) as played:
+        old = played.master.workers()
+        played.master.signal(signal.SIGTTIN)
+        (added,) = played.master.until_workers(WORKERS + 1) - old
 
         def serves() -> bool:
-            status = scene.master.statuses().get(added, {})
+            status = played.master.statuses().get(added, {})
             return bool(status.get("ready") and status["acquires"].get("acquired"))
 
         until(serves, within=WITHIN)
-        until(lambda: len(stage.backends()) == WORKERS * scene.floor + 1)
-        scene.master.signal(signal.SIGTTOU)
-        scene.master.until_workers(WORKERS)
-        scene.master.until_warm(WORKERS, scene.floor)
-        until(lambda: len(stage.backends()) == WORKERS * scene.floor)
-    return scene.seen()
+        until(lambda: len(stage.backends()) == WORKERS * played.floor + 1)
+        played.master.signal(signal.SIGTTOU)
+        played.master.until_workers(WORKERS)
+        played.master.until_warm(WORKERS, played.floor)
+        until(lambda: len(stage.backends()) == WORKERS * played.floor)
+    return played.seen()
 
 
 def replaced(stage: Stage) -> str:
     """USR2, WINCH to the old master, then QUIT: the new one's workers serve, with warm pools."""
-    with _scene(stage, generations=2) as scene:
-        successor = scene.ending.enter_context(scene.master.successor())
+    with scene(stage, generations=2) as played:
+        successor = played.ending.enter_context(played.master.successor())
         successor.until_workers(WORKERS)
-        successor.until_warm(WORKERS, scene.floor)
-        scene.master.signal(signal.SIGWINCH)
-        until(lambda: not scene.master.workers(), within=WITHIN)
-        scene.traffic.until_more()
-        scene.master.signal(signal.SIGQUIT)
-        assert scene.server.wait() == 0
-        until(lambda: len(stage.backends()) == WORKERS * scene.floor)
+        successor.until_warm(WORKERS, played.floor)
+        played.master.signal(signal.SIGWINCH)
+        until(lambda: not played.master.workers(), within=WITHIN)
+        played.traffic.until_more()
+        played.master.signal(signal.SIGQUIT)
+        assert played.server.wait() == 0
+        until(lambda: len(stage.backends()) == WORKERS * played.floor)
         assert alive(successor.pid)
         warm = successor.statuses().values()
         assert all(set(each["created"]) == {"warmup"} for each in warm), warm
-    return scene.seen()
+    return played.seen()
 
 
 EVENTS: Mapping[str, Event] = {

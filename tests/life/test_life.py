@@ -7,10 +7,11 @@ from collections.abc import Callable
 import pytest
 
 from ..doors.server import DOORS
-from . import boot, ending, options, signals
+from . import boot, ending, fleet, options, signals
 from .stage import Cell
 
-EVENTS = {**boot.EVENTS, **signals.EVENTS, **options.EVENTS, **ending.EVENTS}
+PARTS = (boot, signals, options, ending, fleet)
+EVENTS = {name: event for part in PARTS for name, event in part.EVENTS.items()}
 
 CELLS = [Cell(door, name, event) for name, event in EVENTS.items() for door in DOORS]
 

@@ -96,15 +96,15 @@ class Traffic:
         first = self.replies[0].began
         return [f"{r.began - first:.2f}s: {r.error}" for r in self.replies if r.error]
 
-    def refused(self, door: Door) -> list[str]:
-        """What failed and is not uvicorn's own doing.
+    def refused(self, door: Door, *, kills: bool = False) -> list[str]:
+        """What failed and is not uvicorn's own doing, nor, where there are *kills*, theirs.
 
         On SIGTERM, and past its limit of requests, uvicorn closes connections that it has accepted
         and whose request has not arrived yet: without poolguard too, a client that connects before
         HUP and asks a moment later gets no answer from it.
         """
-        of_uvicorn = ("ConnectionResetError", "RemoteDisconnected") if door is UVICORN else ()
-        return [each for each in self.failed() if not any(name in each for name in of_uvicorn)]
+        cut = ("ConnectionResetError", "RemoteDisconnected") if kills or door is UVICORN else ()
+        return [each for each in self.failed() if not any(name in each for name in cut)]
 
     def stall(self) -> float:
         """The longest time in which nobody was answered."""
