@@ -17,6 +17,7 @@ from ..settings import Settings
 from ..util.escape import as_json, escaped
 from . import database, deployment
 from .findings import Consumer, Facts, Finding, Keepalive, judge
+from .fleet_check import FleetFacts, observe_fleet
 from .text import plural, say, wrapped
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def _observe(
         plan = make_plan(capacity, settings, _workplace(options, settings), pooler=pooler)
     except PlanError as refused:
         error = deployment.spoken(str(refused))
+    fleet = observe_fleet(conn, settings, pooler) if settings.ledger == "fleet" else None
     over_tcp, client_keepalive = _client_keepalive(conn)
     interval = server.get("client_connection_check_interval")
     return Facts(
@@ -88,6 +90,7 @@ def _observe(
         plan_error=error,
         workers_known=settings.workers != "auto" or deployment.WORKERS_VARIABLE in os.environ,
         consumers=consumers,
+        fleet=fleet,
         over_tcp=over_tcp,
         server_keepalive=_server_keepalive(server),
         client_keepalive=client_keepalive,
@@ -107,9 +110,8 @@ def _spoken(plan: Plan) -> Plan:
 
 
 def _consumers(conn: psycopg.Connection[Any]) -> tuple[Consumer, ...]:
-    rows = conn.execute(CONSUMERS).fetchall()
-    found = [Consumer(escaped(role), escaped(name), n) for role, name, n in rows]
-    return tuple(sorted(found, key=lambda each: (-each.connections, each.role, each.application)))
+    told = conn.execute(CONSUMERS).fetchall()
+    return tuple(Consumer(escaped(role), escaped(name), n) for role, name, n in told)
 
 
 def _server_keepalive(server: Mapping[str, str]) -> Keepalive | None:
@@ -160,8 +162,19 @@ def _machine(
         "pooler": facts.pooler,
         "capacity": facts.capacity._asdict(),
         "plan": plan,
+        "fleet": facts.fleet and _fleet(facts.fleet),
         "findings": [dataclasses.asdict(finding) for finding in findings],
         "errors": counts["error"],
         "warnings": counts["warning"],
         "notes": counts["note"],
     }
+
+
+def _fleet(facts: FleetFacts) -> dict[str, Any]:
+    """What was seen of a fleet, but for its hosts, of which ``status --fleet`` tells."""
+    told = {each.name: getattr(facts, each.name) for each in dataclasses.fields(facts)}
+    survey = facts.survey
+    told["hosts"] = None if survey is None else len(survey.hosts)
+    told["budget"] = None if survey is None else survey.budget or None
+    del told["survey"]
+    return told

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from ..budget.capacity import QUERY, Capacity
 from ..budget.dialing import Dialing
@@ -19,7 +19,7 @@ from .pooler import Kind, detect
 if TYPE_CHECKING:
     import psycopg
 
-__all__ = ["ask_capacity", "ask_pooler", "connect"]
+__all__ = ["Place", "ask_capacity", "ask_pooler", "ask_pooler_of_ledger", "connect"]
 
 _REMEDIES = (  # words in the error of a failed connect, and what helps then
     ("authentication failed", "check user and password"),
@@ -32,9 +32,13 @@ _REMEDIES = (  # words in the error of a failed connect, and what helps then
 )
 
 
+Place: TypeAlias = Literal["dsn", "ledger_dsn"]
+"""The setting that says where a connection leads."""
+
+
 @contextmanager
-def connect(settings: Settings, name: str) -> Iterator[psycopg.Connection[Any]]:
-    """A connection to the database of *settings*, in autocommit mode, for the command *name*.
+def connect(settings: Settings, name: str, at: Place = "dsn") -> Iterator[psycopg.Connection[Any]]:
+    """A connection to the database that *at* names, in autocommit mode, for the command *name*.
 
     An error of the database, here or in the block, is raised as a PoolguardError of one line, which
     says what to do.
@@ -42,7 +46,7 @@ def connect(settings: Settings, name: str) -> Iterator[psycopg.Connection[Any]]:
     import psycopg
 
     try:
-        with _connected(settings, name) as conn:
+        with _connected(settings, name, at) as conn:
             yield conn
     except psycopg.Error as error:
         raise PoolguardError(
@@ -71,14 +75,27 @@ def ask_pooler(conn: psycopg.Connection[Any], settings: Settings, name: str) -> 
         ) from None
 
 
-def _connected(settings: Settings, name: str) -> psycopg.Connection[Any]:
+def ask_pooler_of_ledger(
+    conn: psycopg.Connection[Any], settings: Settings, name: str, at: Place
+) -> Kind | None:
+    """What stands before the server of *conn*, which is the one that *at* names, whatever the
+    settings say; None where there is a pooler of which that could not be found out."""
     import psycopg
 
-    dsn = settings.dsn
-    if dsn is not None and not isinstance(dsn, str):
-        raise SettingsError("dsn: a command takes a connection string or URL")
     try:
-        given = parse(dsn, settings.source("dsn")) if dsn else {}
+        return detect(conn, lambda: _connected(settings, name, at))
+    except (psycopg.Error, PoolguardError):
+        return None
+
+
+def _connected(settings: Settings, name: str, at: Place = "dsn") -> psycopg.Connection[Any]:
+    import psycopg
+
+    dsn = getattr(settings, at)
+    if dsn is not None and not isinstance(dsn, str):
+        raise SettingsError(f"{at}: a command takes a connection string or URL")
+    try:
+        given = parse(dsn, settings.source(at)) if dsn else {}
     except SettingsError as error:
         raise SettingsError(spoken(str(error))) from None
     options = {"fallback_application_name": f"poolguard {name}"} | Dialing(settings).beside(
@@ -90,7 +107,8 @@ def _connected(settings: Settings, name: str) -> psycopg.Connection[Any]:
     except (psycopg.Error, UnicodeError) as error:
         remedy = next(help_ for words, help_ in _REMEDIES if words in str(error))
         text = _text(error, given)
-        raise PoolguardError(f"cannot connect to the database ({text}): {remedy}") from None
+        what = "database" if at == "dsn" else "database of the fleet's ledger"
+        raise PoolguardError(f"cannot connect to the {what} ({text}): {remedy}") from None
 
 
 def _text(error: BaseException, given: Mapping[str, Any] | None = None) -> str:

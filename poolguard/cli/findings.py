@@ -5,17 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 from ..budget.capacity import Capacity
 from ..budget.plan import Plan
 from ..settings import Settings
+from .finding import Finding, Level
+from .fleet_check import FleetFacts, judge_fleet
 from .pooler import Kind
 from .text import plural, sessions, span
 
 __all__ = ["Consumer", "Facts", "Finding", "Keepalive", "judge"]
-
-Level: TypeAlias = Literal["ok", "note", "warning", "error"]
 
 TRIED = range(12, 19)
 """The major versions of PostgreSQL that poolguard is tried on."""
@@ -23,16 +22,6 @@ UNNOTICED_MOST = 300
 """Seconds for which a peer that vanished may go unnoticed before it is worth a finding."""
 NAMED_MOST = 4
 """How many of the others are named."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One judgement, its reason, and what to do about it."""
-
-    level: Level
-    topic: str
-    found: str
-    remedy: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +71,8 @@ class Facts:
     """What the server uses for this connection; None where it does not tell."""
     client_keepalive: Keepalive | None = None
     """What this end uses; None where they are switched off."""
+    fleet: FleetFacts | None = None
+    """What was seen of the fleet's ledger; None where the ledger is another."""
     check_interval: int | None = None
     """The server's client_connection_check_interval in milliseconds; None where it knows none."""
 
@@ -89,6 +80,8 @@ class Facts:
 def judge(facts: Facts) -> list[Finding]:
     """All findings, in the order in which they are best read."""
     findings = [*_version(facts), *_pooler(facts), *_budget(facts)]
+    if facts.fleet is not None:
+        findings += judge_fleet(facts.fleet, facts.plan)
     if facts.pooler == "none":
         findings += _others(facts)
     findings += [*_role(facts), *_standby(facts)]
@@ -148,11 +141,17 @@ def _budget(facts: Facts) -> Iterator[Finding]:
         yield _told("error", facts.plan_error)
         return
     of = "clients of the pooler" if plan.capacity is None else f"of {plan.capacity} connections"
+    each = f"an instance gets {plan.instance}"
+    if plan.ledger == "fleet":
+        n = facts.settings.instances
+        each = f"a host can have {plan.instance}"
+        each += f", {plan.equal} if all {n} have the same" if n > 1 else ""
+        each += f", and the floors of {plan.most_hosts} {plural(plan.most_hosts, 'host')} fit"
     yield Finding(
         "ok",
         "budget",
-        f"{plan.budget} {of}: an instance gets {plan.instance}, a worker keeps {plan.floor} warm "
-        f"and holds {plan.max_size} at most",
+        f"{plan.budget} {of}: {each}, a worker keeps {plan.floor} warm and holds {plan.max_size} "
+        f"at most",
     )
     for warning in plan.warnings:
         yield _told("warning", warning)

@@ -14,12 +14,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..budget.capacity import Capacity
+from ..budget.fleet.survey import PLACE
 from ..budget.plan import Plan, Workplace, known_budget, make_plan
+from ..budget.queries import one_row
 from ..errors import PlanError, PoolguardError
 from ..settings import VARIABLES, Settings
 from ..util.escape import as_json
 from . import database, deployment
 from .arguments import from_zero, positive
+from .plan_fleet import fleet_lines, fleet_rollout, fleet_table, machine
 from .pooler import Kind
 from .text import columns, say, wrapped
 
@@ -57,9 +60,9 @@ def add_to(commands: Any) -> None:
 def _run(options: argparse.Namespace) -> int:
     settings = deployment.settings_of(options)
     workplace = deployment.workplace_of(options, settings)
-    capacity, pooler = _capacity(options, settings)
+    capacity, pooler, locks = _capacity(options, settings)
     try:
-        plan = make_plan(capacity, settings, workplace, pooler=pooler)
+        plan = make_plan(capacity, settings, workplace, pooler=pooler, locks=locks)
     except PlanError as error:
         raise PlanError(deployment.spoken(str(error))) from None
     rollout = None
@@ -80,22 +83,27 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _capacity(options: argparse.Namespace, settings: Settings) -> tuple[Capacity | None, Kind]:
-    """What the server grants, and what stands before it: as given, else as it is found there."""
+def _capacity(
+    options: argparse.Namespace, settings: Settings
+) -> tuple[Capacity | None, Kind, int | None]:
+    """What the server grants, and what stands before it: as given, else as it is found there. And
+    how many locks a fleet's ledger has room for, where that is known."""
     declared: Kind = "none" if settings.pooler == "auto" else settings.pooler
     if options.capacity is not None:
         if options.dsn is not None:
             options.parser.error("--capacity and --dsn: both say what the server grants; drop one")
-        return Capacity(server=options.capacity), declared
+        return Capacity(server=options.capacity), declared, None
     if options.dsn is None and known_budget(settings) is not None:
-        return None, declared
+        return None, declared, None
     if options.dsn is None and not Settings.has_dsn():
         raise PoolguardError(
             "what the server grants is not known: give it with --capacity, say where the database "
             "is with --dsn, or set the budget to a number"
         )
     with database.connect(settings, "plan") as conn:
-        return database.ask_capacity(conn), database.ask_pooler(conn, settings, "plan")
+        own = settings.ledger == "fleet" and settings.ledger_dsn is None
+        locks = one_row(conn, PLACE)["locks"] if own else None
+        return database.ask_capacity(conn), database.ask_pooler(conn, settings, "plan"), locks
 
 
 @dataclass(frozen=True)
@@ -124,6 +132,8 @@ def _rollout(
 ) -> _Rollout:
     instances = settings.instances + surge
     held = instances * plan.held
+    if plan.ledger == "fleet":
+        held = min(held, plan.budget)
     try:
         changed = settings.replace(instances=instances)
         then = make_plan(capacity, changed, workplace, pooler=pooler)
@@ -145,7 +155,8 @@ class _Case:
 
     def warnings(self) -> Iterator[str]:
         yield from map(deployment.spoken, self.plan.warnings)
-        if self.rollout is not None and self.rollout.plan is None:
+        # Of a fleet, what is said of the rollout says this too.
+        if self.rollout and self.rollout.plan is None and self.plan.ledger != "fleet":
             yield (
                 f"a rollout with {self.rollout.surge} more at the same time has no room: "
                 f"{self.rollout.error}"
@@ -170,6 +181,8 @@ class _Case:
         if keywords:
             words = (f"{name}={self._value(name)}" for name in keywords)
             lines.append(f"poolguard.Guard({', '.join(words)})")
+        if self.settings.ledger_dsn is not None:
+            lines.append(f"# and, since it may hold a password, from {VARIABLES['ledger_dsn']}")
         return lines
 
     def _value(self, name: str) -> str:
@@ -183,6 +196,8 @@ def _report(case: _Case) -> Iterator[str]:
     yield from _table(case)
     yield ""
     yield from _reload(case.plan)
+    if case.plan.ledger == "fleet":
+        yield from fleet_lines(case.plan, case.settings.instances)
     if case.rollout is not None:
         yield from _rollout_lines(case)
     if warnings := list(case.warnings()):
@@ -203,6 +218,8 @@ def _table(case: _Case) -> list[str]:
     plan, n = case.plan, case.settings.instances
     together = n * plan.instance
     clients = "" if case.pooler == "none" else f", clients of the pooler ({case.pooler})"
+    if plan.ledger == "fleet":
+        return fleet_table(plan, n, clients)
     rows = [
         ("", "each", "together", ""),
         ("budget", "", str(plan.budget), f"all instances, at their peak{clients}"),
@@ -238,6 +255,8 @@ def _reload(plan: Plan) -> list[str]:
 def _rollout_lines(case: _Case) -> list[str]:
     plan, rollout = case.plan, case.rollout
     assert rollout is not None
+    if plan.ledger == "fleet":
+        return [*fleet_rollout(plan, rollout.surge, rollout.instances)]
     text = (
         f"with {rollout.surge} more at the same time, {rollout.instances} instances may hold "
         f"{rollout.held} of the budget of {plan.budget}"
@@ -265,6 +284,7 @@ def _machine(case: _Case) -> dict[str, Any]:
         "shared": plan.shared,
         "max_size": plan.max_size,
         "ledger": plan.ledger,
+        "fleet": machine(plan, case.settings.instances),
         "pooler": case.pooler,
         "reload": {"held": plan.held_on_reload, "warm": plan.warm_on_reload, "wanted": warm},
         "rollout": None,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import stat
 import sys
 import time
@@ -16,9 +15,10 @@ from ..settings import Settings
 from ..util import rundir
 from ..util.escape import as_json
 from ..worker.publish import published
+from . import deployment
 from .status_table import Rates
 from .status_text import frame, is_whole, report
-from .text import WIDEST, say, wrapped
+from .text import columns_to_fit, say, wrapped
 
 __all__ = ["add_to"]
 
@@ -30,11 +30,13 @@ def add_to(commands: Any) -> None:
     """Add the command to the command line."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "status",
-        help="the pools of all workers on this host, once or live",
+        help="the pools of all workers on this host, or all hosts of a fleet, once or live",
         description="Shows the pool of each worker that runs on this host as this user, and how "
         "much of the budget is in use. It asks neither the workers nor the database: each worker "
-        "writes its status into the runtime folder every second. The exit status is 0 where a "
-        "worker runs, 3 where none does, and 1 where the folder cannot be trusted.",
+        "writes its status into the runtime folder every second. With --fleet it shows the hosts "
+        "of a fleet instead, and asks the database in which they share their budget, as any role "
+        "may. The exit status is 0 where a worker, or a host, is there, 3 where none is, and 1 "
+        "where the folder cannot be trusted, or the database does not answer.",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -53,6 +55,10 @@ def add_to(commands: Any) -> None:
         help="the workers' runtime_dir; without it, POOLGUARD_RUNTIME_DIR, else the default",
     )
     parser.add_argument("--json", action="store_true", help="print it as JSON")
+    parser.add_argument(
+        "--fleet", action="store_true", help="show all hosts that share one budget (ledger fleet)"
+    )
+    deployment.add_places(parser)
     parser.set_defaults(run=_run, parser=parser)
 
 
@@ -73,17 +79,32 @@ def _folder(text: str) -> Path:
 
 
 def _run(options: argparse.Namespace) -> int:
+    draws = options.watch is not None and not options.json
+    if draws and (not sys.stdout.isatty() or os.environ.get("TERM", "dumb") == "dumb"):
+        options.parser.error(
+            "--watch draws on a terminal, and standard output is none that can be drawn on: "
+            "drop it, or add --json for a line of JSON each time"
+        )
+    if options.fleet:
+        return _run_of_fleet(options)
+    for name in (*deployment.PLACES, "ledger_label"):
+        if getattr(options, name) is not None:
+            options.parser.error(f"{deployment.option(name)} says where a fleet is: add --fleet")
     folder: Path = options.runtime_dir or Settings.build().runtime_dir or rundir.default_path()
-    if options.watch is not None and not options.json:
-        if not sys.stdout.isatty() or os.environ.get("TERM", "dumb") == "dumb":
-            options.parser.error(
-                "--watch draws on a terminal, and standard output is none that can be drawn on: "
-                "drop it, or add --json for a line of JSON each time"
-            )
+    if draws:
         return _watch(folder, options.watch)
     if options.watch is not None:
         return _stream(folder, options.watch)
     return _once(folder, for_machines=options.json)
+
+
+def _run_of_fleet(options: argparse.Namespace) -> int:
+    from . import fleet
+
+    if options.runtime_dir is not None:
+        options.parser.error("--fleet asks a database, and --runtime-dir is a folder: drop one")
+    settings = deployment.fleet_of(options)
+    return fleet.run(settings, watch=options.watch, for_machines=options.json)
 
 
 def _read(folder: Path) -> list[dict[str, Any]]:
@@ -123,16 +144,11 @@ def _once(folder: Path, *, for_machines: bool) -> int:
     if for_machines:
         print(as_json(_machine(folder, workers), indent=1))
     elif workers:
-        say(report(workers, time.time(), runtime_dir=folder, width=_width()))
+        say(report(workers, time.time(), runtime_dir=folder, width=columns_to_fit()))
     else:
-        width = _width()
+        width = columns_to_fit()
         say([_nothing(folder)] if width is None else wrapped(_nothing(folder), width=width))
     return 0 if workers else NOT_RUNNING
-
-
-def _width() -> int | None:
-    """The terminal's columns; None for a file or a pipe, which take lines of any length."""
-    return shutil.get_terminal_size((WIDEST, 24)).columns if sys.stdout.isatty() else None
 
 
 def _machine(folder: Path, workers: list[dict[str, Any]]) -> dict[str, Any]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from ..util.escape import escaped
-from .text import columns, span
+from .table import Column, fitted
+from .text import span
 
 __all__ = ["Rates", "Status", "stalled_for", "table"]
 
@@ -59,67 +58,36 @@ def _key(status: Status) -> tuple[Any, Any]:
     return status["pid"], status["name"]
 
 
-@dataclass(frozen=True)
-class _Column:
-    """A column of the table."""
-
-    head: str
-    cell: Callable[[Status], object]
-    goes: int = 0
-    """The order in which columns are dropped where the terminal is too narrow; 0 always stays."""
-    right: bool = True
-
-
 def table(
     statuses: Sequence[Status], now: float, width: int | None, rates: Rates | None = None
 ) -> list[str]:
     """The head and the rows, no wider than *width* where that is possible."""
-    shown = _columns(statuses, now, rates)
-    lines = _lines(shown, statuses)
-    if width is None or _widest(lines) <= width:
-        return lines
-    gone = [0, *sorted(column.goes for column in shown if column.goes)]
-    for last in gone:
-        left = [column for column in shown if not 0 < column.goes <= last]
-        lines = _lines(left, statuses, blanks=1)
-        if _widest(lines) <= width:
-            break
-    return lines
+    return fitted(_columns(statuses, now, rates), statuses, width)
 
 
-def _columns(statuses: Sequence[Status], now: float, rates: Rates | None) -> list[_Column]:
+def _columns(statuses: Sequence[Status], now: float, rates: Rates | None) -> list[Column[Status]]:
     found = [
-        _Column("pid", lambda status: status["pid"]),
-        _Column("class", _worker_class, goes=1, right=False),
+        Column("pid", lambda status: status["pid"]),
+        Column("class", _worker_class, goes=1, right=False),
     ]
     if {status["name"] for status in statuses} - {"default"}:
-        found.append(_Column("guard", lambda status: status["name"], right=False))
+        found.append(Column("guard", lambda status: status["name"], right=False))
     found += [
-        _Column("ready", lambda status: _state(status, now), right=False),
-        _Column("idle", lambda status: status["idle"]),
-        _Column("used", lambda status: status["used"]),
-        _Column("opening", lambda status: status["opening"], goes=3),
-        _Column("waiting", lambda status: status["waiting"]),
-        _Column("floor/max", _size, goes=2),
+        Column("ready", lambda status: _state(status, now), right=False),
+        Column("idle", lambda status: status["idle"]),
+        Column("used", lambda status: status["used"]),
+        Column("opening", lambda status: status["opening"], goes=3),
+        Column("waiting", lambda status: status["waiting"]),
+        Column("floor/max", _size, goes=2),
     ]
     if rates is None:
-        found += [_Column(name, _count(name)) for name in ("acquired", "waited", "created")]
+        found += [Column(name, _count(name)) for name in ("acquired", "waited", "created")]
     else:
         found += [
-            _Column(f"{name}/s", _rate(name, rates, now))
+            Column(f"{name}/s", _rate(name, rates, now))
             for name in ("acquires", "waited", "created")
         ]
-    return [*found, _Column("failed", _count("timeout", "rejected", "error"))]
-
-
-def _lines(shown: Sequence[_Column], statuses: Iterable[Status], blanks: int = 2) -> list[str]:
-    rows = [[column.head for column in shown]]
-    rows += [[escaped(str(column.cell(status))) for column in shown] for status in statuses]
-    return columns(rows, [n for n, column in enumerate(shown) if column.right], blanks)
-
-
-def _widest(lines: Iterable[str]) -> int:
-    return max(map(len, lines))
+    return [*found, Column("failed", _count("timeout", "rejected", "error"))]
 
 
 def _worker_class(status: Status) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..util.escape import escaped
 from .status_table import Rates, Status, stalled_for, table
+from .table import shortened, trimmed
 from .text import plural, sessions, wrapped
 
 __all__ = ["frame", "is_whole", "report"]
@@ -92,12 +93,33 @@ def _in_use(members: Iterable[Status], kind: str) -> str:
     text = f"{taken} of this instance's {share} slots in use, budget {known[-1]['budget']}"
     capacity = known[-1]["capacity"]
     text += "" if capacity is None else f", capacity {capacity}"
+    text += _of_fleet(next((each["fleet"] for each in said[::-1] if each.get("fleet")), None))
     told: list[dict[str, Any]] = next((n["others"] for n in known[::-1] if n.get("others")), [])
     named = ", ".join(
         sessions(each["connections"], escaped(each["role"]), escaped(each["application"]))
         for each in told[:NAMED_MOST]
     )
     return f"{text}; the server has room for no more: {named}" if named else text
+
+
+def _of_fleet(fleet: object) -> str:
+    """What the host's keeper knows of all hosts, as the latest of its workers has told it."""
+    if not isinstance(fleet, dict):
+        return ""
+    if unreachable := fleet.get("unreachable"):
+        return (
+            f"; the fleet's ledger cannot be used, and no connection is opened until it can: "
+            f"{escaped(' '.join(str(unreachable).split()))}"
+        )
+    names = ("hosts", "budget", "granted", "used", "needed", "guaranteed", "fair")
+    known: list[int] = [n for name in names if isinstance(n := fleet.get(name), int)]
+    if len(known) < len(names) or not fleet["budget"]:
+        return "; the fleet is not known yet"
+    hosts, budget, granted, used, needed, guaranteed, fair = known
+    return (
+        f"; fleet of {hosts} {plural(hosts, 'host')}: {used} of {budget} used, {granted} leased, "
+        f"{needed} more needed; {guaranteed} are guaranteed to this one, {fair} its fair share"
+    )
 
 
 def _errors(statuses: Iterable[Status]) -> Iterator[str]:
@@ -148,7 +170,7 @@ def frame(
     lines = [f"{clock}  {_summary(statuses, now)}  (Ctrl-C ends)", ""]
     if not statuses:
         lines += wrapped(nothing, width=width)
-        return _cut(lines, width, height)
+        return trimmed(lines, width, height)
     rows = table(statuses, now, width, rates)
     notes = [
         "",
@@ -158,9 +180,9 @@ def frame(
     ]
     # Rows give way before notes, but a few rows stay: there may be a hundred of either.
     few = len(lines) + min(len(rows), max(4, height // 2))
-    notes = _shortened(notes, max(0, height - few))
-    lines += [rows[0], *_shortened(rows[1:], height - len(lines) - 1 - len(notes))]
-    return _cut(lines + notes, width, height)
+    notes = shortened(notes, max(0, height - few))
+    lines += [rows[0], *shortened(rows[1:], height - len(lines) - 1 - len(notes))]
+    return trimmed(lines + notes, width, height)
 
 
 def _summary(statuses: Sequence[Status], now: float) -> str:
@@ -175,18 +197,3 @@ def _summary(statuses: Sequence[Status], now: float) -> str:
     counts = [f"{found.count(state)} {name}" for state, name in names if state in found]
     head = f"{len(worst)} {plural(len(worst), 'worker')}"
     return ": ".join([head, *([", ".join(counts)] if counts else [])])
-
-
-def _shortened(lines: list[str], room: int) -> list[str]:
-    """As many lines as there is room for; the last one says how many more there are."""
-    if len(lines) <= room:
-        return lines
-    if room < 1:
-        return []
-    return [*lines[: room - 1], f"… and {len(lines) - room + 1} more"]
-
-
-def _cut(lines: Iterable[str], width: int, height: int) -> list[str]:
-    """The lines, cut to the width and the height of the terminal."""
-    fitting = [line if len(line) <= width else f"{line[: width - 1]}…" for line in lines]
-    return fitting[:height]

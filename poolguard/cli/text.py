@@ -12,6 +12,7 @@ from ..util.escape import escaped
 
 __all__ = [
     "columns",
+    "columns_to_fit",
     "encodable",
     "markup",
     "plural",
@@ -63,6 +64,11 @@ def speaks_unicode() -> bool:
 def terminal_width(widest: int = WIDEST) -> int:
     """How many columns to fill: the terminal's, but no more than *widest*."""
     return min(shutil.get_terminal_size((WIDEST, 24)).columns, widest)
+
+
+def columns_to_fit() -> int | None:
+    """The terminal's columns; None for a file or a pipe, which take lines of any length."""
+    return shutil.get_terminal_size((WIDEST, 24)).columns if sys.stdout.isatty() else None
 
 
 def span(seconds: float) -> str:

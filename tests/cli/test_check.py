@@ -264,7 +264,8 @@ def test_no_room_for_another(run: Run, app: str, postgres: PrivatePostgres) -> N
     [
         (["--strickt"], 2, "poolguard check: unrecognized arguments: --strickt"),
         (["--threads", "0"], 2, "argument --threads: '0' is no whole number from 1"),
-        (["--ledger", "fleet"], 1, "--ledger='fleet': it takes 'static' or 'host' ("),
+        (["--ledger", "fleets"], 1, "--ledger='fleets': it takes 'static' or 'host' or 'fleet'"),
+        (["--ledger-dsn", "host=db"], 1, "--ledger-dsn=<str> means nothing beside default ledger"),
     ],
 )
 def test_a_mistake_is_one_line(run: Run, options: list[str], status: int, says: str) -> None:

@@ -72,6 +72,7 @@ def test_for_machines(run: Run) -> None:
         "shared": 18,
         "max_size": 21,
         "ledger": "host",
+        "fleet": None,
         "pooler": "none",
         "reload": {"held": 30, "warm": 12, "wanted": 12},
         "rollout": {
@@ -135,6 +136,75 @@ def test_each_ledger_in_a_reload_and_a_rollout(run: Run) -> None:
     assert held() == (30, 60)
     assert held("--ledger", "static") == (56, 56)
     assert held("--max-size", "3") == (24, 24)
+
+
+# -- a fleet
+
+FLEET = ("plan", "--ledger", "fleet", "--workers", "4", "--threads", "8")
+
+
+def test_a_fleet(run: Run) -> None:
+    ran = run(*FLEET, "--budget", "40", "--instances", "3")
+    assert (ran.status, ran.err) == (0, "")
+    assert (
+        ran.out.partition("\narithmetic")[0]
+        == """\
+                      each  together
+budget                            40  all hosts, at their peak
+  control session        1         3  instances: 3
+  door                             1  kept free for the next host that joins
+  host, at most         36            while the others need nothing
+  host, all the same    12        36
+    worker, warm         1        12  floor; workers of each host: 4
+    worker, at most     33            max_size
+
+reload   an instance holds at most 36; 4 of the new workers' 4 connections can be warm before the
+         old ones let go
+fleet    the budget covers the floors of 7 such hosts, each with a control session; where there are
+         more, all floors are cut to one height, and the budget is kept
+rollout  with 1 more at the same time, 4 hosts hold no more than the budget of 40: each has 8 if all
+         have the same, and their floors of 4 fit
+"""
+    )
+    told = json.loads(run(*FLEET, "--budget", "40", "--instances", "3", "--json").out)
+    assert told["fleet"] == {
+        **{"control_sessions": 3, "door": 1, "each": 12, "most_hosts": 7, "locks": 80}
+    }
+    assert told["rollout"]["held"] == 40
+    assert json.loads(run("plan", "--budget", "40", "--json").out)["fleet"] is None
+
+
+def test_a_fleet_of_which_nobody_has_told_how_large_it_is(run: Run) -> None:
+    text = " ".join(run(*FLEET, "--budget", "41", "--surge", "3").out.split())
+    assert "instances is 1, so these are the figures of a host that is alone" in text
+    assert "the floors of 2 such hosts" in text
+    assert (
+        "4 hosts hold no more than the budget of 41: each has 9 if all have the same, which is"
+        in (text)
+    )
+    assert "warnings" not in text
+
+
+def test_a_fleets_leftover_and_its_locks_in_a_real_server(
+    run: Run, postgres: PrivatePostgres
+) -> None:
+    ran = run(*FLEET, "--dsn", postgres.dsn, "--instances", "4", "--budget", "80")
+    text = " ".join(ran.out.split())
+    assert "not given out 3 lent to whoever needs it" in text
+    assert "left to others 20 migrations" in text
+    assert "locks 160 = 2 × 80, in the lock table of the ledger's server, which is sure to" in text
+
+
+def test_a_fleet_whose_ledger_is_elsewhere_keeps_that_to_itself(run: Run) -> None:
+    """It may hold a password, and so it is not among the lines to paste."""
+    options = ("--budget", "40", "--ledger-dsn", "host=db password=s3cret")
+    ran = run(*FLEET, *options, "--ledger-label", "orders")
+    assert 'ledger="fleet", ledger_label="orders")' in ran.out
+    assert "# and, since it may hold a password, from POOLGUARD_LEDGER_DSN" in ran.out
+    assert "s3cret" not in ran.out
+
+
+# -- warnings
 
 
 def test_warnings_speak_of_options(run: Run) -> None:
@@ -225,8 +295,10 @@ def test_the_lines_are_a_configuration(run: Run, options: list[str], tmp_path: P
         (["--capcity", "9"], 2, "unrecognized arguments: --capcity 9. See poolguard plan --help"),
         (["--capacity", "9", "--dsn", "host=db"], 2, "--capacity and --dsn: both say what"),
         (["--capacity", "9", "--floor", "x"], 1, "--floor='x': it takes a whole number from 1"),
-        (["--capacity", "9", "--ledger", "x"], 1, "--ledger='x': it takes 'static' or 'host' ("),
-        (["--capacity", "9", "--ledger", "fleet"], 1, "--ledger='fleet': it takes 'static' or"),
+        (["--capacity", "9", "--ledger", "x"], 1, "--ledger='x': it takes 'static' or 'host' or"),
+        (["--budget", "2", "--ledger", "fleet"], 1, "--budget=2 is too small for --ledger='fleet'"),
+        (["--budget", "9", "--ledger-label", "x"], 1, "--ledger-label='x' means nothing beside"),
+        (["--ledger-dsn", "host=s3cret"], 1, "--ledger-dsn=<str> means nothing beside default"),
         (["--budget", "9", "--reserve", "1"], 1, "--reserve=1 means nothing beside --budget=9"),
         (["--budget", "9", "--floor", "2", "--max-size", "1"], 1, "--floor=2 must be at most"),
         (["--budget", "80", "--workers", "96"], 1, "needs 96; raise budget to at least 96"),

@@ -153,6 +153,48 @@ def test_a_shared_ledger_is_told_by_who_wrote_last() -> None:
         ]
 
 
+FLEET = {
+    **{"hosts": 3, "budget": 40, "granted": 25, "used": 20, "needed": 2},
+    **{"guaranteed": 8, "fair": 12, "unreachable": None},
+}
+
+
+def of_fleet(fleet: object) -> str:
+    """What is said of the budget by a worker that tells so of its fleet."""
+    ledger = {"kind": "fleet", "name": "shop-0011223344556677"}
+    said: dict[str, Any] = {**budget(7, instance=36), "fleet": fleet}
+    return " ".join(" ".join(budgets(worker(1, ledger=ledger, budget=said))).split())
+
+
+def test_a_hosts_part_is_told_beside_the_whole_fleets() -> None:
+    host = "shop: 7 of this instance's 36 slots in use, budget 90, capacity 100"
+    assert of_fleet(FLEET) == (
+        f"{host}; fleet of 3 hosts: 20 of 40 used, 25 leased, 2 more needed; 8 are guaranteed to "
+        f"this one, 12 its fair share"
+    )
+    assert of_fleet({**FLEET, "hosts": 1}).startswith(f"{host}; fleet of 1 host: 20 of 40")
+    assert of_fleet({**FLEET, "unreachable": "refused\n\x1b[2J"}) == (
+        f"{host}; the fleet's ledger cannot be used, and no connection is opened until it can: "
+        f"refused \\x1b[2J"
+    )
+
+
+@pytest.mark.parametrize(
+    ("fleet", "told"),
+    [
+        ({**FLEET, "budget": 0}, "; the fleet is not known yet"),
+        ({**FLEET, "fair": "x"}, "; the fleet is not known yet"),
+        ({"hosts": 3}, "; the fleet is not known yet"),
+        ([], ""),
+        ("3 hosts", ""),
+        (None, ""),
+    ],
+)
+def test_what_another_version_says_of_its_fleet(fleet: object, told: str) -> None:
+    """It may be anything."""
+    assert of_fleet(fleet).endswith(f"capacity 100{told}")
+
+
 def test_static_ledgers_are_added_up() -> None:
     ledger = {"kind": "static", "name": "shop-0011223344556677"}
     statuses = [worker(pid, ledger=ledger, budget=budget(pid)) for pid in (2, 3)]
