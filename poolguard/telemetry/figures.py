@@ -12,6 +12,7 @@ from ..util.logs import logger
 if TYPE_CHECKING:
     from typing import Any, Protocol
 
+    from ..budget.fleet.ledger import FleetLedger
     from ..budget.ledger import Ledger
     from ..budget.plan import Plan
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
         @property
         def ledger(self) -> Ledger: ...
+
+        @property
+        def fleet(self) -> FleetLedger | None: ...
 
         @property
         def alive(self) -> bool:
@@ -135,7 +139,25 @@ def _of(opening: Measured) -> Figures:
     limit = opening.ledger.limit
     if opening.plan is not None and limit is not None:
         found["poolguard.budget.limit"] = {"": limit if open_now else 0}
+    if opening.fleet is not None:
+        found |= _of_fleet(opening.fleet)
     return found
+
+
+def _of_fleet(ledger: FleetLedger) -> Figures:
+    """What a host knows of its fleet; zeros once its ledger is closed."""
+    fleet = ledger.standing
+    told = {
+        "poolguard.budget.guaranteed": fleet.guaranteed,
+        "poolguard.budget.fair": fleet.fair,
+        "poolguard.budget.fleet.limit": fleet.budget,
+        "poolguard.budget.fleet.granted": fleet.granted,
+        "poolguard.budget.fleet.in_use": fleet.used,
+        "poolguard.budget.fleet.needed": fleet.need,
+        "poolguard.budget.fleet.hosts": fleet.hosts,
+        "poolguard.budget.fleet.unreachable": int(ledger.trouble is not None),
+    }
+    return {name: {"": figure} for name, figure in told.items()}
 
 
 def _warmup(opening: Measured) -> Figures:

@@ -137,6 +137,55 @@ INSTRUMENTS = (
         "ledger: take the maximum, never the sum.",
     ),
     Instrument(
+        "poolguard.budget.guaranteed",
+        "gauge",
+        "{connection}",
+        "Connections that this host can have at any time, whatever other hosts of the fleet need.",
+    ),
+    Instrument(
+        "poolguard.budget.fair",
+        "gauge",
+        "{connection}",
+        "Connections that this host can have while other hosts of the fleet want the rest.",
+    ),
+    Instrument(
+        "poolguard.budget.fleet.limit",
+        "gauge",
+        "{connection}",
+        "The budget of the whole fleet, of which each host has one for its control session. Each "
+        "host reports the same fleet: take the maximum, never the sum.",
+    ),
+    Instrument(
+        "poolguard.budget.fleet.granted",
+        "gauge",
+        "{connection}",
+        "Connections that the hosts of the fleet were granted for their pools, used or free.",
+    ),
+    Instrument(
+        "poolguard.budget.fleet.in_use",
+        "gauge",
+        "{connection}",
+        "Connections that the pools of all hosts of the fleet hold together.",
+    ),
+    Instrument(
+        "poolguard.budget.fleet.needed",
+        "gauge",
+        "{connection}",
+        "Connections that hosts of the fleet need, and have not found.",
+    ),
+    Instrument(
+        "poolguard.budget.fleet.hosts",
+        "gauge",
+        "{host}",
+        "The hosts of the fleet.",
+    ),
+    Instrument(
+        "poolguard.budget.fleet.unreachable",
+        "gauge",
+        "{ledger}",
+        "1 while this host cannot use the fleet's ledger, and opens no connection, else 0.",
+    ),
+    Instrument(
         "poolguard.warmup.duration",
         "gauge",
         "s",

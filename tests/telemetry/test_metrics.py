@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from poolguard.telemetry.names import POOL_NAME
 from poolguard.util import clock
 
 from ..support import until
-from .collected import Read, kind_of
+from .collected import Collected, Read, kind_of
 from .support import lent, lent_until_waited_for, server_span, use
 
 DB = "db.client.connection."
@@ -76,7 +77,7 @@ def test_names_kinds_and_units_are_the_conventions() -> None:
 def test_each_instrument_reaches_a_reader_as_it_is_described(
     dsn: str, name: str, read: Read
 ) -> None:
-    guard = opened(dsn, name, metrics="all")
+    guard = opened(dsn, name, metrics="all", ledger="fleet", ledger_label=name, budget=4)
     with lent(guard):
         use(guard)  # has a second one opened
     timed(read, name, f"{DB}create_time", 2)
@@ -188,6 +189,56 @@ def test_the_budget_is_the_ledgers(dsn: str, name: str, read: Read) -> None:
         found = read(each)
         assert found.number("poolguard.budget.limit") == 7
         assert found.number("poolguard.budget.in_use") == held
+
+
+def test_a_hosts_budget_stays_its_own_in_a_fleet(dsn: str, name: str, read: Read) -> None:
+    """And no host tells of a fleet where there is none."""
+    fleet = opened(dsn, name, budget=9, floor=3, ledger="fleet", ledger_label=name)
+    alone = opened(dsn, f"{name}-alone", budget=9)
+    found = read(fleet.name)
+    assert found.number("poolguard.budget.in_use") == 3
+    assert found.number("poolguard.budget.limit") == 9
+    told = [each for each in read(alone.name).points if each.startswith("poolguard.budget.")]
+    assert sorted(told) == ["poolguard.budget.in_use", "poolguard.budget.limit"]
+
+
+def test_a_host_tells_how_its_fleet_stands(dsn: str, name: str, read: Read, tmp_path: Path) -> None:
+    """That of all hosts: the other guard is one, whose folder is its own. Of 12 connections two are
+    for control sessions, and one is kept free for the next host."""
+    both: dict[str, Any] = {"budget": 12, "floor": 2, "ledger": "fleet", "ledger_label": name}
+    guard = opened(dsn, name, **both)
+    other = opened(dsn, f"{name}-other", **both, runtime_dir=tmp_path / "other")
+    until(lambda: read(name).number("poolguard.budget.fleet.hosts") == 2)
+    with lent(guard), lent(guard), lent(guard):
+        found = read(name)
+        told = fleet_of(found)
+        assert (told["limit"], told["hosts"]) == (12, 2)
+        assert 3 <= told["in_use"] <= told["granted"] <= 9, "the other's are as of the last look"
+        assert found.number("poolguard.budget.guaranteed") == 2
+        assert found.number("poolguard.budget.fair") == 4
+    with lent(other), lent(other), lent(other), lent(other):
+        use(other)  # which claims one, and so sees what the other host has
+        told = fleet_of(read(other.name))
+        assert (told["limit"], told["hosts"]) == (12, 2)
+        assert 7 <= told["in_use"] <= told["granted"] <= 9
+
+
+def test_a_host_tells_that_it_cannot_use_the_ledger(dsn: str, name: str, read: Read) -> None:
+    """No more once it is closed: its last report is to raise no alarm."""
+    nowhere = "postgresql://nobody@127.0.0.1:1/nowhere"
+    guard = Guard(dsn, name=name, budget=4, floor=1, ledger="fleet", ledger_dsn=nowhere)
+    guard.open()
+    until(lambda: read(name).points.get("poolguard.budget.fleet.unreachable"))
+    until(lambda: read(name).number("poolguard.budget.fleet.unreachable") == 1)
+    guard.close()
+    assert fleet_of(read(name)) == {}
+
+
+def fleet_of(found: Collected) -> dict[str, float]:
+    """What is told of it that is not 0."""
+    prefix = "poolguard.budget.fleet."
+    told = {each: found.number(each) for each in found.points if each.startswith(prefix)}
+    return {each.removeprefix(prefix): n for each, n in told.items() if n}
 
 
 def test_the_warm_up(slow_dsn: str, name: str, read: Read) -> None:
