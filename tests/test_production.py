@@ -1,8 +1,9 @@
 """The files in ``examples/production`` fit poolguard, gunicorn and each other.
 
 No orchestrator runs here, so the files are judged by the numbers that have to agree: a probe asks
-for the path that is set, what ends the service waits for longer than gunicorn does, and
-``instances`` counts those that live at once. gunicorn itself is started with each environment.
+for the path that is set, what ends the service waits for longer than gunicorn does, ``instances``
+counts those that live at once, and a fleet's budget is enough for the most hosts that there may be.
+gunicorn itself is started with each environment.
 """
 
 from __future__ import annotations
@@ -20,7 +21,11 @@ import pytest
 import yaml
 from gunicorn.config import Config
 
-from poolguard.settings import VARIABLES, Settings
+from poolguard.budget.fleet.keys import Keys
+from poolguard.budget.fleet.survey import Survey
+from poolguard.budget.plan import Workplace, make_plan
+from poolguard.cli.fleet_text import report
+from poolguard.settings import VARIABLES, Settings, least_of_fleet
 
 from .test_examples import EXAMPLES, get, serving
 
@@ -28,9 +33,10 @@ PRODUCTION = EXAMPLES / "production"
 UNIT = PRODUCTION / "shop.service"
 GUNICORN = run_path(str(PRODUCTION / "gunicorn.conf.py"))
 GRACEFUL: int = GUNICORN["graceful_timeout"]
-DEPLOYMENT, SERVICE = yaml.safe_load_all((PRODUCTION / "kubernetes.yaml").read_text())
+DEPLOYMENT, AUTOSCALER, SERVICE = yaml.safe_load_all((PRODUCTION / "kubernetes.yaml").read_text())
 POD: dict[str, Any] = DEPLOYMENT["spec"]["template"]["spec"]
 [CONTAINER] = POD["containers"]
+README = (PRODUCTION / "README.md").read_text()
 COMPOSE = yaml.safe_load((PRODUCTION / "compose.yaml").read_text())["services"]["shop"]
 SECTIONS = {
     "Unit": {"Description", "Wants", "After"},
@@ -71,6 +77,13 @@ def bind_of(command: list[str]) -> tuple[str, int]:
     return host, int(port)
 
 
+def told_of_a_fleet() -> set[str]:
+    """What the text on fleets says of the status."""
+    text = (EXAMPLES / "fleet/README.md").read_text()
+    rows = text.partition('| in `"fleet"` |')[2].partition("\n\n")[0].splitlines()[2:]
+    return {name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])}
+
+
 SECTION = unit_of(UNIT.read_text())["Service"]
 COMMANDS: dict[str, list[str]] = {
     "shop.service": SECTION["ExecStart"][0].split(),
@@ -95,7 +108,8 @@ def test_each_variable_is_a_setting_that_takes_its_value(file: str) -> None:
     """Settings.build refuses a variable that it does not know, a bad value and a contradiction."""
     environ = ENVIRONMENTS[file]
     ours = {name for name in environ if name.startswith("POOLGUARD_")}
-    assert ours >= {VARIABLES["ready_path"], VARIABLES["instances"]}
+    counted = {VARIABLES["instances"]} if file != "kubernetes.yaml" else {VARIABLES["ledger"]}
+    assert ours >= {VARIABLES["ready_path"]} | counted
     assert all(isinstance(value, str) for value in environ.values()), "YAML would make it a number"
     settings = Settings.build(environ=environ | {"DATABASE_URL": "postgresql://shop@db/shop"})
     for name, variable in VARIABLES.items():
@@ -125,7 +139,8 @@ def test_gunicorn_is_started_by_itself_and_takes_its_options(file: str) -> None:
 
 @by_file
 def test_gunicorn_serves_with_the_environment(file: str, dsn: str, tmp_path: Path) -> None:
-    """It is ready where the probe asks, and its share is the budget divided by the instances."""
+    """It is ready where the probe asks. Its share is the budget divided by the instances; a fleet's
+    host may have all but its control session and what is kept free for the next host."""
     environ = ENVIRONMENTS[file] | {
         "DATABASE_URL": dsn,
         "POOLGUARD_RUNTIME_DIR": str(tmp_path / "run"),
@@ -136,7 +151,13 @@ def test_gunicorn_serves_with_the_environment(file: str, dsn: str, tmp_path: Pat
     assert status == 200
     [guard] = json.loads(body)["guards"]
     budget = guard["budget"]
-    assert budget["instance"] == budget["budget"] // int(environ["POOLGUARD_INSTANCES"])
+    if environ.get("POOLGUARD_LEDGER") == "fleet":
+        assert budget["fleet"]["hosts"] == 1
+        assert budget["instance"] == budget["fleet"]["budget"] - 2 == budget["budget"] - 2
+        assert budget["fleet"]["unreachable"] is None
+        assert budget["fleet"].keys() == told_of_a_fleet(), "the text says what each means"
+    else:
+        assert budget["instance"] == budget["budget"] // int(environ["POOLGUARD_INSTANCES"])
     assert guard["floor"] >= 1
 
 
@@ -222,18 +243,68 @@ def test_a_pod_has_longer_than_gunicorn() -> None:
     assert POD["terminationGracePeriodSeconds"] > before + GRACEFUL
 
 
-def test_the_instances_are_the_pods_at_their_peak() -> None:
-    """So many only where an old pod has ended before the next but one begins."""
-    spec = DEPLOYMENT["spec"]
-    rolling = spec["strategy"]["rollingUpdate"]
-    assert spec["minReadySeconds"] >= POD["terminationGracePeriodSeconds"]
+def test_no_number_of_pods_goes_into_a_fleets_pods() -> None:
+    environ = ENVIRONMENTS["kubernetes.yaml"]
+    assert environ["POOLGUARD_LEDGER"] == "fleet"
+    counting = {"POOLGUARD_INSTANCES", "POOLGUARD_WORKERS", "POOLGUARD_FLOOR", "POOLGUARD_MAX_SIZE"}
+    assert environ.keys() & counting == set()
+    assert "replicas" not in DEPLOYMENT["spec"], "each deploy would undo what the autoscaler did"
+
+
+def test_the_autoscaler_scales_the_deployment() -> None:
+    spec = AUTOSCALER["spec"]
+    assert (AUTOSCALER["kind"], AUTOSCALER["apiVersion"]) == (
+        "HorizontalPodAutoscaler",
+        "autoscaling/v2",
+    )
+    assert spec["scaleTargetRef"] == {
+        "apiVersion": DEPLOYMENT["apiVersion"],
+        "kind": DEPLOYMENT["kind"],
+        "name": DEPLOYMENT["metadata"]["name"],
+    }
+    assert (spec["minReplicas"], spec["maxReplicas"]) == (3, 50)
+    [metric] = spec["metrics"]
+    assert metric["resource"]["name"] in CONTAINER["resources"]["requests"], "a part of the request"
+
+
+def test_the_fleet_that_is_shown_has_the_columns_of_the_code() -> None:
+    text = (EXAMPLES / "fleet/README.md").read_text()
+    shown = text.partition("$ poolguard status --fleet\n")[2].splitlines()
+    heads, *_ = report([Survey(Keys.of("shop@shop"), [])], "shop", None)
+    assert shown[0].split() == heads.split()
+
+
+def test_the_budget_is_enough_for_a_rollout_of_the_most_pods() -> None:
+    """By the product's own plan, which would refuse it: a warm connection for each worker of each
+    pod. While one wave of a rollout boots, the one before it may still end."""
+    rolling = DEPLOYMENT["spec"]["strategy"]["rollingUpdate"]
     assert rolling["maxUnavailable"] == 0
-    peak = spec["replicas"] + 2 * rolling["maxSurge"]
-    assert int(ENVIRONMENTS["kubernetes.yaml"]["POOLGUARD_INSTANCES"]) == peak
+    peak = AUTOSCALER["spec"]["maxReplicas"] + 2 * rolling["maxSurge"]
+    environ = ENVIRONMENTS["kubernetes.yaml"] | {"POOLGUARD_INSTANCES": str(peak)}
+    workers = GUNICORN["workers"]
+    plan = make_plan(
+        None, Settings.build(environ=environ), Workplace.of("gthread", workers, GUNICORN["threads"])
+    )
+    assert plan.floor >= 1
+    assert plan.budget >= least_of_fleet(peak, workers)
+
+
+def test_the_text_tells_the_numbers_of_the_manifest() -> None:
+    section = README.partition("## Kubernetes\n")[2].partition("\n## ")[0]
+    spec, budget = AUTOSCALER["spec"], ENVIRONMENTS["kubernetes.yaml"]["POOLGUARD_BUDGET"]
+    surge = DEPLOYMENT["spec"]["strategy"]["rollingUpdate"]["maxSurge"]
+    most, workers = spec["maxReplicas"], GUNICORN["workers"]
+    assert f"from {spec['minReplicas']} to {most} pods" in section
+    assert f"CONNECTION LIMIT {budget}" in section
+    least = least_of_fleet(most + 2 * surge, workers)
+    assert f"{most + 2 * surge} × ({workers} + 1) + 1 = {least}" in section
+    assert least <= int(budget)
 
 
 def test_the_parts_of_the_manifest_find_each_other() -> None:
     assert (DEPLOYMENT["kind"], SERVICE["kind"]) == ("Deployment", "Service")
+    names = {each["metadata"]["name"] for each in (DEPLOYMENT, AUTOSCALER, SERVICE)}
+    assert names == {"shop"}
     labels = DEPLOYMENT["spec"]["template"]["metadata"]["labels"]
     assert DEPLOYMENT["spec"]["selector"]["matchLabels"] == SERVICE["spec"]["selector"] == labels
     volumes = {each["name"] for each in POD["volumes"]}
