@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from signal import SIGINT, SIGQUIT
 from typing import Literal
 
@@ -25,7 +26,7 @@ from .last_words import last_words
 from .postmaster import Postmaster
 from .private_server import PrivateServer
 
-__all__ = ["PrivatePostgres"]
+__all__ = ["Mode", "PrivatePostgres"]
 
 Mode = Literal["fast", "immediate"]
 
@@ -50,19 +51,22 @@ class PrivatePostgres(PrivateServer):
         *,
         binaries: Binaries | None = None,
         settings: Mapping[str, str] | None = None,
+        addresses: Sequence[str] = (),
         janitor: Janitor | None = None,
     ) -> None:
         """``settings`` go to postgresql.conf, over the lab's own (no fsync, 100 connections).
 
-        ``janitor`` is one that already exists; without it the server starts its own. Raises
-        :class:`LabError` when no PostgreSQL is found, or a setting is not the caller's to choose.
+        ``addresses`` are those at which it listens beside 127.0.0.1. ``janitor`` is one that
+        already exists; without it the server starts its own. Raises :class:`LabError` when no
+        PostgreSQL is found, or a setting is not the caller's to choose.
         """
         super().__init__(janitor)
         self.settings = {**DEFAULTS, **(settings or {})}
         if taken := sorted(_OURS & self.settings.keys()):
             raise LabError(f"setting {taken[0]!r} is chosen by the lab itself: leave it out")
-        self._binaries = binaries or find()
-        self._account = Account(self._binaries.bindir)
+        self.addresses = tuple(addresses)
+        self.binaries = binaries or find()
+        self._account = Account(self.binaries.bindir)
         self._password = secrets.token_hex(16)
 
     def __repr__(self) -> str:
@@ -71,7 +75,12 @@ class PrivatePostgres(PrivateServer):
 
     @property
     def version(self) -> str:
-        return self._binaries.version
+        return self.binaries.version
+
+    @property
+    def password(self) -> str:
+        """The superuser's."""
+        return self._password
 
     @property
     def dsn(self) -> str:
@@ -141,10 +150,13 @@ class PrivatePostgres(PrivateServer):
         if self._folder is not None:
             return
         self._folder = folder = self._watcher().folder(account.parent_folder())
-        self._account = account.choose(self._binaries, folder)
+        self._account = account.choose(self.binaries, folder)
+        self._make(folder / "data")
+
+    def _make(self, data: Path) -> None:
         make_data_folder(
-            folder / "data",
-            major=self._binaries.major,
+            data,
+            major=self.binaries.major,
             password=self._password,
             settings=self.settings,
             account=self._account,
@@ -160,6 +172,7 @@ class PrivatePostgres(PrivateServer):
                 log=log,
                 account=self._account,
                 janitor=self._watcher(),
+                addresses=self.addresses,
             )
         if self._process.ready_within(_START_WITHIN):
             return True

@@ -7,6 +7,7 @@ import os
 import select
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from signal import SIGINT
 from typing import IO
@@ -26,16 +27,25 @@ class Postmaster:
     """The ``postgres`` process that runs on one data folder, and the backends that it starts."""
 
     def __init__(
-        self, data: Path, port: int, *, log: IO[bytes], account: Account, janitor: Janitor
+        self,
+        data: Path,
+        port: int,
+        *,
+        log: IO[bytes],
+        account: Account,
+        janitor: Janitor,
+        addresses: Sequence[str] = (),
     ) -> None:
-        """Start it on 127.0.0.1, with its Unix socket beside *data*. *janitor* watches it."""
+        """Start it on 127.0.0.1 and these *addresses*, with its Unix socket beside *data*.
+        *janitor* watches it."""
         self._pid_file = data / "postmaster.pid"
         self._janitor = janitor
         self._in_namespace = bool(account.prefix)
         socket_path = data.parent / f".s.PGSQL.{port}"
         socket_folder = data.parent if len(os.fsencode(socket_path)) <= _SOCKET_PATH_MOST else ""
         arguments: list[str | Path] = ["-D", data, "-p", str(port)]
-        arguments += ["-c", "listen_addresses=127.0.0.1", "-c", "logging_collector=off"]
+        arguments += ["-c", f"listen_addresses={','.join(('127.0.0.1', *addresses))}"]
+        arguments += ["-c", "logging_collector=off"]
         arguments += ["-c", f"unix_socket_directories={socket_folder}"]
         # Every backend inherits the writing end: end-of-file means that the last of them is gone.
         ours, theirs = os.pipe()

@@ -24,7 +24,9 @@ ENDS_WITHIN = 1.0
 """Seconds after which a sample that is under way at the end of the block is cut off."""
 
 _SESSIONS = """
-    SELECT pid, application_name, state, left(query, 60) FROM pg_stat_activity
+    SELECT pid, application_name, state, left(query, 60),
+           extract(epoch FROM backend_start)::float8
+    FROM pg_stat_activity
     WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
       AND (%(role)s::text IS NULL OR usename = %(role)s)
       AND (%(application)s::text IS NULL OR application_name = %(application)s)
@@ -39,6 +41,8 @@ class Session(NamedTuple):
     application: str
     state: str | None
     query: str
+    began: float
+    """In seconds since the epoch."""
 
 
 class SessionSampler:
@@ -53,6 +57,7 @@ class SessionSampler:
     :param role: count the sessions of this role alone.
     :param application: count the sessions with this ``application_name`` alone.
     :param every: seconds from one sample to the next.
+    :param limit: keep the sessions of each sample that has more than so many.
     """
 
     def __init__(
@@ -62,13 +67,17 @@ class SessionSampler:
         role: str | None = None,
         application: str | None = None,
         every: float = 0.05,
+        limit: int | None = None,
     ) -> None:
         self.series: list[tuple[float, int]] = []
         """Each sample: its moment by the monotonic clock, and how many sessions there were."""
         self.at_peak: list[Session] = []
         """The sessions of the first sample that had the most."""
+        self.over: list[tuple[float, list[Session]]] = []
+        """The samples that had more than *limit*, each with its moment."""
         self.failed = 0
         self.error = ""
+        self._limit = limit
         self._conninfo = conninfo
         self._wanted = {"role": role, "application": application}
         self._every = every
@@ -123,9 +132,12 @@ class SessionSampler:
             self.error = str(error).strip()
             self._close()
             return
+        now = monotonic()
         if len(found) > self.peak:
             self.at_peak = [Session(*row) for row in found]
-        self.series.append((monotonic(), len(found)))
+        if self._limit is not None and len(found) > self._limit:
+            self.over.append((now, [Session(*row) for row in found]))
+        self.series.append((now, len(found)))
 
     def _close(self) -> None:
         if self._conn is not None:

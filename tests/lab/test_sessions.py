@@ -53,6 +53,19 @@ def test_the_peak_is_that_of_the_sessions_that_are_meant(postgres: PrivatePostgr
     assert (by_role.failed, by_role.error) == (0, "")
 
 
+def test_the_sessions_of_each_sample_above_a_limit_are_kept(postgres: PrivatePostgres) -> None:
+    role = postgres.create_role("limited")
+    sampler = SessionSampler(postgres.dsn, role="limited", every=EVERY, limit=1)
+    with sampler, psycopg.connect(role):
+        take(sampler, 2)
+        assert sampler.over == []
+        with psycopg.connect(role):
+            take(sampler, 2)
+    assert sampler.peak == 2
+    assert {n for _, n in sampler.series if n > 1} == {len(found) for _, found in sampler.over}
+    assert all(time() - 60 < each.began < time() for _, found in sampler.over for each in found)
+
+
 def test_its_own_connection_is_not_counted(own: PrivatePostgres) -> None:
     with SessionSampler(own.dsn, every=EVERY) as sampler:
         take(sampler, 2)
