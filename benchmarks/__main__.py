@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from poolguard.errors import LabError
 from poolguard.lab.binaries import find
@@ -18,6 +19,7 @@ from poolguard.lab.binaries import find
 from . import (
     adapters,
     burst,
+    fleet,
     ledger,
     life,
     memory,
@@ -32,7 +34,10 @@ from . import (
 )
 from .table import Table
 
-MODULES = (ledger, pool, adapters, life, overhead, story, burst, ramp, reload, scale, memory, storm)
+MODULES = (
+    *(ledger, pool, adapters, life, overhead, story, burst, ramp, reload, scale, memory),
+    *(storm, fleet),
+)
 ALL = {module.__name__.rpartition(".")[2]: module for module in MODULES}
 DIGESTS: Mapping[str, readme.Digest] = {
     name: module.DIGEST for name, module in ALL.items() if hasattr(module, "DIGEST")
@@ -50,17 +55,22 @@ PACKAGES = (
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command; returns its exit status: 1 where a storm lost something, 2 where it refuses."""
+    """The command; returns its exit status: 1 where a storm or the fleet's chaos found a fault, 2
+    where it refuses."""
     options = _parser().parse_args(argv)
     names = [*dict.fromkeys(options.names or ALL)]
     chosen = [each for name in names for each in (CONTEST if name == "contest" else (name,))]
-    storms = {"minutes": options.minutes, "seed": options.seed}
+    played = {"minutes": options.minutes, "seed": options.seed}
+    more: Mapping[str, Mapping[str, Any]] = {
+        "storm": played,
+        "fleet": {**played, "record": options.record},
+    }
     measured = {}
     try:
         _check(chosen, write=options.write, quick=options.quick)
         for name in chosen:
-            more = storms if name.partition(".")[0] == "storm" else {}
-            measured[name] = KNOWN[name](quick=options.quick, **more)
+            module, _, _ = name.partition(".")
+            measured[name] = KNOWN[name](quick=options.quick, **more.get(module, {}))
             if options.write:
                 readme.write(readme.README, name, DIGESTS[name].lines(measured[name]))
     except LabError as error:
@@ -76,8 +86,13 @@ def main(argv: Sequence[str]) -> int:
             },
         }
         options.json.write_text(json.dumps(plain, indent=1, ensure_ascii=False) + "\n")
-    stormy = [tables for name, tables in measured.items() if name.startswith("storm")]
-    return int(any(row.missed for tables in stormy for row in tables["storm"].rows))
+    stormy = [
+        table
+        for tables in measured.values()
+        for part, table in tables.items()
+        if part in ("storm", "chaos")
+    ]
+    return int(any(row.missed for table in stormy for row in table.rows))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -89,10 +104,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures here")
     write = f"write the tables of {', '.join(DIGESTS)} to benchmarks/README.md"
     parser.add_argument("--write", action="store_true", help=write)
-    minutes = "how long each storm lasts (default: %(default)g)"
+    minutes = "how long each storm, and the fleet's chaos, lasts (default: %(default)g)"
     parser.add_argument("--minutes", type=float, default=1.0, metavar="N", help=minutes)
-    seed = "of the storms: which pools, and what each client does (default: %(default)s)"
+    seed = "of the storms and of the fleet: what happens in them (default: %(default)s)"
     parser.add_argument("--seed", type=int, default=storm.SEED, metavar="N", help=seed)
+    record = "tell this file what goes wrong in the fleet, and what happened before"
+    parser.add_argument("--record", type=Path, metavar="FILE", help=record)
     return parser
 
 
