@@ -147,6 +147,7 @@ def test_the_metrics_example_tells_each_workers_figures(slow_dsn: str, tmp_path:
         POOLGUARD_RUNTIME_DIR=str(tmp_path / "run"),
         POOLGUARD_FLOOR="1",
         POOLGUARD_MAX_SIZE="3",
+        POOLGUARD_LEDGER="fleet",  # which has metrics of its own
         METRICS_PORT=str(first),
     ) as port:
         with ThreadPoolExecutor(20) as crowd:
