@@ -12,7 +12,7 @@ from typing import Any
 
 import psycopg
 
-from poolguard.budget.fleet.policy import room_for_pools
+from poolguard.budget.fleet.room import room_for_pools
 from poolguard.errors import LabError
 from poolguard.lab.processes import processes
 

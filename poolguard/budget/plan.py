@@ -16,7 +16,7 @@ from ..errors import PlanError
 from ..settings import MOST_SLOTS, Percent, Settings, least_of_fleet
 from .capacity import Capacity
 from .fleet import locks as fleet_locks
-from .fleet.policy import room_for_pools
+from .fleet.room import room_for_pools
 
 __all__ = [
     "Plan",

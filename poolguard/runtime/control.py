@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
-from ..budget.fleet.control import Connect, Lost
 from ..errors import PoolguardError
 from ..settings import Settings
 from ..util.conninfo import insist_clear, of_libpq
@@ -15,6 +14,8 @@ from ..util.conninfo_location import database_name, located
 
 if TYPE_CHECKING:
     import psycopg
+
+    from ..budget.fleet.control import Connect
 
 __all__ = ["control_connect", "sits_in_slots"]
 
@@ -39,6 +40,7 @@ def control_connect(settings: Settings, kwargs: Any) -> Connect:
     def connect(name: str, more: Mapping[str, Any]) -> psycopg.Connection[Any]:
         import psycopg
 
+        from ..budget.fleet.control import Lost
         from ..pool.errors import describe
 
         try:

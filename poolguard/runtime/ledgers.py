@@ -11,12 +11,10 @@ from pathlib import Path
 from shutil import rmtree
 from socket import gethostname
 from tempfile import mkdtemp
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from ..budget.fallback import FallbackLedger
-from ..budget.fleet.keeper import FleetSettings
-from ..budget.fleet.ledger import FleetLedger
 from ..budget.host.ledger import HostLedger
 from ..budget.ledger import Ledger
 from ..budget.static import StaticLedger
@@ -33,6 +31,9 @@ from ..util.logs import logger
 from ..util.rundir import RuntimeDir
 from ..worker import context
 from .control import control_connect, sits_in_slots
+
+if TYPE_CHECKING:
+    from ..budget.fleet.ledger import FleetLedger
 
 __all__ = ["open_ledger"]
 
@@ -88,6 +89,10 @@ def _of_host(
 def _of_fleet(guard: str, settings: Settings, workers: int, dsn: Any, kwargs: Any) -> FleetLedger:
     """The ledger of a fleet. The processes of this host share one control session where they agree
     on the database that has the fleet's ledger, and on the label."""
+    # Here: gunicorn's master, and hosts that share nothing, need nothing of it.
+    from ..budget.fleet.keeper import FleetSettings
+    from ..budget.fleet.ledger import FleetLedger
+
     at = dsn if settings.ledger_dsn is None else settings.ledger_dsn
     whose = settings.ledger_label or f"\0{session_of(at)[1]}"  # a label, or by default a role
     name = f"{database_name(at, guard)}-{crc32(whose.encode(errors='surrogateescape')):08x}"

@@ -12,7 +12,6 @@ import os
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
-from ..budget.fleet.ledger import FleetLedger
 from ..budget.host.sharedfile import SUPPORTED
 from ..budget.ledger import Ledger
 from ..budget.plan import Plan
@@ -28,6 +27,7 @@ from .greeting import Greeting
 from .sizing import Bounds, Sizing
 
 if TYPE_CHECKING:
+    from ..budget.fleet.ledger import FleetLedger
     from ..pool.aio import AsyncGuardedPool
     from ..pool.sync import GuardedPool
 
@@ -111,6 +111,10 @@ class Runtime:
     @property
     def fleet(self) -> FleetLedger | None:
         """The same where many hosts share the budget; else None."""
+        if self.settings.ledger != "fleet":
+            return None
+        from ..budget.fleet.ledger import FleetLedger  # most processes need nothing of it
+
         ledger = self.sizing.ledger
         return ledger if isinstance(ledger, FleetLedger) else None
 

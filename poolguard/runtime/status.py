@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..budget.fleet.ledger import FleetLedger
 from .runtime import Runtime
+
+if TYPE_CHECKING:
+    from ..budget.fleet.ledger import FleetLedger
 
 __all__ = ["not_warm", "status_of"]
 

@@ -95,6 +95,10 @@ class OwnHost:
         """Those that were granted, in use or not."""
         return self._slots.granted()
 
+    def lost(self) -> set[int]:
+        """Those that are in use, and are not granted: what granted them has ended."""
+        return self.taken() - self.granted()
+
     def granted_free(self) -> frozenset[int]:
         """Those that were granted, and that no process uses."""
         return frozenset(self.granted() - self.taken())

@@ -22,7 +22,7 @@ from .debts import ASKED_FOR, Debts
 from .keys import DOOR
 from .notes import Note
 from .steps import Ask, Calm, Claim, Figures, Give, Look, Peek, Prove, Step
-from .view import MOST_NOTIFIED, FleetView, room_for_pools
+from .view import MOST_NOTIFIED, FleetView
 
 __all__ = [
     "ASKED_FOR",
@@ -40,7 +40,6 @@ __all__ = [
     "Policy",
     "Prove",
     "Step",
-    "room_for_pools",
 ]
 
 SPARE = 1

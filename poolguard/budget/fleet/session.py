@@ -45,8 +45,6 @@ class Session:
         self._host = host
         self._policy = policy
         self._voice = voice
-        self._lost = True
-        """Slots are in use here that are not granted, as far as this session has looked."""
         self._is_stale = True
         """This host is to be looked at before the next step."""
         self._tidied_at = 0.0
@@ -75,8 +73,8 @@ class Session:
         :exc:`.Lost`."""
         now, figures = monotonic(), self._host.figures()
         self._host.order(self._policy.ordered(now))
-        self._lost = self._lost or bool(self._host.taken() - self._host.granted())
-        if self._lost and now - self._tidied_at >= TIDY_AGAIN:
+        lost = self._host.lost()
+        if lost and now - self._tidied_at >= TIDY_AGAIN:
             self._tidied_at = now
             self._tidy()
         if (figures.workers, figures.floors) != self._noted:
@@ -84,7 +82,7 @@ class Session:
             self._host.ring_all()
         now = monotonic()
         wait = max(0.0, self._policy.wake(now, figures) - now)
-        return min(wait, TIDY_AGAIN) if self._lost else wait
+        return min(wait, TIDY_AGAIN) if lost else wait
 
     def say(self, note: Note) -> None:
         """Tell all hosts. Raises :exc:`.Lost`."""
@@ -205,9 +203,7 @@ class Session:
 
     def _tidy(self) -> None:
         """Lease what is used here without a lease, and give back what is leased for nothing."""
-        granted = self._host.granted()
-        lost = self._host.taken() - granted
-        self._lost = bool(lost)
+        granted, lost = self._host.granted(), self._host.lost()
         stray = self.leased - granted - lost - self._policy.resting.keys() - {self._policy.slot}
         if lost:
             [[held], [sole]] = self.control.ask(

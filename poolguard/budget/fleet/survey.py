@@ -15,7 +15,7 @@ from ..sharing import Member, rights
 from ..terms import Terms
 from .board import Board, Line, prefix
 from .keys import DOOR, Keys
-from .policy import room_for_pools
+from .room import room_for_pools
 
 __all__ = [
     "CONTROL_SESSIONS",

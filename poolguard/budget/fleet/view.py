@@ -13,20 +13,15 @@ from ..sharing import Member, Owed, Right, owed_by_all, rights
 from ..terms import Terms
 from .board import Board, Line
 from .keys import DOOR
+from .room import room_for_pools
 from .steps import Figures
 
-__all__ = ["MOST_NOTIFIED", "FleetView", "room_for_pools"]
+__all__ = ["MOST_NOTIFIED", "FleetView"]
 
 MOST_NOTIFIED = 50
 """Hosts up to which they notify each other. A notification wakes every one of them, so that those
 of a larger fleet look by themselves."""
 ROUNDING = 1e-9
-
-
-def room_for_pools(budget: int, hosts: int) -> int:
-    """The slots that are left for pooled connections: each host has a control session, and the
-    door is kept free for the next one."""
-    return max(0, budget - hosts - 1)
 
 
 class _Shares(NamedTuple):

@@ -16,6 +16,7 @@ import pytest
 if TYPE_CHECKING:
     import psycopg
 
+    import poolguard
     from poolguard.lab.postgres import PrivatePostgres
 
     from .member import Member
@@ -26,6 +27,8 @@ Join: TypeAlias = "Callable[..., Member]"
 """One more process of a host: ``join("one", budget=20)``."""
 Spawn: TypeAlias = "Callable[..., Process]"
 """The same as a process of its own, which can be killed and stopped."""
+Open: TypeAlias = "Callable[..., poolguard.Guard]"
+"""A guard of one more host: ``guard("one", floor=2)``, with anything that a guard takes."""
 Rows: TypeAlias = "Callable[..., list[tuple[Any, ...]]]"
 
 
@@ -105,6 +108,31 @@ def spawn(tmp_path: Path, postgres: PrivatePostgres, label: str) -> Iterator[Spa
             process = Process(tmp_path / host, postgres.dsn, budget, label)
             stack.callback(process.kill)
             return process
+
+        yield one
+
+
+@pytest.fixture
+def guard(tmp_path: Path, postgres: PrivatePostgres, label: str) -> Iterator[Open]:
+    """Makes guards, and closes them in the end."""
+    import poolguard
+
+    with ExitStack() as stack:
+
+        def one(host: str = "one", **given: Any) -> poolguard.Guard:
+            usual = {
+                "conninfo": postgres.dsn,
+                "name": f"{label}-{host}",
+                "mode": "sync",
+                "ledger": "fleet",
+                "ledger_label": label,
+                "runtime_dir": tmp_path / host,
+                "budget": 12,
+                "floor": 2,
+            }
+            made = poolguard.Guard(**{**usual, **given})
+            stack.callback(made.close)
+            return made
 
         yield one
 

@@ -66,6 +66,24 @@ def test_a_killed_keeper_costs_its_host_nothing_but_its_own(
     apart(*others)
 
 
+def test_what_was_granted_and_not_used_outlives_a_killed_keeper_as_well(
+    spawn: Spawn, join: Join, rows: Rows, label: str
+) -> None:
+    """The heir's session leases it while the one before still does."""
+    keeper = spawn("one")
+    assert keeper.ask("hold 1") == 1
+    assert keeper.ask("keeps")
+    heir = join("one")
+    assert heir.hold(5) == 5
+    heir.want(1)
+    heir.close_idle()
+    until(lambda: len(heir.sessions) == 1)
+    free = heir.ledger._table.granted() - {slot.number for slot in heir.sessions}
+    keeper.kill()
+    until(lambda: heir.ledger._keeper.reigns and len(control(rows, label)) == 1)
+    until(lambda: len(free & heir.ledger._table.granted()) >= 4, within=1.5)
+
+
 def test_a_stopped_keeper_is_replaced_once_it_is_asked_in_vain(
     spawn: Spawn, rows: Rows, label: str
 ) -> None:

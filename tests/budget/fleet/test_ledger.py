@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from threading import Event
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,11 @@ def occupied(rows: Rows, label: str) -> int:
     """The slots that sessions occupy, those of the control sessions among them."""
     [(n,)] = rows(SEATS, Keys.of(label).seat)
     return int(n)
+
+
+def control(rows: Rows, label: str) -> list[int]:
+    """The pids of the control sessions."""
+    return [pid for (pid,) in rows(CONTROL, Keys.of(label).short)]
 
 
 def held(*members: Member) -> list[int]:
@@ -99,19 +105,43 @@ def test_a_host_takes_no_slot_that_it_was_not_granted(join: Join) -> None:
         one.ledger.release(slot)
 
 
-def test_nothing_is_granted_from_the_moment_at_which_the_control_session_has_ended(
+def test_nothing_is_leased_from_the_moment_at_which_the_control_session_has_ended(
     join: Join, rows: Rows, label: str
 ) -> None:
     """And once there is another one, what was granted is so again."""
     one, sibling = join("one"), join("one")
     assert [one.hold(2), sibling.hold(2)] == [2, 2]
-    [(pid,)] = rows(CONTROL, Keys.of(label).short)
+    doorbell = one.ledger._keeper._reigning._doorbell  # type: ignore[union-attr]
+    assert doorbell is not None
+    waits, goes_on, wait = Event(), Event(), doorbell.wait
+
+    def hang(timeout: float) -> None:
+        waits.set()
+        goes_on.wait(30)
+        wait(timeout)
+
+    doorbell.wait = hang  # type: ignore[method-assign]
+    one.ledger._keeper.ring()
+    assert waits.wait(10)
     granted = one.ledger._table.granted()
-    with one.ledger._access.lock:  # the keeper cannot take its next step
-        rows("SELECT pg_terminate_backend(%s, 5000)", pid)
-        until(lambda: not sibling.ledger._keeper.is_granting())
+    assert len(granted) > 4
+    rows("SELECT pg_terminate_backend(pid, 5000) FROM unnest(%s::int[]) pid", control(rows, label))
+    until(lambda: not sibling.ledger._keeper.is_granting())
+    assert sibling.ledger.lease(1) == one.ledger.lease(1) == []
+    goes_on.set()
     until(lambda: one.ledger._table.granted() >= granted, within=3)
     assert sibling.hold(3) == 3
+
+
+def test_a_slot_that_is_withheld_as_it_is_taken_is_not_taken(join: Join) -> None:
+    """It was granted when it was looked for."""
+    one = join("one")
+    assert one.hold(1) == 1
+    table = one.ledger._table
+    withheld = next(slot for slot in range(1, 20) if slot not in table.granted())
+    with one.ledger._access.lock:
+        assert not table.take_this(withheld)
+        assert not table.is_taken(withheld)
 
 
 def test_who_finds_its_slot_occupied_gives_it_up(join: Join, rows: Rows, label: str) -> None:
@@ -129,13 +159,23 @@ def test_who_finds_its_slot_occupied_gives_it_up(join: Join, rows: Rows, label: 
 
 
 def test_the_smaller_budget_rules_and_is_named(
-    join: Join, caplog: pytest.LogCaptureFixture
+    join: Join, rows: Rows, label: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     one, other = join("one", 20), join("other", 10)
     other.hold(1)
     one.want(30)
     until(lambda: "goes by a budget of 10, and this one by 20: the smaller rules" in caplog.text)
     until(lambda: 10 - 2 - 1 - 1 - policy.SPARE <= held(one)[0] <= 10 - 2 - 1)
+    since = monotonic()
+
+    def stays() -> bool:
+        """For as long as it would take to grow beyond that."""
+        nonlocal since
+        if occupied(rows, label) > 10:
+            since = monotonic()
+        return monotonic() - since > 1
+
+    until(stays)
 
 
 def test_members_of_another_version_are_refused(

@@ -21,7 +21,7 @@ from .member import Member, connecting, joined
 if TYPE_CHECKING:
     from poolguard.lab.postgres import PrivatePostgres
 
-    from .conftest import Join, Rows
+    from .conftest import Join, Open, Rows
 
 
 MEMBERS = (
@@ -130,33 +130,15 @@ def test_a_ledger_with_such_a_file_is_refused_and_leaves_nothing_open(
 
 
 def test_a_process_that_cannot_use_the_folder_is_a_host_of_its_own(
-    tmp_path: Path,
-    postgres: PrivatePostgres,
-    label: str,
-    caplog: pytest.LogCaptureFixture,
-    rows: Rows,
+    guard: Open, tmp_path: Path, label: str, caplog: pytest.LogCaptureFixture, rows: Rows
 ) -> None:
-    import poolguard
-
     (tmp_path / "taken").write_text("a file is in the place of the folder")
-    one = poolguard.Guard(
-        postgres.dsn,
-        name=label,
-        ledger="fleet",
-        ledger_label=label,
-        runtime_dir=tmp_path / "taken",
-        budget=12,
-        floor=1,
-        mode="sync",
-    )
-    try:
-        assert one.open(wait=10)
-        with one.connection() as conn:
-            conn.execute("SELECT 1")
-        assert "is a host of its own to the fleet" in caplog.text
-        assert len(rows(MEMBERS, Keys.of(label).short)) == 1
-    finally:
-        one.close()
+    one = guard("taken", floor=1)
+    assert one.open(wait=10)
+    with one.connection() as conn:
+        conn.execute("SELECT 1")
+    assert "is a host of its own to the fleet" in caplog.text
+    assert len(rows(MEMBERS, Keys.of(label).short)) == 1
 
 
 def test_a_forked_child_has_no_part_in_its_parents_ledger(

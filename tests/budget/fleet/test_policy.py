@@ -31,8 +31,8 @@ from poolguard.budget.fleet.policy import (
     Policy,
     Prove,
     Step,
-    room_for_pools,
 )
+from poolguard.budget.fleet.room import room_for_pools
 from poolguard.budget.sharing import Owed, Right
 from poolguard.settings import MOST_SLOTS
 
