@@ -246,7 +246,7 @@ def test_a_forked_child_does_not_end_it(start_pgbouncer: StartPgBouncer) -> None
     if child == 0:
         bouncer.close()
         os._exit(0)
-    os.waitpid(child, 0)
+    assert os.waitpid(child, 0)[1] == 0
     bouncer.connect().close()
 
 

@@ -155,7 +155,7 @@ def test_a_forked_child_does_not_stop_it(server: PrivatePostgres) -> None:
     if child == 0:
         server.close()
         os._exit(0)
-    os.waitpid(child, 0)
+    assert os.waitpid(child, 0)[1] == 0
     assert server.running
     server.connect().close()
 
