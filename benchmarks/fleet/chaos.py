@@ -25,6 +25,7 @@ from ..table import Row, Table, say
 from .clients import GIVE_UP, Clients, Reply, queries
 from .hosts import ROLE, Field, Host
 from .hosts import field as fleet_field
+from .record import locks
 from .stage import Stage
 
 __all__ = ["Event", "chaos", "reason"]
@@ -446,14 +447,12 @@ def _wrong_now(admin: psycopg.Connection[Any], hosts: int) -> Iterator[str]:
             "SELECT pid, application_name FROM pg_stat_activity WHERE usename = %s", [ROLE]
         ).fetchall()
     )
-    locks = admin.execute(
-        "SELECT objid::int, mode, pid FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2"
-    ).fetchall()
     controls = {pid for pid, name in sessions.items() if name.startswith("poolguard ")}
     if len(controls) != hosts:
         yield f"{len(controls)} control sessions of {hosts} hosts"
-    seats = {slot: pid for slot, mode, pid in locks if mode == "ExclusiveLock"}
-    leases = [slot for slot, mode, pid in locks if mode == "ShareLock" and pid in controls]
+    holders = locks(admin, ROLE)
+    seats = {slot: pid for pid, each in holders.items() for slot in each.occupied}
+    leases = [slot for pid in controls & holders.keys() for slot in holders[pid].leased]
     for pid in sessions.keys() - seats.values():
         yield f"session {pid} ({sessions[pid]}) occupies no slot"
     for slot in seats.keys() - leases:

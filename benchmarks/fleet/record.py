@@ -10,12 +10,16 @@ from time import monotonic
 from typing import Any
 
 import psycopg
+from psycopg.rows import dict_row
 
+from poolguard.budget.fleet.keys import Keys
+from poolguard.budget.fleet.survey import Session as Holder
+from poolguard.budget.fleet.survey import query
 from poolguard.lab.sessions import Session, SessionSampler
 
 from .clients import Reply
 
-__all__ = ["Record", "episodes"]
+__all__ = ["Record", "episodes", "locks"]
 
 APART = 0.25
 """Seconds between two samples above the budget that belong to two episodes."""
@@ -23,9 +27,6 @@ MOST_TOLD = 40
 EVERY = 0.1
 """Seconds from one look at the board to the next."""
 _SESSIONS = "SELECT pid, application_name FROM pg_stat_activity WHERE usename = %s"
-_LOCKS = """
-    SELECT objid::int, mode, pid FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2
-"""
 
 
 class Record:
@@ -85,7 +86,7 @@ class Record:
                 conn = conn or psycopg.connect(conninfo, autocommit=True, connect_timeout=2)
                 sessions = dict(conn.execute(_SESSIONS, [role]).fetchall())
                 if len(sessions) > budget:
-                    self._write_locks(conn, sessions)
+                    self._write_locks(conn, role, sessions)
             except psycopg.Error:
                 conn = None
                 continue
@@ -97,17 +98,24 @@ class Record:
         if conn is not None:
             conn.close()
 
-    def _write_locks(self, conn: psycopg.Connection[Any], sessions: dict[int, str]) -> None:
-        seated = {pid: slot for slot, mode, pid in conn.execute(_LOCKS) if mode == "ExclusiveLock"}
-        leased: dict[int, list[str]] = {}
-        for slot, mode, pid in conn.execute(_LOCKS):
-            if mode == "ShareLock":
-                leased.setdefault(slot, []).append(_short(sessions.get(pid, str(pid))))
+    def _write_locks(
+        self, conn: psycopg.Connection[Any], role: str, sessions: dict[int, str]
+    ) -> None:
+        holders = locks(conn, role)
         self.write(f"locks: {len(sessions)} sessions")
         for pid, name in sessions.items():
-            slot = seated.get(pid)
-            by = " and ".join(leased.get(-1 if slot is None else slot, ["nobody"]))
-            self.write(f"    {pid} {_short(name)} in slot {slot}, leased by {by}")
+            slots = holders[pid].occupied if pid in holders else frozenset()
+            by = [_short(each.name) for each in holders.values() if each.leased & slots]
+            self.write(
+                f"    {pid} {_short(name)} in slot {[*slots]}, leased by {' and '.join(by) or None}"
+            )
+
+
+def locks(conn: psycopg.Connection[Any], role: str) -> dict[int, Holder]:
+    """The sessions that have locks of the fleet that the *role* is of by default, by pid."""
+    keys = Keys.of(f"{role}@{conn.info.dbname}")
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return {row["pid"]: Holder.of(row) for row in cursor.execute(query(keys))}
 
 
 def _short(name: str) -> str:
