@@ -40,7 +40,14 @@ Row: TypeAlias = Mapping[str, Any]
 
 
 class Lost(Exception):
-    """The control session has ended, or does not answer."""
+    """The control session has ended, or does not answer, or cannot be had.
+
+    :param again: seconds until it is worth another attempt, at least.
+    """
+
+    def __init__(self, why: str, again: float = 0.0) -> None:
+        super().__init__(why)
+        self.again = again
 
 
 class Control:

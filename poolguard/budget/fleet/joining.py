@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Collection
 from time import monotonic
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from .locks import shortage
 from .notes import Note
 from .own import OwnHost
 from .policy import Policy
+from .room import room_for_pools
 from .session import Session
 from .succession import has_ended, shut
 from .voice import Voice
@@ -27,6 +29,9 @@ __all__ = ["Estate", "FleetSettings", "Joining"]
 
 PREDECESSOR_ENDS = 3.0
 """Seconds that a keeper waits for its predecessor's session to end, whose locks it shares."""
+CROWDED = 15.0
+"""Seconds until a host tries again that finds too many of them: while it asks, it is one session
+beyond the budget."""
 OFTEN_ENOUGH = 0.01
 """Seconds between two questions whether a session has ended."""
 
@@ -118,6 +123,7 @@ class Joining:
         )
         board = Board.read(keys, ((row["pid"], row["name"]) for row in rows))
         self._insist(facts, board, control)
+        self._insist_on_room(board, figures.budget, {facts["pid"], estate.pid})
         restarted = facts["server"] != self._server
         lost = self._host.file.standing().server == facts["server"] and not estate.lives
         self._server = facts["server"]
@@ -154,6 +160,22 @@ class Joining:
         budget = self._policy.budget(self._host.figures())
         if (why := shortage(budget, facts["locks"])) is not None:
             raise Lost(why)
+
+    def _insist_on_room(self, board: Board, own: int, mine: Collection[int]) -> None:
+        """Raise :exc:`.Lost` where with this host there would be so many that no connection is left
+        for any.
+
+        :param own: the budget by this host's settings; 0 while it does not know it.
+        :param mine: the pids of its own control sessions.
+        """
+        budget = min((n for n in (own, board.budget) if n), default=0)
+        others = len(board.lines.keys() - mine)
+        if budget and not room_for_pools(budget, others + 1):
+            raise Lost(
+                f"its budget of {budget} connections has no room for another host: {others} are "
+                f"there, and each has a control session. Raise budget, or run fewer hosts",
+                again=CROWDED,
+            )
 
     def _take_over(self, session: Session, estate: Estate, claimed: list[int]) -> set[int]:
         """Lease what is in use here, and what was granted before.

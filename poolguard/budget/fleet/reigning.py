@@ -104,7 +104,7 @@ class Reigning:
             except Lost as lost:
                 doorbell.give(self.number, None)
                 self._lose(lost)
-                doorbell.wait(random.uniform(0.5, 1.0) * pause)
+                doorbell.wait(random.uniform(0.5, 1.0) * max(pause, lost.again))
                 pause = min(RETRY[1], 2 * pause)
 
     def _work(self, session: Session, doorbell: Doorbell) -> None:

@@ -192,6 +192,20 @@ def test_members_of_another_version_are_refused(
     assert "protocol" not in one.ledger.explain()
 
 
+def test_a_host_for_which_there_is_no_room_is_told_so_and_leaves_the_others_theirs(
+    join: Join,
+) -> None:
+    """Each has a control session, and one slot is the door: with one more there would be none."""
+    one, other = join("one", 4), join("other", 4)
+    assert one.hold(1) == 1
+    third = join("third", 4)
+    third.want(1)
+    until(lambda: "no room for another host: 2 are there" in third.ledger.explain())
+    assert (held(one), held(other), held(third)) == ([1], [0], [0])
+    one.want(0)
+    assert other.hold(1) == 1
+
+
 def test_a_host_that_leaves_says_so(join: Join) -> None:
     """Others need not wait for what its connects under way may come to."""
     one, other = join("one", 12), join("other", 12)
