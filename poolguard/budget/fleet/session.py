@@ -47,6 +47,7 @@ class Session:
         self._voice = voice
         self._is_stale = True
         """This host is to be looked at before the next step."""
+        self._reign = host.file.number()
         self._tidied_at = 0.0
         self._noted = 0, 0
         """The workers and floors by which the host's rights were last worked out."""
@@ -204,6 +205,8 @@ class Session:
     def _tidy(self) -> None:
         """Lease what is used here without a lease, and give back what is leased for nothing."""
         granted, lost = self._host.granted(), self._host.lost()
+        if self._host.file.number() != self._reign:
+            return  # all of it is another keeper's by now
         stray = self.leased - granted - lost - self._policy.resting.keys() - {self._policy.slot}
         if lost:
             [[held], [sole]] = self.control.ask(

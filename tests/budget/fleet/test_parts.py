@@ -78,6 +78,22 @@ def test_what_is_leased_for_nothing_is_given_back(join: Join) -> None:
     until(lambda: session.leased == {session._policy.slot})
 
 
+def test_a_keeper_that_was_succeeded_gives_nothing_back(join: Join, tmp_path: Path) -> None:
+    """It sees none of its slots granted any more. What it has leased is its heir's to lease."""
+    one = join("one")
+    assert one.hold(2) == 2
+    session = reigning(one)._session  # type: ignore[attr-defined]
+    leased = {*session.leased}
+    folder = RuntimeDir(tmp_path / "one")
+    heir = FleetFile(folder, "shop.fleet")
+    assert heir.begin(heir.number() + 1)
+    session._tidy()
+    assert session.leased == leased
+    one.close()
+    heir.close()
+    folder.close()
+
+
 def test_parts_say_what_they_are(join: Join, label: str) -> None:
     one = join("one")
     assert one.hold(1) == 1
