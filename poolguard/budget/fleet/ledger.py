@@ -152,10 +152,9 @@ class FleetLedger(HostLedger):
         with self._access.lock:
             if self._access.closed:
                 return None
-            self._view.look(within=0)
-            members = self._view.everybody()
+            members = self._view.living()
             starving = any(each.starving for each in members)
-            quotas = self._view.quotas_now() if starving else []
+            quotas = self._quotas_now() if starving else []
             granted = self._table.granted()
             taken = {*self._table.taken(0, self._table.size)}
         terms = [each.terms for each in members if each.terms is not None]
@@ -174,6 +173,10 @@ class FleetLedger(HostLedger):
             draining=not living,
             beyond=sum(slot >= budget for slot in free) if budget else 0,
         )
+
+    def _quotas_now(self) -> list[Quota]:
+        self._view.look(within=0)
+        return self._view.quotas_now()
 
     # -- upkeep --------------------------------------------------------------------------------
 

@@ -61,8 +61,7 @@ class OwnHost:
         with self._access.lock:
             if self._access.closed:
                 return False
-            self._access.members.look(within=0)
-            return bool(self._access.members.siblings())
+            return bool(self._access.members.others_now())
 
     def may_keep(self) -> bool:
         """Whether this process may be the keeper: one that will end only where all will."""
@@ -76,8 +75,8 @@ class OwnHost:
         """Wake the others."""
         with self._access.lock:
             if not self._access.closed:
-                self._access.members.look(within=0)
-                self._access.members.ring()
+                members = self._access.members
+                members.ring(members.others_now())
 
     def ring_all(self) -> None:
         """Wake them, and this process' own pools."""

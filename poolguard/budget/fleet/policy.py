@@ -49,8 +49,9 @@ TRIM = 2.0
 REST = 2.0
 """Seconds that a slot rests once it is claimed, where its last holder may have lost it and not
 know that yet: a connect that was under way for it has ended by then, and holds the seat."""
-LOOK = 30.0
-"""Seconds between two looks at the board at rest: hosts that die do not say so. ..."""
+LOOK = 30.0, 60.0
+"""Seconds between two looks at the board at rest: hosts that die do not say so. The second where
+nothing has changed here for :data:`QUIET`. ..."""
 LOOKS_A_SECOND = 4.0
 """... But so many hosts in a second, at most: a look costs the server the more the larger the fleet
 is."""
@@ -133,6 +134,7 @@ class Policy(FleetView):
         :param restarted: the server was started since then: no session of before is left.
         """
         before, self.me, self.slot = self.me, me, slot
+        self._changed = self._changed[0], now
         if restarted:
             self.read(now, Board())
             self._missing.clear()
@@ -161,7 +163,9 @@ class Policy(FleetView):
         there = {pid: line for pid, line in board.lines.items() if pid not in self._byes}
         self.read(now, board._replace(lines=there))
         self._looked_at = now
-        pause = LOOK if self.notifies else max(LOOK, self.hosts / LOOKS_A_SECOND)
+        pause = LOOK[now - self._changed[1] > QUIET]
+        if not self.notifies:
+            pause = max(pause, self.hosts / LOOKS_A_SECOND)
         self._look_at = now + pause * self._random.uniform(0.8, 1.0)
         if (over := self.excess(f)) or not self.notifies:  # each host sees by itself what it owes
             self._debts.owe(now, self.me, self.orders(f, over)[self.me])

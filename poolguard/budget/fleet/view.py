@@ -71,10 +71,12 @@ class FleetView:
         """The board was read."""
         waiting = {pid for pid, line in board.lines.items() if line.need and not line.granted}
         self._without_since = {pid: self._without_since.get(pid, now) for pid in waiting}
-        self.board, self._told, self._counts, self._shares = board, 0, None, None
+        self.board, self._told, self._counts = board, 0, None
         self._least = board.budget
-        others = (each for each in board.lines.items() if each[0] != self.me)
-        self._others = [self._member(pid, line) for pid, line in others]
+        lines = (each for each in board.lines.items() if each[0] != self.me)
+        others = [self._member(pid, line) for pid, line in lines]
+        if others != self._others:
+            self._others, self._shares = others, None
 
     def counted(self, hosts: int) -> None:
         """So many hosts were counted."""

@@ -95,10 +95,15 @@ class Members:
         self._looked_at = now
         self._remove_dead()
         self.version = self._file.version
-        living = self._file.members.taken(0, MOST_PROCESSES)
-        self._siblings = [number for number in living if number != self._number]
+        self._siblings = self._others()
         self.end = max(self.end, 1 + max(self._siblings, default=0))
         return True
+
+    def others_now(self) -> list[int]:
+        """The numbers of the others that live now. That is no look: what has changed since the last
+        one is still news."""
+        self._remove_dead()
+        return self._others()
 
     @property
     def changed(self) -> bool:
@@ -135,6 +140,10 @@ class Members:
         if self.bell >= 0:
             os.close(self.bell)
             self.bell = -1
+
+    def _others(self) -> list[int]:
+        living = self._file.members.taken(0, MOST_PROCESSES)
+        return [number for number in living if number != self._number]
 
     def _remove_dead(self) -> None:
         for number in self._file.members.inherit(0, MOST_PROCESSES):

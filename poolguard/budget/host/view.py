@@ -94,6 +94,11 @@ class View:
         """This process and its siblings, with what they tell now."""
         return [self._members.me, *self._members.siblings()]
 
+    def living(self) -> list[Member]:
+        """The same without a look: what has changed since the last one is still news."""
+        others = self._members.others_now()
+        return [self._members.me, *(self._file.member(number) for number in others)]
+
     def quotas_now(self) -> list[Quota]:
         """All quotas as their members are now, with the slots that are taken."""
         return counted(self._stocked(quotas(self.everybody())), self.count_taken)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -612,7 +613,25 @@ def test_a_host_that_has_only_what_it_is_guaranteed_need_not_know() -> None:
     f = of_large(9, 8)
     one = large(f)
     one.next(0.0, f)
-    assert one.wake(0.0, f) > LOOK / 2
+    assert one.wake(0.0, f) > LOOK[0] / 2
+
+
+def test_a_host_where_nothing_changes_looks_at_the_board_half_as_often() -> None:
+    f, others = figures(8, 8), {OTHER: line()}
+    one, at, looks = policy(f, others), 0.0, list[float]()
+    for _ in range(6):
+        assert one.next(at, f) is None
+        at = one.wake(at, f)
+        assert one.next(at, f) == Look()
+        see(one, at, f, others)
+        looks.append(at)
+    pauses = [after - before for before, after in pairwise(looks)]
+    assert LOOK[0] / 2 < looks[0] <= LOOK[0] < QUIET
+    assert all(LOOK[0] < pause <= LOOK[1] for pause in pauses[2:])
+    f = figures(9, 9)
+    assert one.next(at, f) is None
+    see(one, at, f, others)
+    assert one.wake(at, f) - at <= LOOK[0]
 
 
 def test_who_is_above_its_fair_share_gives_ever_more_while_another_is_in_need() -> None:
