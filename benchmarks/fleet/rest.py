@@ -18,16 +18,17 @@ from .stage import Stage
 __all__ = ["rest"]
 
 HOSTS = 3
-SECONDS, QUICK = 90.0, 2.0
-SETTLED = 5.0
-"""Seconds after which a host has given back what it did not need when it joined."""
+SECONDS, QUICK = 120.0, 2.0
+SETTLED = 65.0
+"""Seconds after which a host has given back what it did not need when it joined, and has gone over
+to looking at the others once a minute."""
 MESSAGES, LONGER, CONTROLS = 15.0, 2.0, 1.0
 """A minute: the goals."""
 _SAID = re.compile(r"^~(\d+) (poolguard [^~]*)~ LOG:  statement: (.*?)(?=^~|\Z)", re.M | re.S)
 
 
 def rest(stage: Stage) -> Table:
-    """Three hosts for a minute and a half."""
+    """Three hosts for two minutes."""
     seconds = QUICK if stage.quick else SECONDS
     with field(log_statement="all", log_line_prefix="~%p %a~ ") as there:
         hosts = there.started(HOSTS)
