@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ..table import Table, show
+from .digest import DIGEST as DIGEST
 from .record import Record
 from .stage import Stage
 

@@ -38,9 +38,6 @@ HOLD = 0.05
 """For how long a request has its connection, at most."""
 SHRINKS = 5.0
 """After which connections are closed that lie idle beyond the floors. A pool's is minutes."""
-RETAKEN = 0.25
-"""How often a slot that is owed to another host is taken again by a starving worker of its own,
-which was faster than the keeper."""
 RETRY = (0.05, 2.0)
 JOINED = 2
 """Messages of a host that joins, beside that with which it is seated."""
@@ -356,6 +353,4 @@ class Host:
         slot = self._used.pop()
         self.world.stand_up(slot)
         self._free.append(slot)
-        if len(self._used) < self._want and self.world.random.random() < RETAKEN:
-            self._open(1)
         self._act()
