@@ -36,6 +36,10 @@ IN_USE = 1.0
 """Seconds for which a session is used that has let go of its lock."""
 SMALLER = 14
 """The budget of a host that disagrees."""
+AFTER = 5.0
+"""Seconds for which it is seen how the others go by it."""
+KNOWN = 1.5
+"""Seconds within which others have looked at the board since a host has joined."""
 GOALS = {"over": 0.0}
 
 Found = Mapping[str, Mapping[str, float]]
@@ -229,12 +233,15 @@ def _smaller_budget(scene: Scene) -> Found:
             break
     told = monotonic()
     host.wait_ready()
-    time.sleep(2.0)  # none is above it any more
-    above = [at for at, n in list(scene.sampler.series) if at >= began and n > SMALLER]
+    time.sleep(AFTER)
+    above = scene.above(SMALLER, told, told + AFTER)
     scene.there.leave(host)
     return {
         "all others go by it": _took(told - began),
-        "the last moment above it": _took(max(above, default=began) - began),
+        f"above it, in the {AFTER:g} s after that": {
+            "seconds": above.seconds,
+            "too many": above.most,
+        },
     }
 
 
@@ -248,6 +255,7 @@ def _host_killed(scene: Scene) -> Found:
     starving, *_, victim = scene.there.hosts.values()
     scene.clients.withdraw(victim.name)
     scene.load(starving, HEAVY)
+    time.sleep(KNOWN)  # whom they have never seen they do not miss
     most = room_for_pools(BUDGET, HOSTS) - (HOSTS - 1) * WORKERS * FLOOR
     scene.watch.until(lambda sight: len(sight.pooled(starving.name)) >= most)
     with _asked(victim, "20"):

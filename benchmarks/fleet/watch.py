@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from itertools import pairwise
 from math import inf
 from time import monotonic, sleep
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from .clients import Clients
 from .hosts import ROLE, Field, Host
 from .record import locks
 
-__all__ = ["Scene", "Sight", "Watch"]
+__all__ = ["Above", "Scene", "Sight", "Watch"]
 
 EVERY = 0.003
 """Seconds between two looks."""
@@ -75,6 +76,13 @@ class Sight(NamedTuple):
         pooled = self.pooled(host)
         seated = len(self.seats(host)) == len(pooled)
         return seated and len(pooled) >= floors and len(self.keeping(host)) == 1
+
+
+class Above(NamedTuple):
+    """How far, and for how long, there were more sessions than some budget has."""
+
+    seconds: float
+    most: int
 
 
 class Watch:
@@ -163,3 +171,10 @@ class Scene:
         if self.watch.until(is_well) == inf:
             raise LabError(f"not well within {WELL_WITHIN:g} s: {last}")
         return last[0]
+
+    def above(self, budget: int, began: float, ended: float = inf) -> Above:
+        """What the samples say of the time from *began* to *ended*."""
+        series = [each for each in list(self.sampler.series) if began <= each[0] <= ended]
+        above = [(after - at, n) for (at, n), (after, _) in pairwise(series) if n > budget]
+        most = max((n for _, n in above), default=budget)
+        return Above(sum(seconds for seconds, _ in above), most - budget)
