@@ -12,7 +12,7 @@ from benchmarks.fleet.chaos import GRACE, KEEPALIVES, Event, reason
 from benchmarks.fleet.clients import GIVE_UP, Reply
 from benchmarks.fleet.hosts import field, until
 from benchmarks.fleet.record import episodes
-from benchmarks.fleet.watch import Sight
+from benchmarks.fleet.watch import Above, Sight
 from poolguard.budget.fleet.survey import Session
 
 LOST = Reply("h1", "0.1", 10.0, 11.0, 502, 7, "OperationalError")
@@ -88,6 +88,13 @@ def test_a_control_session_keeps_a_host_once_it_has_leased_all_that_the_host_use
     assert not both.is_well("h1", 2)
     without_seat = sight._replace(holders={pid: holders[pid] for pid in (1, 3, 5)})
     assert not without_seat.is_well("h1", 1)
+
+
+def test_what_is_above_a_budget_is_how_far_and_for_how_long() -> None:
+    series = [(1.0, 9), (2.0, 6), (2.5, 7), (2.75, 5), (4.0, 6), (9.0, 8)]
+    assert Above.of(series, 5, 2.0, 2.75) == (0.75, 2)  # the last sample says no more
+    assert Above.of(series, 5, 2.0) == (0.75 + 5.0, 2)
+    assert Above.of(series, 9, 0.0) == (0, 0)
 
 
 @pytest.mark.long

@@ -15,7 +15,7 @@ from ..table import Row, say
 from .clients import Clients, queries
 from .hosts import EVERY, ROLE, field, until
 from .stage import Stage
-from .watch import Scene
+from .watch import Above, Scene
 
 __all__ = ["crowd"]
 
@@ -31,8 +31,7 @@ def crowd(stage: Stage) -> Iterator[Row]:
     rounds = 1 if stage.quick else ROUNDS
     settings: dict[str, Any] = {"budget": BUDGET, "threads": THREADS, "POOLGUARD_FLOOR": str(FLOOR)}
     took: list[float] = []
-    above: list[float] = []
-    most: list[float] = []
+    above: list[Above] = []
     with (
         field() as there,
         there.sampler(BUDGET, every=EVERY) as sampler,
@@ -46,8 +45,7 @@ def crowd(stage: Stage) -> Iterator[Row]:
                 say(f"{MORE} join at once, round {nth + 1} of {rounds}")
                 began = monotonic()
                 took.append(_joined_at_once(scene))
-                above.append(scene.above(BUDGET, began).seconds)
-                most.append(scene.above(BUDGET, began).most)
+                above.append(Above.of([*sampler.series], BUDGET, began))
         for host in list(there.hosts):
             clients.withdraw(host)
     failed = [reply for reply in clients.replies if reply.status != 200]
@@ -60,7 +58,11 @@ def crowd(stage: Stage) -> Iterator[Row]:
     }
     who = f"{MORE} hosts join at once, where all of {BUDGET} is lent"
     yield Row(f"{who}: the last has its floors", figures)
-    yield Row(f"{who}: above the budget", {"seconds": above, "too many": most})
+    figures = {
+        "seconds": [each.seconds for each in above],
+        "too many": [each.most for each in above],
+    }
+    yield Row(f"{who}: above the budget", figures)
 
 
 def _joined_at_once(scene: Scene) -> float:

@@ -23,7 +23,7 @@ from .crowd import crowd
 from .hosts import EVERY, ROLE, Host, field, until
 from .silence import silence
 from .stage import Stage
-from .watch import Scene, Sight
+from .watch import Above, Scene, Sight
 
 __all__ = ["faults"]
 
@@ -234,7 +234,7 @@ def _smaller_budget(scene: Scene) -> Found:
     told = monotonic()
     host.wait_ready()
     time.sleep(AFTER)
-    above = scene.above(SMALLER, told, told + AFTER)
+    above = Above.of([*scene.sampler.series], SMALLER, told)
     scene.there.leave(host)
     return {
         "all others go by it": _took(told - began),

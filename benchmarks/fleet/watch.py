@@ -84,6 +84,16 @@ class Above(NamedTuple):
     seconds: float
     most: int
 
+    @classmethod
+    def of(
+        cls, series: Iterable[tuple[float, int]], budget: int, began: float, ended: float = inf
+    ) -> Above:
+        """By those samples that are from *began* to *ended*. Each counts until the next one."""
+        between = [each for each in series if began <= each[0] <= ended]
+        above = [(after - at, n) for (at, n), (after, _) in pairwise(between) if n > budget]
+        most = max((n for _, n in above), default=budget)
+        return cls(sum(seconds for seconds, _ in above), most - budget)
+
 
 class Watch:
     """Looks at the server of *there*, whichever it is, again and again."""
@@ -171,10 +181,3 @@ class Scene:
         if self.watch.until(is_well) == inf:
             raise LabError(f"not well within {WELL_WITHIN:g} s: {last}")
         return last[0]
-
-    def above(self, budget: int, began: float, ended: float = inf) -> Above:
-        """What the samples say of the time from *began* to *ended*."""
-        series = [each for each in list(self.sampler.series) if began <= each[0] <= ended]
-        above = [(after - at, n) for (at, n), (after, _) in pairwise(series) if n > budget]
-        most = max((n for _, n in above), default=budget)
-        return Above(sum(seconds for seconds, _ in above), most - budget)
