@@ -54,6 +54,8 @@ class Silent:
     """The sessions of its pools, at first."""
     idle: frozenset[int] = frozenset()
     """Those of them that have had nothing to answer since."""
+    said: str | None = None
+    """What it has said before, and may say still."""
     left: int = 0
     """How many of its sessions there were still, at last."""
     seen: dict[str, float] = made(default_factory=dict)
@@ -69,6 +71,7 @@ class Silent:
         [self.control] = sight.keeping(self.host.name)
         self.pooled = sight.pooled(self.host.name)
         self.seen.clear()
+        self.said = None if self.stopped else self._says()
         if self.cut:
             self.host.link.cut()
         if self.stopped:
@@ -91,8 +94,12 @@ class Silent:
         """Whether it knows."""
         if self.stopped:
             return
-        if self.host.get("status")["budget"]["fleet"]["unreachable"] is not None:
+        if self._says() not in (None, self.said):
             self.seen.setdefault(SAYS_SO, monotonic())
+
+    def _says(self) -> str | None:
+        says: str | None = self.host.get("status")["budget"]["fleet"]["unreachable"]
+        return says
 
 
 def silence(stage: Stage) -> Iterator[Row]:
