@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING
 
 import pytest
 
 from poolguard.budget.fleet import view
 from poolguard.budget.fleet.control import Control, Lost
-from poolguard.budget.fleet.file import FleetFile
+from poolguard.budget.fleet.file import FleetFile, Reign
 from poolguard.budget.fleet.keys import Keys
 from poolguard.errors import ForkError, RuntimeDirError
 from poolguard.util.rundir import RuntimeDir
@@ -131,6 +132,37 @@ def test_a_file_that_is_no_fleets_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RuntimeDirError, match="no fleet's file of this version"):
         FleetFile(folder, "shop.fleet")
     folder.close()
+
+
+def test_what_a_keeper_of_the_past_says_of_the_ledger_is_not_heard(tmp_path: Path) -> None:
+    """One that was cut off, and has been replaced, finds out last that there is no way."""
+    folder = RuntimeDir(tmp_path / "run")
+    file = FleetFile(folder, "shop.fleet")
+    assert file.begin(1)
+    file.write_trouble(1, "no way")
+    assert file.trouble == "no way"
+    assert file.begin(2)
+    assert file.trouble == ""
+    file.write_trouble(1, "no way still")
+    assert file.trouble == ""
+    file.write_trouble(2, "none either")
+    assert file.trouble == "none either"
+    file.close()
+    folder.close()
+
+
+@pytest.mark.parametrize(
+    ("pid", "silent", "idle"), [(7, 4.0, True), (0, 4.0, False), (0, 10.0, True)]
+)
+def test_a_keeper_is_given_as_much_time_to_connect_as_a_connect_may_take(
+    join: Join, pid: int, silent: float, idle: bool
+) -> None:
+    one = join("one")
+    assert one.hold(1) == 1
+    now = monotonic()
+    one.ledger._file.write_asked(now - silent)
+    reign = Reign(1, pid, seen_at=now - silent - 1)
+    assert one.ledger._keeper._is_idle(reign) is idle
 
 
 def test_a_ledger_with_such_a_file_is_refused_and_leaves_nothing_open(
