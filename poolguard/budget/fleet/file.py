@@ -111,7 +111,9 @@ class FleetFile:
 
     def close(self) -> None:
         """Close it. The locks of this process end with it."""
-        os.close(self._file.fd)
+        fd, self._file.fd = self._file.fd, -1
+        if fd >= 0:  # its number may be another file's by the second time
+            os.close(fd)
 
     # -- reigns --------------------------------------------------------------------------------
 

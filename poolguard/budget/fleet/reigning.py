@@ -87,7 +87,8 @@ class Reigning:
             self._session.control.leave_open()
         if self._doorbell is not None:
             self._doorbell.close()
-        os.close(self._wake)
+        if self._wake >= 0:
+            os.close(self._wake)
 
     @property
     def _is_over(self) -> bool:

@@ -185,17 +185,17 @@ class Session:
         got: list[int] = row["claimed"]
         self.leased |= {*got}
         if got and policy.notifies:  # they are used only once it is known whether a host is missing
-            granted = figures.granted + len(got) - step.from_door
+            granted = figures.granted + len(got) - step.moves
             left = figures._replace(granted=granted, need=max(0, figures.need - len(got)))
             _, rows = self.control.ask(self._published(left), sql.board(self.keys))
             self._saw(rows, figures)
-        if step.from_door and got:
-            self._leave_door(got[0])
+        if step.moves and got:
+            self._move(got[0])
         usable = policy.claimed(monotonic(), step, got)
         policy.resting.pop(policy.slot, None)  # nothing but this session was to sit there
         self._host.grant([slot for slot in usable if slot != policy.slot])
 
-    def _leave_door(self, slot: int) -> None:
+    def _move(self, slot: int) -> None:
         before, self._policy.slot = self._policy.slot, slot
         [[seated], _] = self.control.ask(sql.sit(self.keys, slot), sql.stand_up(self.keys, before))
         self.leased.discard(before)

@@ -189,6 +189,26 @@ def test_a_process_that_cannot_use_the_folder_is_a_host_of_its_own(
     assert len(rows(MEMBERS, Keys.of(label).short)) == 1
 
 
+def test_a_ledger_that_was_closed_closes_nothing_in_a_forked_child(join: Join) -> None:
+    """The numbers of its files are others' by then."""
+    one = join("one")
+    assert one.hold(1) == 1
+    one.close()
+    assert one.ledger.standing.hosts == 0
+    pipes = [end for _ in range(20) for end in os.pipe()]
+    child = os.fork()
+    if not child:
+        try:
+            for end in pipes:
+                os.fstat(end)
+            os._exit(7)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    for end in pipes:
+        os.close(end)
+
+
 def test_a_forked_child_has_no_part_in_its_parents_ledger(
     join: Join, rows: Rows, label: str
 ) -> None:
