@@ -201,7 +201,7 @@ def test_nothing_stays_beyond_a_budget_that_is_smaller_now(
         small = guard("small", budget=16, floor=1)
         small.open()
         until(lambda: (small.status()["budget"]["fleet"] or {}).get("hosts") == 4)
-    until(lambda: max(slots(rows, label), default=0) < 16, within=20)
+    until(lambda: max(slots(rows, label), default=0) < 16)
     assert len(slots(rows, label)) <= 16
 
 
