@@ -64,7 +64,7 @@ def test_processes_of_one_host_share_its_control_session(
 ) -> None:
     members = [join("one") for _ in range(3)]
     assert [member.hold(2) for member in members] == [2, 2, 2]
-    assert occupied(rows, label) == 7
+    until(lambda: occupied(rows, label) == 7)
     assert members[0].ledger.standing.hosts == 1
 
 
