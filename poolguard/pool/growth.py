@@ -26,6 +26,8 @@ SHORTEST_STEP = 0.001
 SHORTEST_PATIENCE = 0.010
 SLOW_DOUBLINGS = 16
 """So many steps make a start: a queue that never empties is bounded by nothing but the room."""
+RAISED_AT_ONCE = 2
+"""Connects under way at once for what is expected to be needed within half an hour."""
 LATE_FACTOR = 5
 """A connect is late after so many times of what one lately took, ..."""
 SHORTEST_LATE = 0.5
@@ -71,6 +73,15 @@ def headroom(s: Snapshot) -> int:
     return max(0, s.likely(max(with_headroom(s.counts.lent), s.expected)) - s.counts.size)
 
 
+def for_level(now: float, s: Snapshot) -> int:
+    """Connections to open for the level that is expected to be needed: all at once as the pool
+    warms up, and later a few at a time, since nobody waits for them."""
+    if s.retry_at is not None or now < s.level_from:
+        return 0
+    lacking = max(0, s.level - s.counts.size)
+    return lacking if s.reason == "warmup" else min(lacking, max(0, RAISED_AT_ONCE - s.coming))
+
+
 def step(connect_time: float) -> float:
     """Seconds in which the connects under way may double."""
     return min(SLOWEST_STEP, max(SHORTEST_STEP, connect_time / 20))
@@ -91,7 +102,7 @@ def connects_to_begin(now: float, s: Snapshot) -> int:
         if doublings < SLOW_DOUBLINGS:
             for_queue = min(for_queue, (1 << doublings) - 1 - s.begun)
     ahead = headroom(s) if now >= s.headroom_from else 0
-    n = min(max(for_queue, s.for_floor, ahead), s.room)
+    n = min(max(for_queue, s.for_floor, ahead, for_level(now, s)), s.room)
     if s.retry_at is not None:
         n = min(n, 0 if s.coming or now < s.retry_at else 1)
     if s.late.probe_at is not None:
@@ -127,6 +138,8 @@ def next_look(now: float, s: Snapshot) -> float | None:
     if s.wanted <= 0:
         if headroom(s) and s.headroom_from > now:
             looks.append(s.headroom_from)
+        if s.level > s.counts.size and s.level_from > now:
+            looks.append(s.level_from)
     elif s.late.probe_at is not None and s.late.probe_at > now:
         looks.append(s.late.probe_at)
     elif s.retry_at is not None:

@@ -16,6 +16,7 @@ from ..budget.slots import Orphan
 from .entry import Entry
 from .events import CreateReason
 from .growth import connects_to_begin, next_look, patience, with_headroom
+from .memory import Asked
 from .snapshot import Snapshot
 
 __all__ = [
@@ -113,6 +114,8 @@ class Round:
     """Connections to be closed of the pool's own will."""
     checks: list[tuple[Entry, Any, Collection[Orphan]]] = field(default_factory=list)
     """Those to be checked, and the slots of the dead that are to be asked about meanwhile."""
+    asked: Asked | None = None
+    """What the pool's memory is to be told, if there is one."""
     wake: float | None = None
     """When to look again, by the monotonic clock, if nothing happens before."""
 
@@ -199,7 +202,7 @@ def _fewer(
     # As many as were lent at most would be opened ahead of the same again.
     most_lent = max(0, counts.size - counts.opening - s.idle_low)
     kept = max(0, s.likely(with_headroom(most_lent)) - most_lent)
-    unused = max(0, min(s.idle_low - kept, spare, above))
+    unused = max(0, min(s.idle_low - kept, spare, above, above + counts.min_size - s.level))
     return [CloseIdle(unused, "shutdown" if s.leaving else "idle")], now + period
 
 
