@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .core import Core
-from .memory import Asked
+from .memory import Asked, Memory
 from .snapshot import Counts
 
 __all__ = ["Expected"]
@@ -18,10 +18,9 @@ class Expected:
     """A pool's expected level, which stands above its floor. Times by the monotonic clock."""
 
     def __init__(self) -> None:
-        self.is_told = False
-        """There is a memory."""
+        self.memory: Memory | None = None
         self.by_memory = 0
-        """What it says."""
+        """The level, as the memory says it."""
         self.level_from = 0.0
         """Nothing is opened for the level before."""
         self.asked_since = 0.0
@@ -35,6 +34,18 @@ class Expected:
         them."""
         return max(counts.min_size, min(self.by_memory, counts.max_size))
 
+    def stands(self, counts: Counts, late: int, *, is_new: bool) -> bool:
+        """Whether the pool has warmed up. What is expected beyond the floor is waited for while it
+        comes as quickly as the floor.
+
+        :param late: so many of the connects under way take much longer than others.
+        :param is_new: none has been begun yet.
+        """
+        there = counts.size - counts.opening
+        if there < counts.min_size:
+            return False
+        return there >= self.level(counts) or (counts.opening <= late and not is_new)
+
     def was_needed_elsewhere(self, now: float) -> None:
         """Others have needed the slot of a connection of this pool."""
         self.level_from = now + LEVEL_AGAIN
@@ -45,9 +56,25 @@ class Expected:
 
         :param created: so many acquires have been given a connection that was made for them.
         """
-        if not self.is_told:
+        if self.memory is None:
             return None, None
         lent, waiting = core.count_anew()
-        told = Asked(self.asked_since, now, lent, waiting, created - self._created, self.by_memory)
+        since, before = self.asked_since, self._created
         self.asked_since, self._created = now, created
+        level, floor = self.by_memory, core.min_size
+        told = Asked(since, now, lent, waiting, created - before, level, floor)
         return told, now + TOLD_EVERY if lent or waiting else None
+
+    def tell(self, asked: Asked) -> bool:
+        """Have the memory record that; whether the level is another one now. The pool's lock must
+        not be held."""
+        before = self.by_memory
+        if self.memory is not None:
+            self.by_memory = self.memory.remember(asked)
+        return self.by_memory != before
+
+    def close(self) -> None:
+        """There is nothing to be told any more."""
+        memory, self.memory = self.memory, None
+        if memory is not None:
+            memory.close()

@@ -239,20 +239,14 @@ class Housekeeper:
         )
 
     def _note_warmth(self, now: float, counts: Counts) -> None:
-        if self.warm_after is None and self._is_warm(now, counts):
+        if self.warm_after is not None:
+            return
+        late = self.lifecycle.late(now, [entry.began for entry in self.core.those("connecting")])
+        if self.expected.stands(counts, late.n, is_new=not self._looked):
             self.warm_after = now - self._opened_at
             self.asked = counts.min_size
             warmed = Warmed(self.name, counts.min_size, counts.size, self.warm_after)
             self.outbox.add(self.outbox.listener.warmed, warmed)
-
-    def _is_warm(self, now: float, counts: Counts) -> bool:
-        stands = counts.size - counts.opening
-        if stands < counts.min_size:
-            return False
-        # What is expected beyond the floor is waited for while it comes as quickly as the floor.
-        begun = [entry.began for entry in self.core.those("connecting")]
-        coming = counts.opening - self.lifecycle.late(now, begun).n
-        return stands >= self.expected.level(counts) or (coming <= 0 and self._looked)
 
     def _open(self, action: Open, now: float, counts: Counts, todo: Round) -> float | None:
         """Begin connects; returns when to look whether there are slots for the rest."""
@@ -349,6 +343,11 @@ class Housekeeper:
             if entry.give_up_at <= now:
                 entry.cut()
         return idle
+
+    def close(self) -> None:
+        """The last connection has ended."""
+        self.leases.close()
+        self.expected.close()
 
     def disown(self) -> None:
         """In a forked child: a lock that was held at the fork is held for ever."""

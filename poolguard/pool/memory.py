@@ -19,7 +19,9 @@ class Asked(NamedTuple):
     created: int
     """Acquires that were given a connection which was made while they waited."""
     level: int
-    """The connections that were to be kept warm."""
+    """The connections that were to be kept warm, as the memory had said."""
+    floor: int
+    """The connections that are kept warm whatever it says."""
 
 
 class Memory(Protocol):
@@ -29,3 +31,6 @@ class Memory(Protocol):
     def remember(self, asked: Asked, /) -> int:
         """Record that. Returns how many connections are to be kept warm from now on, beyond the
         floor, while nobody else needs their slots; 0: no more than the floor."""
+
+    def close(self) -> None:
+        """The pool has ended."""

@@ -13,7 +13,7 @@ from ..util.clock import now as clock
 from .base import Base
 from .entry import Entry, entry_of
 from .errors import SlotTaken
-from .memory import Asked, Memory
+from .memory import Memory
 
 __all__ = ["Supervised"]
 
@@ -26,7 +26,6 @@ class Supervised(Base):
     _inquire: Callable[[Any], Any] | None = None
     _when_refused: Callable[[], None] | None = None
     _when_voiceless: Callable[[], None] | None = None
-    _memory: Memory | None = None
 
     def attend(
         self,
@@ -44,15 +43,8 @@ class Supervised(Base):
     def recall_by(self, memory: Memory, level: int) -> None:
         """Have *memory* told what the pool is asked for, and begin with the *level* that it knows
         to be needed now."""
-        self._memory = memory
-        self._keeper.expected.by_memory = level
-        self._keeper.expected.is_told = True
-
-    def _remember(self, asked: Asked) -> None:
-        level = 0 if self._memory is None else self._memory.remember(asked)
-        if level != self._keeper.expected.by_memory:
-            self._keeper.expected.by_memory = level
-            self._ring()
+        expected = self._keeper.expected
+        expected.memory, expected.by_memory = memory, level
 
     def inquire_after(self, seconds: float) -> None:
         """Have the server asked by then what it grants."""
