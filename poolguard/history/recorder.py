@@ -37,13 +37,6 @@ class Recorder:
     def __repr__(self) -> str:
         return f"<Recorder {self._ring.guard!r} {self.expected}>"
 
-    def begin(self, floor: int) -> int:
-        """How many connections a worker is to have that starts now."""
-        with self._mutex:
-            if not self._closed:
-                self._decide(int(self._wall() // MINUTE), floor, lent=0)
-            return self.expected.level
-
     def record(self, seconds: float, seen: Seen, floor: int) -> int:
         """Record what was *seen* in the last *seconds*; how many connections to keep warm now."""
         with self._mutex:

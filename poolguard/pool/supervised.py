@@ -40,11 +40,9 @@ class Supervised(Base):
         self._when_voiceless = when_voiceless
         self._keeper.inquiry.wanted = True
 
-    def recall_by(self, memory: Memory, level: int) -> None:
-        """Have *memory* told what the pool is asked for, and begin with the *level* that it knows
-        to be needed now."""
-        expected = self._keeper.expected
-        expected.memory, expected.by_memory = memory, level
+    def recall_by(self, memory: Memory) -> None:
+        """Have *memory* told what the pool is asked for, and keep warm what it says."""
+        self._keeper.expected.memory = memory
 
     def inquire_after(self, seconds: float) -> None:
         """Have the server asked by then what it grants."""

@@ -34,10 +34,6 @@ class GuardMemory:
         """Why the level is what it is, in a word."""
         return self._recorder.expected.reason
 
-    def begin(self, floor: int) -> int:
-        """How many connections a worker is to have that starts now."""
-        return self._recorder.begin(floor)
-
     def remember(self, asked: Asked) -> int:
         seen = Seen(asked.lent, asked.waiting, asked.created, max(asked.level, asked.floor))
         return self._recorder.record(asked.until - asked.since, seen, asked.floor)

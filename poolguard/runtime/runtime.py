@@ -154,7 +154,7 @@ class Runtime:
         pool.attend(inquire, self.sizing.when_refused, self.sizing.when_voiceless)
         self.memory = open_memory(self.name, self.settings, self._given.kwargs)
         if self.memory is not None:
-            pool.recall_by(self.memory, self.memory.begin(floor))
+            pool.recall_by(self.memory)
         return pool
 
     def _connect_arguments(self) -> dict[str, Any]:

@@ -532,3 +532,19 @@ def test_after_a_sleep_of_hours_one_after_the_other_is_verified_and_few_are_repl
     assert len(replaced) == 2
     assert len(verified) >= 7
     assert len(idle) == 8
+
+
+# -- the expected level
+
+
+@pytest.mark.parametrize(("level", "closed"), [(0, 6), (2, 6), (5, 3), (8, 0), (12, 0)])
+def test_what_is_expected_to_be_needed_is_not_closed_for_being_idle(
+    level: int, closed: int
+) -> None:
+    s = pool(*(entry() for _ in range(8)), floor=2, level=level, idle_low=8, idle_low_since=0.0)
+    assert now(s)[-1] == CloseIdle(closed, "idle")
+
+
+def test_it_is_given_up_to_siblings_down_to_the_floor() -> None:
+    s = pool(*(entry() for _ in range(8)), floor=2, level=8, owed=20)
+    assert now(s) == [CloseIdle(6, "yielded")]

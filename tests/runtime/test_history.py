@@ -103,6 +103,7 @@ def test_what_is_lent_is_recorded(guard: Open, run: Path) -> None:
         return max((each.one for each in history.read(began, now() + 1) if each), default=0)
 
     until(lambda: most() == 3)
+    assert {each.level for each in history.read(began, now() + 1) if each} == {1}
     history.close()
     folder.close()
 
