@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import isqrt, sqrt
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 from .minutes import DAY, Demand, Past
 
@@ -24,9 +24,12 @@ PART = 4
 HEAD = 1.0
 
 
+Reason: TypeAlias = Literal["floor", "day", "week", "hour", "held"]
+
+
 class Expected(NamedTuple):
     level: int
-    reason: str
+    reason: Reason
 
 
 class Day(NamedTuple):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from .core import Core
 from .memory import Asked, Memory
 from .snapshot import Counts
@@ -33,6 +35,12 @@ class Expected:
         """The connections to keep warm while nobody else needs their slots, the floor's among
         them."""
         return max(counts.min_size, min(self.by_memory, counts.max_size))
+
+    def status(self, counts: Counts) -> dict[str, Any]:
+        """The level in force, and what it is due to: plain data."""
+        level = self.level(counts)
+        memory = self.memory if level > counts.min_size else None
+        return {"level": level, "reason": "floor" if memory is None else memory.reason}
 
     def stands(self, counts: Counts, late: int, *, is_new: bool) -> bool:
         """Whether the pool has warmed up. What is expected beyond the floor is waited for while it

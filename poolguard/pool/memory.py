@@ -28,6 +28,10 @@ class Memory(Protocol):
     """Told of each time between two looks. It may read and write files, and is called with no lock
     held."""
 
+    @property
+    def reason(self) -> str:
+        """Why the level is what it is, in a word."""
+
     def remember(self, asked: Asked, /) -> int:
         """Record that. Returns how many connections are to be kept warm from now on, beyond the
         floor, while nobody else needs their slots; 0: no more than the floor."""
