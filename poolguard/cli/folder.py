@@ -26,8 +26,8 @@ def add_folder(parser: argparse.ArgumentParser) -> None:
 def insist_on_ours(folder: Path) -> None:
     """Raises RuntimeDirError where *folder* is another user's.
 
-    Opening it would raise one too, which would advise to remove the folder, or to take it over. That
-    suits a worker, but not root, looking at another user's service.
+    Opening it would raise one too, which would advise to remove the folder, or to take it over.
+    That suits a worker, but not root, looking at another user's service.
     """
     try:
         found = folder.lstat()
