@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from ..history.minutes import DAY, HOUR, Demand
-from ..history.numbers import numbers
+from ..history.numbers import Numbers, numbers
 from ..util.escape import as_json, escaped
 from . import history_picture
 from .arguments import positive
 from .folder import add_folder
-from .history_days import days
+from .history_days import Day, days
 from .history_files import Recorded, days_kept, recorded
 from .history_text import as_data, known, period, summary
-from .text import say, speaks_unicode, terminal_width, wrapped
+from .text import plural, say, speaks_unicode, terminal_width, wrapped
 
 __all__ = ["add_to"]
 
@@ -26,6 +26,9 @@ VERSION = 1
 are added."""
 WEEK = 7
 """Days."""
+NOTHING = (
+    "nothing is recorded of that time. A minute is recorded once it is over, while workers run"
+)
 WIDEST = 160
 """The most columns of a picture, which gains from wider lines than text does."""
 
@@ -92,30 +95,41 @@ def _write(found: list[Recorded], shown: int, path: Path) -> None:
 
 def _report(found: list[Recorded], shown: int) -> Iterator[str]:
     width, unicode = terminal_width(WIDEST), speaks_unicode()
-    for each in found:
-        yield from _guard(each, shown, width, unicode=unicode)
+    drawn = False
+    for number, each in enumerate(found):
+        if number:
+            yield ""
+        yield from wrapped(
+            f"guard {escaped(each.guard)}: the last {period(shown * DAY)}, by the clock here "
+            f"({time.strftime('%Z')})"
+        )
         yield ""
+        sums = numbers(each.last(shown))
+        if sums is None:
+            yield from wrapped(NOTHING)
+            continue
+        yield from history_picture.draw(_days(each, sums), width, unicode=unicode)
+        yield ""
+        yield from _numbers(sums)
+        drawn = True
+    if not drawn:
+        return
+    yield ""
     for line in history_picture.legend(width, unicode=unicode):
         yield from wrapped(line)
 
 
-def _guard(each: Recorded, shown: int, width: int, *, unicode: bool) -> Iterator[str]:
-    yield from wrapped(
-        f"guard {escaped(each.guard)}: the last {period(shown * DAY)}, by the clock here "
-        f"({time.strftime('%Z')})"
-    )
-    sums = numbers(each.last(shown))
-    if sums is None:
-        yield from wrapped(
-            "nothing is recorded of that time. A minute is recorded when it is over, while workers "
-            "run"
-        )
-        return
-    yield ""
-    drawn = days(each.past, each.end - sums.span, each.end + 1)
-    yield from history_picture.draw(drawn, width, unicode=unicode)
-    yield ""
-    yield from wrapped(f"{summary(sums)}.")
+def _days(each: Recorded, sums: Numbers) -> list[Day]:
+    """The days to draw: from the first of which anything is known, until today."""
+    return days(each.past, each.end - sums.span, each.end + 1)
+
+
+def _numbers(sums: Numbers) -> Iterator[str]:
+    text = f"{summary(sums)}."
+    if sums.created:
+        what = plural(sums.created, "connection")
+        text += f" {sums.created:,} {what} created while a request waited."
+    yield from wrapped(text)
     if note := known(sums):
         yield from wrapped(f"Note: {note}.")
 

@@ -53,11 +53,10 @@ def recorded(folder: Path | None, guard: str | None = None) -> list[Recorded]:
 
     Raises :exc:`~poolguard.errors.PoolguardError` where there is nothing of that.
     """
-    settings = Settings.build()
-    path = folder or settings.runtime_dir or rundir.default_path()
+    path = folder or Settings.build().runtime_dir or rundir.default_path()
     found = _opened(path)
     if not found:
-        raise PoolguardError(_nothing(path, settings))
+        raise PoolguardError(_nothing(path))
     if guard is not None:
         names = ", ".join(sorted({each.guard for each in found}))
         found = [each for each in found if each.guard == guard]
@@ -79,12 +78,12 @@ def _opened(path: Path) -> list[Recorded]:
     return [Recorded(history.guard, history, now) for history in histories(folder)]
 
 
-def _nothing(path: Path, settings: Settings) -> str:
+def _nothing(path: Path) -> str:
     if not os.path.lexists(path):
         where = f"there is no runtime folder {path}, so nothing is recorded"
     else:
         where = f"nothing is recorded in the runtime folder {path} yet"
-    if getattr(settings, "history", "on") == "off":
+    if getattr(Settings.build(), "history", "on") == "off":
         return f'{where}: history is "off" (POOLGUARD_HISTORY), and it would have to be "on"'
     return (
         f"{where}. Workers that run record there each minute, unless their guard has "

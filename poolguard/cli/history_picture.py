@@ -29,8 +29,10 @@ HEIGHT = 4
 """Rows of a plot that reaches the top of the scale. Others have fewer: none above is empty."""
 LEAST = 2
 """Rows that each plot has."""
-WIDTHS = (10, 12, 15, 20, 24, 30, 40, 60, 120, 180)
-"""The minutes that one column may stand for."""
+HOURS = range(0, 24, 3)
+"""Those that have a label."""
+WIDTHS = (10, 12, 15, 20, 30, 36, 60)
+"""The minutes that one column may stand for. The hours that have a label are whole columns."""
 
 
 class _Pen(NamedTuple):
@@ -115,8 +117,9 @@ def _panel(columns: Sequence[Column], top: int, each: int, pen: _Pen) -> Iterato
         label = str(round(top * level / HEIGHT)) if level % 2 == 0 else ""
         axis = pen.tick if label else pen.axis
         yield f"{label:>{GUTTER - 2}} {axis}{''.join(row)}".rstrip()
+    ticks = {hour * HOUR // each for hour in HOURS}
     floor = (
-        " " if not column.known else pen.floor_tick if at * each % (3 * HOUR) == 0 else pen.floor
+        " " if not column.known else pen.floor_tick if at in ticks else pen.floor
         for at, column in enumerate(columns)
     )
     yield f"{'':>{GUTTER - 1}}{pen.corner}{''.join(floor)}".rstrip()
@@ -153,7 +156,7 @@ def _cell(column: Column, row: int, top: int, pen: _Pen) -> str:
 
 def _hours(each: int) -> str:
     row = [" "] * (DAY // each + 1)
-    for hour in range(0, 24, 3):
+    for hour in HOURS:
         at = hour * HOUR // each
         row[at : at + len(str(hour))] = str(hour)
     return "".join(row).rstrip()

@@ -106,8 +106,8 @@ def as_data(found: Numbers | None) -> dict[str, Any] | None:
 
 
 def period(minutes: int) -> str:
-    """So many minutes: ``7 days``, ``3 days 4 h``, ``12 h 5 min``."""
-    days, rest = divmod(minutes, DAY)
+    """So many minutes: ``7 days``, ``3 days 4 h``, ``24 h``, ``12 h 5 min``."""
+    days, rest = divmod(minutes, DAY) if minutes != DAY else (0, DAY)
     hours, left = divmod(rest, HOUR)
     told = [f"{days} {plural(days, 'day')}"] if days else []
     told += [f"{hours} h"] if hours else []

@@ -1,4 +1,4 @@
-"""What ``poolguard plan --history`` adds: the numbers that would have sufficed, beside the plan's."""
+"""What ``poolguard plan --history`` adds: the numbers that would have sufficed."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The numbers to configure, from minutes that were recorded, and what less would have cost. Pure.
 
-What would have been created is an estimate, of one worker, the busiest of each minute, since that is
-what a minute tells of. It would have had its floor warm, and above that what it had lent at once
+What would have been created is an estimate, of one worker: the busiest of each minute, since a
+minute tells of that one. It would have had its floor warm, and above that what it had lent at once
 within the last :data:`UNUSED` minutes. Each further connection that was lent had to be created,
 while a request waited for it.
 """
