@@ -21,8 +21,8 @@ from .folder import insist_on_ours
 __all__ = ["Recorded", "days_kept", "recorded"]
 
 
-SETTLED = 10.0
-"""Seconds after its end in which a minute is recorded."""
+SETTLED = 70.0
+"""Seconds after its end in which a minute is recorded. Workers at rest look once in a minute."""
 
 
 class Recorded(NamedTuple):
@@ -83,8 +83,8 @@ def _nothing(path: Path) -> str:
         where = f"there is no runtime folder {path}, so nothing is recorded"
     else:
         where = f"nothing is recorded in the runtime folder {path} yet"
-    if getattr(Settings.build(), "history", "on") == "off":
-        return f'{where}: history is "off" (POOLGUARD_HISTORY), and it would have to be "on"'
+    if Settings.build().history == "off":
+        return f'{where}: POOLGUARD_HISTORY is "off". Leave it out, and workers record each minute'
     return (
         f"{where}. Workers that run record there each minute, unless their guard has "
         f'history="off". Run this as the workers\' user, and with their runtime_dir '

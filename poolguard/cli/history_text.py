@@ -25,7 +25,7 @@ def summary(found: Numbers) -> str:
     told = period(found.span)
     minutes = f"of the minutes of the last {told}"
     if found.known < found.span:
-        minutes = f"of the {found.known:,} minutes that are known of the last {told}"
+        minutes = f"of the known minutes ({found.known:,}) of the last {told}"
     budget = f"budget {found.budget}"
     if found.instances > 1:
         budget += f" ({found.instances} × {found.budget // found.instances})"
