@@ -19,7 +19,6 @@ from typing import NamedTuple
 
 from ..history.minutes import DAY, HOUR
 from .history_days import Column, Day, columns_of
-from .text import encodable
 
 __all__ = ["draw", "legend", "minutes_each"]
 
@@ -71,8 +70,7 @@ def draw(days: Sequence[Day], width: int, *, unicode: bool = True) -> Iterator[s
         lines = [_heading(day, width)]
         if day.known:
             lines += _panel(columns, max(top, HEIGHT), each, pen)
-        for line in lines:
-            yield line if unicode else encodable(line, "ascii")
+        yield from lines
     yield " " * GUTTER + _hours(each)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from poolguard.history.minutes import DAY, HOUR, KEPT
+from poolguard.util.escape import escaped
 from tests.cli.conftest import Run, elsewhere
 from tests.history.filled import fill, now
 from tests.history.past import MONDAY, MadeUp, minute, week
@@ -224,7 +225,7 @@ def test_a_guard_may_have_any_name(run: Run, tmp_path: Path, name: str) -> None:
     ran = run("history", *where)
     assert ran.status == 0
     assert "\x1b" not in ran.out
-    assert not [line for line in ran.out.splitlines() if line.startswith("c:")]
+    assert f"guard {escaped(name)}: the last" in " ".join(ran.out.split())
     run("history", *where, "--html", str(tmp_path / "page.html"))
     page = Page((tmp_path / "page.html").read_text())
     assert "script" not in {tag for tag, _ in page.seen}
