@@ -2,7 +2,7 @@
 
 ::
 
-    Wed 28 Jan: 31 lent at once in one worker, 87 on the host, 160 created while a request waited
+    Wed 28 Jan: 31 lent at once in one worker, 160 created while a request waited
         31 ┤                               ▒
            │                               ▒
         16 ┤                 ─▂▂▄▄▅▅▅▅▅▅▅▄▄█▃▂─
@@ -92,12 +92,10 @@ def _heading(day: Day, width: int) -> str:
     if not day.known:
         return f"{name}: nothing recorded"[:width]
     created = sum(minute.created for minute in day.known)
-    told = [
-        f"{max(minute.one for minute in day.known)} lent at once in one worker",
-        f"{max(minute.host for minute in day.known)} on the host",
-    ]
+    told = [f"{max(minute.one for minute in day.known)} lent at once in one worker"]
     if created:
         told.append(f"{created:,} created while a request waited")
+    told.append(f"{max(minute.host for minute in day.known)} on the host")
     if day.changed:
         told.append("the clocks were changed")
     line = f"{name}: {told[0]}"

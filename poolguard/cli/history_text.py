@@ -22,7 +22,7 @@ ESTIMATED = (
 
 def summary(found: Numbers) -> str:
     """The numbers in one sentence."""
-    told = period(found.span)
+    told = period(found.asked if found.known > found.asked * WHOLE else found.span)
     minutes = f"of the minutes of the last {told}"
     if found.known < found.span:
         minutes = f"of the known minutes ({found.known:,}) of the last {told}"

@@ -102,7 +102,7 @@ def test_a_day_of_which_nothing_is_known_is_one_line() -> None:
     lines = [*draw(of_week(past), 80)]
     assert lines[4:6] == [
         "Tue 27 Jan: nothing recorded",
-        "Wed 28 Jan: 31 lent at once in one worker, 87 on the host",
+        "Wed 28 Jan: 31 lent at once in one worker, 160 created while a request waited",
     ]
 
 
