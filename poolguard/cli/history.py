@@ -27,8 +27,8 @@ are added."""
 WEEK = 7
 """Days."""
 NOTHING = (
-    "nothing is recorded of that time. While workers run, a minute is seen here one minute after it "
-    "is over"
+    "nothing is recorded of that time. While workers run, a minute is seen here about one minute "
+    "after it is over"
 )
 WIDEST = 160
 """The most columns of a picture, which gains from wider lines than text does."""
