@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 
 import pytest
 
@@ -11,6 +12,8 @@ from benchmarks.fleet.chaos import GRACE, KEEPALIVES, Event, reason
 from benchmarks.fleet.clients import GIVE_UP, Reply
 from benchmarks.fleet.hosts import field, until
 from benchmarks.fleet.record import episodes
+from benchmarks.fleet.watch import Above, Sight
+from poolguard.budget.fleet.survey import Session
 
 LOST = Reply("h1", "0.1", 10.0, 11.0, 502, 7, "OperationalError")
 REFUSED = replace(LOST, status=503, said="PoolTimeout")
@@ -59,6 +62,41 @@ def test_samples_that_follow_each_other_are_one_episode() -> None:
     assert [[at for at, _ in episode] for episode in found] == [[1.0, 1.1, 1.2], [5.0], [9.0, 9.1]]
 
 
+def test_a_control_session_keeps_a_host_once_it_has_leased_all_that_the_host_uses() -> None:
+    """While one succeeds another there are two, and before that one that has leased a part."""
+    line = "poolguard 1 936a78:h1 b20 w2 f4 g3 u2 n0"
+    names = {1: line, 2: line, 3: "h1", 4: "h1", 5: "h2"}
+    holders = {
+        1: Session(1, line, "fleet", leased=frozenset({1, 5, 6}), occupied=frozenset({1})),
+        3: Session(3, "h1", "fleet", occupied=frozenset({5})),
+        4: Session(4, "h1", "fleet", occupied=frozenset({6})),
+        5: Session(5, "h2", "fleet", occupied=frozenset({7})),
+    }
+    sight = Sight(0.0, names, frozenset(), holders)
+    assert sight.controls == {1, 2}
+    assert sight.keeping("h1") == {1}
+    assert sight.is_well("h1", 2)
+    assert not sight.is_well("h1", 3)
+    assert not sight.keeping("h2")  # its slot is leased by nobody
+    assert not sight.keeping("h3")  # it has no session at all
+
+    succeeds = Session(2, line, "fleet", leased=frozenset({2, 5}), occupied=frozenset({2}))
+    assert sight._replace(holders={**holders, 2: succeeds}).keeping("h1") == {1}
+    has_all = succeeds._replace(leased=frozenset({2, 5, 6}))
+    both = sight._replace(holders={**holders, 2: has_all})
+    assert both.keeping("h1") == {1, 2}
+    assert not both.is_well("h1", 2)
+    without_seat = sight._replace(holders={pid: holders[pid] for pid in (1, 3, 5)})
+    assert not without_seat.is_well("h1", 1)
+
+
+def test_what_is_above_a_budget_is_how_far_and_for_how_long() -> None:
+    series = [(1.0, 9), (2.0, 6), (2.5, 7), (2.75, 5), (4.0, 6), (9.0, 8)]
+    assert Above.of(series, 5, 2.0, 2.75) == (0.75, 2)  # the last sample says no more
+    assert Above.of(series, 5, 2.0) == (0.75 + 5.0, 2)
+    assert Above.of(series, 9, 0.0) == (0, 0)
+
+
 @pytest.mark.long
 def test_the_keeper_of_a_host_is_found_whichever_worker_it_is() -> None:
     """What kills and stops keepers would else hit anybody, and show nothing."""
@@ -89,3 +127,6 @@ def test_every_part_of_the_fleets_benchmark_runs(capsys: pytest.CaptureFixture[s
         assert f"\n{part}: " in printed
         assert table.rows
     assert tables["peaks"].rows[0].figures["over"] == [0]
+    for row in tables["faults"].rows:
+        assert all(seconds < inf for seconds in row.figures["seconds"]), row.who
+        assert not row.missed

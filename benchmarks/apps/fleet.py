@@ -1,6 +1,7 @@
 """The application of a fleet's hosts. Every answer names its worker, and what went wrong.
 
-``/SECONDS`` is one query, and ``/discard/SECONDS`` has let go of all locks of its session before.
+``/SECONDS`` is one query. ``/reset/SECONDS``, ``/unlock/SECONDS`` and ``/discard/SECONDS`` have let
+go of all locks of its session before: by ``DISCARD ALL``, by PostgreSQL's function, and by both.
 ``/status`` tells what the guard has, and ``/threads`` the kernel's numbers of this worker's
 threads.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -22,13 +23,20 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 
-def query(seconds: float, *, discard: bool) -> None:
-    """One query in a transaction of its own."""
+LETS_GO: Mapping[str, Sequence[bytes]] = {
+    "reset": (b"DISCARD ALL",),
+    "unlock": (b"SELECT pg_advisory_unlock_all()",),
+    "discard": (b"DISCARD ALL", b"SELECT pg_advisory_unlock_all()"),
+}
+
+
+def query(seconds: float, before: Sequence[bytes]) -> None:
+    """One query in a transaction of its own, and others without one *before* it."""
     with poolguard.connection() as conn:
-        if discard:
+        if before:
             conn.autocommit = True
-            conn.execute("DISCARD ALL")
-            conn.execute("SELECT pg_advisory_unlock_all()")
+            for each in before:
+                conn.execute(each)
             conn.autocommit = False
         conn.execute("SELECT pg_sleep(%s)", [seconds], prepare=False)  # DISCARD ALL drops it
 
@@ -45,7 +53,7 @@ def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iter
     elif path != "health":
         what, _, seconds = path.rpartition("/")
         try:
-            query(float(seconds), discard=what == "discard")
+            query(float(seconds), LETS_GO.get(what, ()))
         except psycopg.Error as error:
             # A pool's errors are psycopg's, too.
             ours = isinstance(error, poolguard.PoolguardError)

@@ -2,8 +2,9 @@
 
 *peaks*: the connections of all hosts together, and through a deploy. *join*: how soon one more host
 has its part. *warmup*: what joining adds to a worker's boot. *rest*: what a fleet costs that has
-nothing to do. *chaos*: hosts come, go and are killed, links are cut, the server fails over.
-*simulation*: a thousand hosts, in simulated time.
+nothing to do. *faults*: for how long something is amiss where a part of it fails. *chaos*: hosts
+come, go and are killed, links are cut, the server fails over. *simulation*: a thousand hosts, in
+simulated time.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def _part(name: str) -> Part:
 
 PARTS: Mapping[str, Part] = {
     name: _part(name)
-    for name in ("peaks", "join", "warmup", "rest", "chaos", "simulation")
+    for name in ("peaks", "join", "warmup", "rest", "faults", "chaos", "simulation")
     if find_spec(f"{__name__}.{name}")
 }
 

@@ -22,8 +22,8 @@ def _fleet(part: str, who: str, *figures: str) -> Sequence[Sequence[Place]]:
     return [[], [Place(part, who, figure) for figure in figures]]
 
 
-def _fault(who: str) -> Sequence[Sequence[Place]]:
-    return _fleet("faults", who, "seconds")
+def _faults(*phases: str) -> Sequence[Sequence[Place]]:
+    return [[], [Place("faults", phase, "seconds") for phase in phases]]
 
 
 _JOINED = "from its control session on"
@@ -48,6 +48,25 @@ DIGEST = Digest(
         ),
         "requests of it / failed with their connection or worker / failed otherwise": _fleet(
             "chaos", "fleet", "requests", "explained", "unexplained"
+        ),
+        "its control session is ended: a host has the next one, s": _faults(
+            "control session ended: another has leased all"
+        ),
+        "its keeper is killed / stopped, and needed: a host has the next one, s": _faults(
+            "keeper killed: the next has leased all",
+            "keeper stopped, and needed: it is replaced",
+        ),
+        "a host is killed: another one has its slots, s": _faults(
+            "host killed: a host that waits has a slot more"
+        ),
+        "the server restarts / fails over: all hosts have their floors, s": _faults(
+            "server restarted: each has its floors",
+            "failed over to a standby: each has its floors",
+        ),
+        "6 hosts join in one moment, all of 40 is in use: the last has its floors / sessions above "
+        "40, s": _faults(
+            "6 hosts join at once, where all of 40 is lent: the last has its floors",
+            "6 hosts join at once, where all of 40 is lent: above the budget",
         ),
         "simulated, 1,000 hosts join in 10 s: floors / fair share, 99 of 100, s": _fleet(
             "simulation", "1000 hosts: all join", "floors", "fair"

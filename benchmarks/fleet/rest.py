@@ -46,6 +46,7 @@ def rest(stage: Stage) -> Table:
     by_session: dict[str, list[str]] = {}
     for pid, _, text in said:
         by_session.setdefault(pid, []).append(text)
+    messages = [*by_session.values()] or [[]]  # there may be none in a short while
     more: list[float] = []
     thread: list[float] = []
     for name, keeper in keepers.items():
@@ -54,8 +55,8 @@ def rest(stage: Stage) -> Table:
         more.append((used[keeper or 0] - mean(siblings)) / minutes)
         thread.append((after[name][keeper or 0][1] - before[name][keeper or 0][1]) / minutes)
     figures = {
-        "control messages": [len(texts) / minutes for texts in by_session.values()],
-        "statements": [sum(map(_statements, texts)) / minutes for texts in by_session.values()],
+        "control messages": [len(texts) / minutes for texts in messages],
+        "statements": [sum(map(_statements, texts)) / minutes for texts in messages],
         "control sessions": [controls / HOSTS],
         "keeper's thread, ms": thread,
         "more than siblings, ms": more,

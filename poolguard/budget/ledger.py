@@ -82,6 +82,11 @@ class Ledger(Protocol):
     def unseated(self, slot: Slot) -> None:
         """The session of *slot* could not take that lock: the slot is another host's."""
 
+    @property
+    def end(self) -> int | None:
+        """Slots of this number and above are to be given back as soon as that can be: the budget
+        has shrunk. None: there is no such number."""
+
     def on_change(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call *callback*, from any thread, when a slot may have become free.
 

@@ -87,6 +87,10 @@ class StaticLedger:
 
     def unseated(self, slot: Slot) -> None: ...
 
+    @property
+    def end(self) -> int | None:
+        return None  # slots have no place here: any of them may be given back
+
     def on_change(self, callback: Callable[[], None]) -> Callable[[], None]:
         return self._callbacks.add(callback)
 

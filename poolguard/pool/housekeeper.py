@@ -135,6 +135,9 @@ class Housekeeper:
             if (conn := self.lifecycle.ended(entry, now)) is not None:
                 todo.dead.append(conn)
         wakes = [self._take_back_unowned(now, todo)]
+        for entry in leases.beyond([*core.idle]):
+            leases.yields()
+            todo.surplus.append(core.close(entry, "yielded"))
         # Siblings keep no floor for a process that cannot connect.
         leases.ledger.siblings.report_failing(self.outage.lasts)
         counts = core.counts()
@@ -152,6 +155,7 @@ class Housekeeper:
         begun_now = snapshot.after(len(todo.openings))._replace(headroom_from=self._headroom_from)
         core.look_below(low_water(now, begun_now))
         core.alert = core.closed or leases.returned_owed > 0 or leases.asks or self._inquires(now)
+        core.alert = core.alert or bool(leases.beyond(core.those("lent")))
         wakes.append(self.inquiry.next_look(now))
         todo.wake = min((at for at in wakes if at is not None), default=None)
         self._looked = True
@@ -304,8 +308,9 @@ class Housekeeper:
     def _judge(self, entry: Entry, now: float, fresh: bool) -> Close | Ask | None:
         """What is to become of a connection that would join the pool."""
         # What was owed at the last look may have been found elsewhere, of which we are not told.
-        if not fresh and self.leases.returned_owed > 0 and self.leases.owed().returned > 0:
-            self.leases.returned_owed -= 1
+        is_owed = self.leases.returned_owed > 0 and self.leases.owed().returned > 0
+        if not fresh and (is_owed or self.leases.beyond([entry])):
+            self.leases.returned_owed = max(0, self.leases.returned_owed - 1)
             self.leases.yields()
             self.expected.was_needed_elsewhere(now)
             return Close("yielded")

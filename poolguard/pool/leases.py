@@ -6,7 +6,7 @@ Nothing here decides about connections, or blocks, and the pool's lock may be he
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 
 from ..budget.ledger import Ledger
 from ..budget.sharing import Owed
@@ -114,6 +114,13 @@ class Leases:
         """What is to be given up for the siblings, less what is being closed already."""
         owed = self.ledger.siblings.owed()
         return Owed(max(0, owed.idle - self._yielding), max(0, owed.returned - self._yielding))
+
+    def beyond(self, entries: Iterable[Entry]) -> list[Entry]:
+        """Of these *entries* those whose slots are to be given back: the budget has shrunk."""
+        end = self.ledger.end
+        if end is None:
+            return []
+        return [each for each in entries if each.slot is not None and each.slot.number >= end]
 
     def yields(self) -> None:
         """A connection is being closed for the siblings' sake."""

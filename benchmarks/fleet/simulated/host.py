@@ -275,7 +275,7 @@ class Host:
             world.count(self.pid, "Look", 2)
             policy.saw(world.now, world.board(), f)
         usable = policy.claimed(world.now, step, got)
-        if step.from_door and got:
+        if step.moves and got:
             new, old, policy.slot = got[0], policy.slot, got[0]
             world.count(self.pid, "Claim", 2)
             world.seated.add(new)

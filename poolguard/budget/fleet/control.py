@@ -61,6 +61,8 @@ class Control:
         """The notifications that have come, the oldest first."""
         self.asked = 0
         """Statements that it was asked."""
+        self.waits: Callable[[], None] = lambda: None
+        """Called about once a second while an answer is waited for."""
         self._conn = connect(name, {**KEEPALIVES, "connect_timeout": CONNECT_TIMEOUT})
         self._pgconn = self._conn.pgconn
         self._pgconn.notify_handler = self._hear
@@ -145,9 +147,10 @@ class Control:
                     select.POLLOUT if wants & Wait.W else 0
                 )
                 poll.register(fileno, events)
-                found = poll.poll(max(0.0, until - monotonic()) * 1000.0)
-                if not found:
-                    raise Lost(f"no answer within {CONTROL_TIMEOUT:g} s")
+                while not (found := poll.poll(min(1.0, max(0.0, until - monotonic())) * 1000.0)):
+                    if monotonic() >= until:
+                        raise Lost(f"no answer within {CONTROL_TIMEOUT:g} s")
+                    self.waits()
                 event = found[0][1]
                 ready = (Ready.R if event & ~select.POLLOUT else 0) | (
                     Ready.W if event & select.POLLOUT else 0

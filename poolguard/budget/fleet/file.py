@@ -40,14 +40,14 @@ _TIME = struct.Struct("=d")
 _OWED = _ASKED + _TIME.size
 _ORDER = struct.Struct("=2id")
 # What the keeper knows of the fleet: its budget, its hosts, and what they have and need; what is
-# guaranteed to this host and its fair share; the classes of the locks; since when the ledger cannot
-# be reached; the start of the ledger's server; when all that was written.
+# guaranteed to this host and its fair share; the classes of the locks; the start of the ledger's
+# server; when all that was written.
 _STANDING_AT = _OWED + _ORDER.size
-_STANDING = struct.Struct("=7i2i3d")
-# Why the ledger cannot be reached: UTF-8, ended by a zero.
+_STANDING = struct.Struct("=7i2i2d")
+# Why the ledger cannot be reached: the reign that says so, and a text in UTF-8, ended by a zero.
 _TROUBLE = _STANDING_AT + _STANDING.size
 LONGEST_TROUBLE = 400
-_TAGS = _TROUBLE + LONGEST_TROUBLE
+_TAGS = _TROUBLE + _NUMBER.size + LONGEST_TROUBLE
 _SIZE = _TAGS + MOST_SLOTS
 
 
@@ -82,8 +82,6 @@ class Standing(NamedTuple):
     """The class of the locks that grant slots; 0 while there is no control session."""
     seat: int = 0
     """The class of the locks that occupy slots."""
-    unreachable_since: float = 0.0
-    """Since when there is no control session; 0 while there is one."""
     server: float = 0.0
     """The start of the server that has the ledger, in seconds since the epoch."""
     written_at: float = 0.0
@@ -113,7 +111,9 @@ class FleetFile:
 
     def close(self) -> None:
         """Close it. The locks of this process end with it."""
-        os.close(self._file.fd)
+        fd, self._file.fd = self._file.fd, -1
+        if fd >= 0:  # its number may be another file's by the second time
+            os.close(fd)
 
     # -- reigns --------------------------------------------------------------------------------
 
@@ -214,14 +214,16 @@ class FleetFile:
 
     @property
     def trouble(self) -> str:
-        """Why the ledger cannot be reached; empty where it can."""
-        told = self._file.read(_TROUBLE, LONGEST_TROUBLE).partition(b"\0")[0]
-        return told.decode(errors="ignore")
+        """Why the ledger cannot be reached, as the present keeper says; empty where it can."""
+        told = self._file.read(_TROUBLE, _NUMBER.size + LONGEST_TROUBLE)
+        if _NUMBER.unpack_from(told)[0] != self.number():
+            return ""  # it is that of a reign which is over
+        return told[_NUMBER.size :].partition(b"\0")[0].decode(errors="ignore")
 
-    def write_trouble(self, why: str) -> None:
-        """Tell it to the host's processes."""
-        told = why.encode(errors="replace")[: LONGEST_TROUBLE - 1]
-        self._file.write(_TROUBLE, told.ljust(LONGEST_TROUBLE, b"\0"))
+    def write_trouble(self, number: int, why: str) -> None:
+        """Tell it to the host's processes, as the keeper of the reign of this *number*."""
+        told = why.encode(errors="replace")[: LONGEST_TROUBLE - 1].ljust(LONGEST_TROUBLE, b"\0")
+        self._file.write(_TROUBLE, _NUMBER.pack(number) + told)
 
 
 def _head(fd: int) -> bytes:

@@ -11,12 +11,14 @@ from collections.abc import Callable
 from time import monotonic
 
 from ..host.access import Access
+from .control import CONNECT_TIMEOUT
 from .doorbell import BELL, SOCKET
 from .file import FleetFile, Reign
 from .grants import GrantedSlots
 from .joining import Estate, FleetSettings
 from .own import OwnHost
 from .reigning import Reigning
+from .statements import CONTROL_TIMEOUT
 from .steps import Figures
 from .succession import SessionCopy
 
@@ -24,6 +26,8 @@ __all__ = ["DEPOSED_AFTER", "FleetSettings", "Keeper"]
 
 DEPOSED_AFTER = 3.0
 """Seconds after which a keeper is replaced that was asked for something and has not stirred."""
+DEPOSED_AS_IT_JOINS = CONNECT_TIMEOUT + CONTROL_TIMEOUT + 1.0
+"""The same for one that has no control session yet: nothing stirs as it connects."""
 DEPOSED_AT_REST = 75.0
 """The same for one that was asked for nothing: it stirs each time it looks at the board."""
 HEIRS_FIRST = 0.5
@@ -137,7 +141,8 @@ class Keeper:
         """Whether the keeper has been asked, and does not stir: it is stopped, or hangs."""
         now = monotonic()
         asked = self._file.asked_at
-        if asked > reign.seen_at and now - asked > DEPOSED_AFTER:
+        patience = DEPOSED_AFTER if reign.pid else DEPOSED_AS_IT_JOINS
+        if asked > reign.seen_at and now - asked > patience:
             return True
         return now - reign.seen_at > DEPOSED_AT_REST
 

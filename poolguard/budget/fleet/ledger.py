@@ -11,6 +11,7 @@ import os
 from collections.abc import Sequence
 from weakref import WeakSet
 
+from ...settings import MOST_SLOTS
 from ...util.rundir import RuntimeDir
 from ..host.ledger import HostLedger
 from ..host.locktable import LockTable
@@ -124,6 +125,10 @@ class FleetLedger(HostLedger):
     def unseated(self, slot: Slot) -> None:
         self._file.write_tag(slot.number, b"\0")
 
+    @property
+    def end(self) -> int | None:
+        return self._file.standing().budget or None
+
     # -- the fleet -----------------------------------------------------------------------------
 
     @property
@@ -159,6 +164,7 @@ class FleetLedger(HostLedger):
             taken = {*self._table.taken(0, self._table.size)}
         terms = [each.terms for each in members if each.terms is not None]
         budget = min((each.server for each in terms if each.server is not None), default=0)
+        end = min((n for n in (budget, self._file.standing().budget) if n), default=MOST_SLOTS)
         living = [each for each in members if not each.draining]
         free = granted - taken
         wanted = sum(each.starving for each in living or members)
@@ -171,7 +177,7 @@ class FleetLedger(HostLedger):
             free=len(free),
             need=max(0, wanted - max(0, len(free) - _kept(quotas))),
             draining=not living,
-            beyond=sum(slot >= budget for slot in free) if budget else 0,
+            beyond=sum(slot >= end for slot in free),
         )
 
     def _quotas_now(self) -> list[Quota]:
@@ -188,6 +194,7 @@ class FleetLedger(HostLedger):
     def close(self) -> None:
         if self._disowned or self._access.closed:
             return
+        _open.discard(self)  # a child that is forked from now on has nothing of it
         self._keeper.stop()
         super().close()
         self._keeper.close()

@@ -19,7 +19,6 @@ from typing import NamedTuple
 from ..sharing import Owed
 from .board import Board, Line
 from .debts import ASKED_FOR, Debts
-from .keys import DOOR
 from .notes import Note
 from .steps import Ask, Calm, Claim, Figures, Give, Look, Peek, Prove, Step
 from .view import MOST_NOTIFIED, FleetView
@@ -101,6 +100,8 @@ class Policy(FleetView):
         self._missing: dict[int, float] = {}
         """Hosts that have vanished without a word, and until when what they had rests."""
         self._rejoined_until = -math.inf
+        self._hellos: set[int] = set()
+        """Hosts that have come since the board was read."""
         self._byes: set[int] = set()
         self._look_at = -math.inf
         self._looked_at = -math.inf
@@ -151,7 +152,8 @@ class Policy(FleetView):
 
     def saw(self, now: float, board: Board, f: Figures) -> None:
         """The board was read."""
-        known = self.board.lines.keys()
+        known = self.board.lines.keys() | self._hellos
+        self._hellos.clear()
         gone = known - board.lines.keys() - self._byes - {self.me}
         if not known:  # nothing is known of what went before, but by those that it has befallen
             gone = {pid for pid, line in board.lines.items() if line.rejoined}
@@ -193,10 +195,12 @@ class Policy(FleetView):
             return
         if note.word == "bye":
             self._byes.add(note.sender)
+            self._hellos.discard(note.sender)
             if self._missing.pop(note.sender, None) is not None and not _rests(now, self._missing):
                 self.resting = dict.fromkeys(self.resting, now)
         elif note.word == "hello":
             self._byes.discard(note.sender)  # a session has the pid of one that has ended
+            self._hellos.add(note.sender)
         if note.word in ("hello", "bye"):
             if self.notifies:
                 self.was_told(1 if note.word == "hello" else -1)
@@ -313,12 +317,13 @@ class Policy(FleetView):
     def _claiming(self, now: float, f: Figures) -> Claim | None:
         if now < self._claim_at:
             return None
-        wants, budget, from_door = self.wants(f), self.budget(f), self.slot == DOOR
+        wants, budget = self.wants(f), self.budget(f)
+        moves = wants > self.whole(f).need
         if not budget:  # the first connection asks what there is: there is one for each worker
-            return Claim(wants, 2 + max(1, f.workers), urgent=False, from_door=from_door)
+            return Claim(wants, 2 + max(1, f.workers), urgent=False, moves=moves)
         if lacks := self.lacks(f, SPARE):
             self._goes_round = not self.right(f).guaranteed
-            return Claim(lacks, budget, urgent=True, from_door=from_door)
+            return Claim(lacks, budget, urgent=True, moves=moves)
         if any(self.ordered(now)):
             return None  # it would take what it has just given
         return Claim(wants + SPARE, budget, urgent=False)

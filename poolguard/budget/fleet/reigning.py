@@ -87,7 +87,8 @@ class Reigning:
             self._session.control.leave_open()
         if self._doorbell is not None:
             self._doorbell.close()
-        os.close(self._wake)
+        if self._wake >= 0:
+            os.close(self._wake)
 
     @property
     def _is_over(self) -> bool:
@@ -104,34 +105,39 @@ class Reigning:
             except Lost as lost:
                 doorbell.give(self.number, None)
                 self._lose(lost)
-                doorbell.wait(random.uniform(0.5, 1.0) * max(pause, lost.again))
-                pause = min(RETRY[1], 2 * pause)
+                if not self._is_over:
+                    doorbell.wait(random.uniform(0.5, 1.0) * max(pause, lost.again))
+                    pause = min(RETRY[1], 2 * pause)
 
     def _work(self, session: Session, doorbell: Doorbell) -> None:
         """Do all that is due, and wait for what comes next. Raises :exc:`.Lost`."""
-        self._stir()
+        self._stir(self.policy.me)
         while session.work():
             if self._is_over:
                 return
         doorbell.wait(session.rest())
 
-    def _stir(self) -> None:
-        """Give a sign of life."""
-        reign = Reign(self.number, self.policy.me, self.policy.slot, monotonic())
-        self._host.file.write_reign(reign)
+    def _stir(self, pid: int = 0) -> None:
+        """Give a sign of life.
+
+        :param pid: of the control session; 0 while there is none.
+        """
+        self._host.file.write_reign(Reign(self.number, pid, self.policy.slot, monotonic()))
 
     def _have_session(self, doorbell: Doorbell) -> Session:
         """Join, and grant what may be granted. Raises :exc:`.Lost`."""
+        self._stir()
         session, sole = self._joining.join(self._estate)
         if self._is_over:
             session.control.close()
             raise Lost("another process keeps it now")
+        session.control.waits = lambda: self._stir(self.policy.me)
         self._estate.close()
         self._estate = Estate()
         self._unreachable_since = 0.0
-        self._host.file.write_trouble("")
+        self._host.file.write_trouble(self.number, "")
         self._voice.reached(self._host.name)
-        self._stir()
+        self._stir(self.policy.me)
         self._copy.keep(self.number, session.control.fileno())
         doorbell.give(self.number, session.control)
         session.note_standing()
@@ -141,12 +147,8 @@ class Reigning:
 
     def _lose(self, lost: Lost) -> None:
         """There is no session any more, or still none: what was granted is withheld, by another
-        reign."""
+        reign. Where another process keeps it now, that is no news of this host's."""
         session, self._session = self._session, None
-        now = monotonic()
-        self._unreachable_since = self._unreachable_since or now
-        self._host.file.write_trouble(str(lost))
-        self._voice.unreachable(self._host.name, str(lost), now - self._unreachable_since)
         if session is not None:
             free = self._host.granted_free()
             session.control.close()
@@ -155,8 +157,12 @@ class Reigning:
                 self._host.file.end(before)
                 self._estate = Estate(free, self.policy.me, self.policy.slot)
                 self._host.order(NOTHING_OWED)
-        standing = self._host.file.standing()
-        self._host.tell(standing._replace(unreachable_since=self._unreachable_since))
+        if self._is_over:
+            return
+        now = monotonic()
+        self._unreachable_since = self._unreachable_since or now
+        self._host.file.write_trouble(self.number, str(lost))
+        self._voice.unreachable(self._host.name, str(lost), now - self._unreachable_since)
 
     def _step_down(self) -> None:
         """Reign no longer, and leave the session to whoever has a copy, if there is anyone."""

@@ -49,8 +49,8 @@ class Session:
         """This host is to be looked at before the next step."""
         self._reign = host.file.number()
         self._tidied_at = 0.0
-        self._noted = 0, 0
-        """The workers and floors by which the host's rights were last worked out."""
+        self._noted = 0, 0, 0
+        """The workers, floors and budget by which the host's rights were last worked out."""
 
     def __repr__(self) -> str:
         return f"<Session {self._policy.me} of {self.keys.label!r}, {len(self.leased)} leased>"
@@ -78,9 +78,8 @@ class Session:
         if lost and now - self._tidied_at >= TIDY_AGAIN:
             self._tidied_at = now
             self._tidy()
-        if (figures.workers, figures.floors) != self._noted:
+        if (figures.workers, figures.floors) != self._noted[:2]:
             self.note_standing()
-            self._host.ring_all()
         now = monotonic()
         wait = max(0.0, self._policy.wake(now, figures) - now)
         return min(wait, TIDY_AGAIN) if lost else wait
@@ -92,12 +91,13 @@ class Session:
     def note_standing(self) -> None:
         """Tell this host's processes how the fleet stands."""
         policy, figures = self._policy, self._host.figures()
-        self._noted = figures.workers, figures.floors
+        before, budget = self._noted, policy.budget(figures)
+        self._noted = figures.workers, figures.floors, budget
         others = [line for pid, line in policy.board.lines.items() if pid != policy.me]
         right = policy.right(figures)
         self._host.tell(
             Standing(
-                budget=policy.budget(figures),
+                budget=budget,
                 hosts=1 + len(others),
                 granted=sum(line.granted for line in others),
                 used=sum(line.used for line in others),
@@ -109,6 +109,8 @@ class Session:
                 server=self.server,
             )
         )
+        if self._noted != before:  # they may have to give some up
+            self._host.ring_all()
 
     def _hear(self) -> None:
         notes, self.control.heard = self.control.heard, []
@@ -185,17 +187,17 @@ class Session:
         got: list[int] = row["claimed"]
         self.leased |= {*got}
         if got and policy.notifies:  # they are used only once it is known whether a host is missing
-            granted = figures.granted + len(got) - step.from_door
+            granted = figures.granted + len(got) - step.moves
             left = figures._replace(granted=granted, need=max(0, figures.need - len(got)))
             _, rows = self.control.ask(self._published(left), sql.board(self.keys))
             self._saw(rows, figures)
-        if step.from_door and got:
-            self._leave_door(got[0])
+        if step.moves and got:
+            self._move(got[0])
         usable = policy.claimed(monotonic(), step, got)
         policy.resting.pop(policy.slot, None)  # nothing but this session was to sit there
         self._host.grant([slot for slot in usable if slot != policy.slot])
 
-    def _leave_door(self, slot: int) -> None:
+    def _move(self, slot: int) -> None:
         before, self._policy.slot = self._policy.slot, slot
         [[seated], _] = self.control.ask(sql.sit(self.keys, slot), sql.stand_up(self.keys, before))
         self.leased.discard(before)

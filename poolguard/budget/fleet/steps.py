@@ -43,8 +43,8 @@ class Claim(NamedTuple):
     end: int
     urgent: bool
     """This host is below its fair share: those that are not leave the slots alone meanwhile."""
-    from_door: bool = False
-    """The first one is for the control session itself, which leaves the door."""
+    moves: bool = False
+    """The first one is for the control session itself, which leaves its own."""
 
 
 class Prove(NamedTuple):

@@ -115,16 +115,16 @@ class FleetView:
 
     def wants(self, f: Figures) -> int:
         """How many slots more are to be claimed, the control session's own among them."""
-        return self.whole(f).need + (self.slot == DOOR)
+        return self.whole(f).need + _is_to_move(self.slot, self.budget(f))
 
     def lacks(self, f: Figures, spare: int = 0) -> int:
         """How many of these are this host's by right; where it needs any, with so many to *spare*
         within its right."""
-        if not self.budget(f):
+        if not (budget := self.budget(f)):
             return 0
         f = self.whole(f)
         needed = f.need + spare if f.need else 0
-        return min(needed, max(0, self.right(f).fair - f.granted)) + (self.slot == DOOR)
+        return min(needed, max(0, self.right(f).fair - f.granted)) + _is_to_move(self.slot, budget)
 
     def lenders(self, f: Figures) -> float:
         """About how many hosts have more than they are guaranteed."""
@@ -202,6 +202,12 @@ class FleetView:
         if self._shares is None or self._shares[0] != (me, limit):
             self._shares = (me, limit), _shares(limit, me, self._others)
         return self._shares[1]
+
+
+def _is_to_move(slot: int, budget: int) -> bool:
+    """A control session needs another slot: it stands in the door, or beyond a budget that has
+    shrunk."""
+    return slot == DOOR or 0 < budget <= slot
 
 
 def _shares(limit: int, me: Member, others: list[Member]) -> _Shares:

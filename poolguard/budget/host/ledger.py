@@ -103,6 +103,10 @@ class HostLedger:
 
     def unseated(self, slot: Slot) -> None: ...
 
+    @property
+    def end(self) -> int | None:
+        return None  # any slot may be given back, since they are counted
+
     def on_change(self, callback: Callable[[], None]) -> Callable[[], None]:
         return self._access.callbacks.add(callback)
 

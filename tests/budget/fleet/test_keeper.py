@@ -94,7 +94,7 @@ def test_a_stopped_keeper_is_replaced_once_it_is_asked_in_vain(
     [before] = control(rows, label)
     os.kill(keeper.pid, signal.SIGSTOP)
     began = monotonic()
-    assert other.ask("hold 4") == 4
+    assert other.ask("hold 9") == 9  # more than a host can have to spare
     assert monotonic() - began < DEPOSED_AFTER + 3
     until(lambda: before not in control(rows, label))
     os.kill(keeper.pid, signal.SIGCONT)

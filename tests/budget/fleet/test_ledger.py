@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from threading import Event
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from tests.support import until
 from .member import Member
 
 if TYPE_CHECKING:
-    from .conftest import Join, Rows
+    from .conftest import Join, Open, Rows
 
 SEATS = """
 SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ExclusiveLock'
@@ -31,6 +31,13 @@ def occupied(rows: Rows, label: str) -> int:
     """The slots that sessions occupy, those of the control sessions among them."""
     [(n,)] = rows(SEATS, Keys.of(label).seat)
     return int(n)
+
+
+def slots(rows: Rows, label: str) -> list[int]:
+    """Those that sessions occupy."""
+    return sorted(
+        slot for (slot,) in rows(SEATS.replace("count(*)", "objid::int"), Keys.of(label).seat)
+    )
 
 
 def control(rows: Rows, label: str) -> list[int]:
@@ -176,6 +183,26 @@ def test_the_smaller_budget_rules_and_is_named(
         return monotonic() - since > 1
 
     until(stays)
+
+
+def test_nothing_stays_beyond_a_budget_that_is_smaller_now(
+    guard: Open, rows: Rows, label: str
+) -> None:
+    """Neither a control session, nor a connection that is idle, or that comes back, whatever slots
+    they have taken meanwhile."""
+    hosts = [guard(each, budget=40, floor=4, max_size=12) for each in ("one", "two", "three")]
+    for each in hosts:
+        assert each.open(wait=10)
+    held = ExitStack()
+    for each in hosts:
+        for _ in range(10):
+            held.enter_context(each.connection())
+    with held:
+        small = guard("small", budget=16, floor=1)
+        small.open()
+        until(lambda: (small.status()["budget"]["fleet"] or {}).get("hosts") == 4)
+    until(lambda: max(slots(rows, label), default=0) < 16)
+    assert len(slots(rows, label)) <= 16
 
 
 def test_members_of_another_version_are_refused(

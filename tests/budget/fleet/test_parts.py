@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING
 
 import pytest
 
 from poolguard.budget.fleet import view
 from poolguard.budget.fleet.control import Control, Lost
-from poolguard.budget.fleet.file import FleetFile
+from poolguard.budget.fleet.file import FleetFile, Reign
 from poolguard.budget.fleet.keys import Keys
 from poolguard.errors import ForkError, RuntimeDirError
 from poolguard.util.rundir import RuntimeDir
@@ -133,6 +134,37 @@ def test_a_file_that_is_no_fleets_is_refused(tmp_path: Path) -> None:
     folder.close()
 
 
+def test_what_a_keeper_of_the_past_says_of_the_ledger_is_not_heard(tmp_path: Path) -> None:
+    """One that was cut off, and has been replaced, finds out last that there is no way."""
+    folder = RuntimeDir(tmp_path / "run")
+    file = FleetFile(folder, "shop.fleet")
+    assert file.begin(1)
+    file.write_trouble(1, "no way")
+    assert file.trouble == "no way"
+    assert file.begin(2)
+    assert file.trouble == ""
+    file.write_trouble(1, "no way still")
+    assert file.trouble == ""
+    file.write_trouble(2, "none either")
+    assert file.trouble == "none either"
+    file.close()
+    folder.close()
+
+
+@pytest.mark.parametrize(
+    ("pid", "silent", "idle"), [(7, 4.0, True), (0, 4.0, False), (0, 10.0, True)]
+)
+def test_a_keeper_is_given_as_much_time_to_connect_as_a_connect_may_take(
+    join: Join, pid: int, silent: float, idle: bool
+) -> None:
+    one = join("one")
+    assert one.hold(1) == 1
+    now = monotonic()
+    one.ledger._file.write_asked(now - silent)
+    reign = Reign(1, pid, seen_at=now - silent - 1)
+    assert one.ledger._keeper._is_idle(reign) is idle
+
+
 def test_a_ledger_with_such_a_file_is_refused_and_leaves_nothing_open(
     tmp_path: Path, postgres: PrivatePostgres
 ) -> None:
@@ -155,6 +187,26 @@ def test_a_process_that_cannot_use_the_folder_is_a_host_of_its_own(
         conn.execute("SELECT 1")
     assert "is a host of its own to the fleet" in caplog.text
     assert len(rows(MEMBERS, Keys.of(label).short)) == 1
+
+
+def test_a_ledger_that_was_closed_closes_nothing_in_a_forked_child(join: Join) -> None:
+    """The numbers of its files are others' by then."""
+    one = join("one")
+    assert one.hold(1) == 1
+    one.close()
+    assert one.ledger.standing.hosts == 0
+    pipes = [end for _ in range(20) for end in os.pipe()]
+    child = os.fork()
+    if not child:
+        try:
+            for end in pipes:
+                os.fstat(end)
+            os._exit(7)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    for end in pipes:
+        os.close(end)
 
 
 def test_a_forked_child_has_no_part_in_its_parents_ledger(

@@ -103,9 +103,9 @@ def test_a_host_that_needs_more_than_its_fair_share_first_claims_that() -> None:
 def test_a_control_session_leaves_the_door_first_of_all() -> None:
     f = figures(0, 0, need=2)
     one = policy(f, {OTHER: line(29)}, slot=DOOR)
-    assert one.next(0.0, f) == Claim(1 + 2 + SPARE, 40, urgent=True, from_door=True)
+    assert one.next(0.0, f) == Claim(1 + 2 + SPARE, 40, urgent=True, moves=True)
     f = figures(0, 0)
-    assert one.next(0.0, f) == Claim(1, 40, urgent=True, from_door=True)
+    assert one.next(0.0, f) == Claim(1, 40, urgent=True, moves=True)
 
 
 def test_claims_in_vain_become_rarer_and_those_of_a_host_in_its_right_stay_frequent() -> None:
@@ -493,13 +493,13 @@ class Keeper:
         assert step.n >= 1
         assert step.end == (budget or 2 + max(1, f.workers))
         if step.urgent:  # so what is taken while another is in need is no more than what is fair
-            assert step.n - step.from_door <= max(0, one.right(f).fair - had)
+            assert step.n - step.moves <= max(0, one.right(f).fair - had)
         elif budget:
             assert not any(one.ordered(self.now))
         got = [*range(100, 100 + min(step.n, self.free))]
         self.free -= len(got)
         usable = one.claimed(self.now, step, got)
-        if step.from_door and got:
+        if step.moves and got:
             one.slot = got[0]
             one.resting.pop(got[0], None)
         n = len([slot for slot in usable if slot != one.slot])
