@@ -14,22 +14,23 @@ from operator import attrgetter
 from typing import Literal, NamedTuple
 
 from ..util.headroom import with_headroom
-from .minutes import DAY, Demand, Past
+from .minutes import DAY, HOUR, Demand, Past
 
 __all__ = ["Expected", "Reason", "decide", "decide_again", "local_offset"]
 
 Reason = Literal["floor", "day", "week", "hour", "held"]
 """Why a level is in force: nothing more is known to be needed (``floor``); an earlier day needed
 it at this time (``day``), or this day of an earlier week (``week``); the last half hour needed more
-than earlier days say (``hour``); or less is needed, and it is on its way down (``held``)."""
+than earlier days say, or the last hour did, and none of them is known (``hour``); or less is
+needed, and it is on its way down (``held``)."""
 
 BEFORE, AHEAD = 5, 20
 """Minutes around the time of day: what was needed a little before is still kept, as no ramp is on
-the minute; and what was needed so soon after is opened now. (With 30 ahead, a day in which all is
-ordinary takes 2 % more connection-hours, and is not covered better.)"""
+the minute; and what was needed so soon after is opened now. (With 30 ahead,
+2 % more connection-hours are kept in ordinary weeks, and 17 % more where there are hourly jobs.)"""
 LAST = 30
-"""Minutes that tell what is different today. (With 60, growth is noticed too late: a service that
-doubles in a week created four times as much while requests waited.)"""
+"""Minutes that tell what is different today. (With 60, growth is noticed late: a service that
+doubles in a week created half as much again while requests waited.)"""
 DAYS, WEEKS = 7, 5
 """So far back it looks: at each of so many days, and at this day of so many weeks."""
 FADES = 0.8
@@ -42,8 +43,8 @@ QUANTILE = 0.85
 than the rest of 1: the second day of a service has what the first one needed."""
 HEADROOM = 1.5
 """Square roots of the need, for one day that is known; with n days by weight a part of 1/√n. The
-fewer days are known, the more likely chance exceeds the highest of them. (With 1.25, the weeks
-create three times as much while requests wait, and 3 % fewer connection-hours are kept.)"""
+fewer days are known, the more likely chance exceeds the highest of them. (With 1.25, about twice
+as many are created while requests wait, for 3 % fewer connection-hours.)"""
 LEAST, MOST = 0.7, 2.0
 """Bounds of what today is allowed to be in relation to an earlier day. A quiet half hour, such as
 an outage elsewhere, is not to cost more than the headroom and a few connections."""
@@ -53,8 +54,8 @@ of an even load is by a fourth to a third less than the highest of half an hour.
 EVERY = 5
 """Minutes between two decisions at rest, and between two steps down."""
 STEP = 2
-"""A step down is one of so many parts of what is too much. (With 4, hourly jobs keep all that they
-need for 20 seconds through the hour.)"""
+"""A step down is one of so many parts of what is too much. (With 4, hourly jobs of 20 seconds
+keep 14 % more connection-hours.)"""
 
 
 class Expected(NamedTuple):
@@ -71,6 +72,9 @@ class _Today(NamedTuple):
     known: float
     """The part of them that is known."""
     peak: int
+    """Of the last half hour."""
+    hour: int
+    """Of the last hour."""
 
 
 class _Day(NamedTuple):
@@ -114,7 +118,9 @@ def decide(
     days = [*_alike(now, past, offset, [*_days(now, past, offset, today)])]
     need, reason = _by_days(days)
     like = _high(days, attrgetter("before"))
-    if today.peak > (with_headroom(like.before) if like else 0):
+    if like is None:  # what comes each hour is met on the first day, too
+        need, reason = with_headroom(today.hour), "hour"
+    elif today.peak > with_headroom(like.before):
         recent = with_headroom(today.peak)  # nothing tells how long it goes on
         if recent > need:
             need, reason = recent, "hour"
@@ -143,10 +149,11 @@ def _lower(level: int, wanted: int, decided: int, now: int) -> int:
 
 
 def _today(now: int, past: Past) -> _Today:
-    *ended, this = past.read(now - LAST, now + 1)
-    needs = _needs(ended)
-    average = sum(needs) / len(needs) if needs else None
-    return _Today(average, len(needs) / LAST, max([*needs, *_needs([this])], default=0))
+    minutes = past.read(now - HOUR, now + 1)
+    ended = _needs(minutes[-1 - LAST : -1])
+    average = sum(ended) / len(ended) if ended else None
+    peak = max([*ended, *_needs(minutes[-1:])], default=0)
+    return _Today(average, len(ended) / LAST, peak, max(_needs(minutes), default=0))
 
 
 def _days(now: int, past: Past, offset: Callable[[int], int], today: _Today) -> Iterator[_Day]:
