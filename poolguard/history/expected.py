@@ -173,7 +173,7 @@ def _relation(today: _Today, average: float, peak: int) -> float:
     """What today needs in relation to a day on which the last half hour needed so many on average,
     and then so many come at once. The night does not tell of the morning: the less the half hour
     needed in comparison, the less it tells."""
-    if today.average is None or not average:
+    if today.average is None or not average or not peak:
         return 1.0
     tells = today.known * min(1.0, TELLS * average / peak) ** 2
     return min(MOST, max(LEAST, 1.0 + tells * (today.average / average - 1.0)))
@@ -233,6 +233,7 @@ def _same_time(now: int, age: int, offset: Callable[[int], int]) -> int:
 def _needs(minutes: Sequence[Demand | None]) -> list[int]:
     """What each of those that are known needed: as many as were lent, or as waited."""
     return [
-        lent if lent >= waiting else waiting
-        for lent, _, waiting, _, _ in (each for each in minutes if each)
+        each.one if each.one >= each.waiting else each.waiting
+        for each in minutes
+        if each is not None
     ]

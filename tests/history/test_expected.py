@@ -135,7 +135,8 @@ def test_the_first_saturday_is_as_a_friday_until_it_is_seen_to_be_quieter() -> N
 
 
 def test_a_holiday_is_not_taken_for_what_that_day_of_the_week_is_like() -> None:
-    of = by_day({day: 10 if day % 7 > 4 or day == 14 else 50 for day in range(21)})
+    """There were two of them, and but two weeks before are known."""
+    of = by_day({day: 10 if day % 7 > 4 or day in (14, 17) else 50 for day in range(1, 21)})
     assert level(MONDAY + 21 * DAY + TEN - 5, of).level >= 50
 
 
@@ -235,6 +236,11 @@ def test_a_busy_night_does_not_tell_of_the_morning() -> None:
         return 40 if at >= TEN else (3 if day == 10 else 1)
 
     assert level(MONDAY + 10 * DAY + TEN - 5, need).level < 50
+
+
+def test_a_day_on_which_nothing_more_came_from_now_on_expects_nothing() -> None:
+    now = MONDAY + 10 * DAY + TEN
+    assert level(now, lambda minute: 7 if (minute - MONDAY) % DAY < TEN - 10 else 0) == (1, "floor")
 
 
 def test_acquires_that_waited_were_needed_too() -> None:
