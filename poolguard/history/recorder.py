@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from .expected import Expected, decide, decide_again
+from .expected import Expected, decide, decide_again, local_offset
 from .ring import Ring
 from .telling import MINUTE, Seen, Telling
 
@@ -28,8 +28,8 @@ class Recorder:
         self._ring = ring
         self._wall = wall
         self._telling = Telling()
-        self._decide_at = 0
-        """The minute from which on it is to be decided again."""
+        self._decided = self._decide_at = 0
+        """The minute in which that was decided, and from which on it is to be decided again."""
         self._mutex = threading.Lock()
         """Held while the file is used: a pool that ends may be looked at meanwhile."""
         self._closed = False
@@ -60,13 +60,13 @@ class Recorder:
                 self._ring.close()
 
     def _decide(self, minute: int, floor: int, lent: int) -> None:
-        level = self.expected.level
         self.expected = decide(
-            minute, self._ring, floor=floor, most=UNBOUNDED, level=level, offset=_offset
+            minute,
+            self._ring,
+            floor=floor,
+            most=UNBOUNDED,
+            level=self.expected.level,
+            decided=self._decided,
+            offset=local_offset,
         )
-        self._decide_at = decide_again(minute, lent)
-
-
-def _offset(minute: int) -> int:
-    """Minutes by which this host's clock on the wall is ahead of UTC at *minute*."""
-    return time.localtime(minute * MINUTE).tm_gmtoff // 60
+        self._decided, self._decide_at = minute, decide_again(minute, lent)

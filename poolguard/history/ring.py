@@ -97,8 +97,11 @@ class History:
         while at < end:
             n = min(end - at, KEPT - at % KEPT)
             data = self._file.read(_minute_at(at), n * _MINUTE.size)
-            for minute, (stamp, *told) in enumerate(_MINUTE.iter_unpack(data), start=at):
-                found.append(Demand(*told) if stamp == minute else None)
+            # A decision reads 600 minutes: this takes half of the time of Demand(*told).
+            found += [
+                tuple.__new__(Demand, told[1:]) if told[0] == minute else None
+                for minute, told in enumerate(_MINUTE.iter_unpack(data), start=at)
+            ]
             at += n
         return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import isqrt
 
+from ..util.headroom import with_headroom
 from .snapshot import Late, Snapshot
 
 __all__ = [
@@ -147,18 +148,6 @@ def next_look(now: float, s: Snapshot) -> float | None:
     elif s.for_queue > 0:
         looks = [now + step(s.connect_time)]
     return min((at for at in looks if at is not None), default=None)
-
-
-def with_headroom(lent: int) -> int:
-    """How many connections to have while *lent* of them are lent: their square root more.
-
-    Requests that come when they like, n under way on average, are now and then by √n more: a
-    Poisson distribution's standard deviation. So few idle connections let nearly all of them find
-    one, and also those of a load that grows by √n while a connect takes its time. (The square-root
-    rule by which call centres are staffed: Halfin and Whitt 1981.) One that is lent alone needs
-    none: a program that does one thing after the other never needs a second.
-    """
-    return lent + isqrt(lent) if lent > 1 else lent
 
 
 def lent_at_most(size: int) -> int:
