@@ -30,7 +30,8 @@ class Recorder:
         self._telling = Telling()
         self._decided = self._decide_at = 0
         """The minute in which that was decided, and from which on it is to be decided again."""
-        self._mutex = threading.Lock()
+        # Reentrant: what a signal's handler closes may be in use below it.
+        self._mutex = threading.RLock()
         """Held while the file is used: a pool that ends may be looked at meanwhile."""
         self._closed = False
 

@@ -76,7 +76,9 @@ class History:
 
     def close(self) -> None:
         """Close the file. What was told stays."""
-        os.close(self._file.fd)
+        fd, self._file.fd = self._file.fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     @property
     def is_ours(self) -> bool:

@@ -22,6 +22,7 @@ class Memory:
     def __init__(self, level: int = 0) -> None:
         self.level = level
         self.told: list[Asked] = []
+        self.reason = "day"
         self.closed = False
 
     def remember(self, asked: Asked) -> int:

@@ -91,7 +91,7 @@ def test_what_is_lent_is_recorded(guard: Open, run: Path) -> None:
     began = now()
     with one.connection(), one.connection(), one.connection():
         pass
-    one.pool._ring()  # type: ignore[union-attr]
+    one.pool._ring()
     folder = RuntimeDir(run)
     [history] = histories(folder)
 
