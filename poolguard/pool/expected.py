@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from .core import Core
@@ -13,7 +14,9 @@ __all__ = ["Expected"]
 LEVEL_AGAIN = 10.0
 """Seconds for which nothing is opened for the expected level once others have needed a slot."""
 TOLD_EVERY = 5.0
-"""Seconds after which what the pool is asked for is told again, while anything is lent."""
+"""Seconds after which what the pool is asked for is told again, while anything is lent, ..."""
+TOLD_AT_REST = 20.0
+"""... and for which nothing is told while it is asked for nothing."""
 
 
 class Expected:
@@ -23,9 +26,12 @@ class Expected:
         self.memory: Memory | None = None
         self.by_memory = 0
         """The level, as the memory says it."""
+        self.has_fallen = False
+        """The level has fallen, and what was kept for it may stand still."""
         self.level_from = 0.0
         """Nothing is opened for the level before."""
         self.asked_since = 0.0
+        self._told_at = -math.inf
         self._created = 0
 
     def __repr__(self) -> str:
@@ -66,8 +72,12 @@ class Expected:
         """
         if self.memory is None:
             return None, None
-        lent, waiting = core.count_anew()
         since, before = self.asked_since, self._created
+        at_rest = not (core.most_lent or core.most_waiting or created != before)
+        if at_rest and now < self._told_at + TOLD_AT_REST:
+            return None, None
+        self._told_at = now
+        lent, waiting = core.count_anew()
         self.asked_since, self._created = now, created
         level, floor = self.by_memory, core.min_size
         told = Asked(since, now, lent, waiting, created - before, level, floor)
@@ -79,7 +89,10 @@ class Expected:
         before = self.by_memory
         if self.memory is not None:
             self.by_memory = self.memory.remember(asked)
-        return self.by_memory != before
+        if self.by_memory != before:
+            self.has_fallen = self.by_memory < before
+            return True
+        return False
 
     def close(self) -> None:
         """There is nothing to be told any more."""

@@ -231,6 +231,7 @@ class Housekeeper:
             at_once=0 if self.leaving else self.at_once,
             expected=self.leases.ledger.usage.expected() if is_new else 0,
             level=0 if self.leaving else self.expected.level(counts),
+            level_fell=self.expected.has_fallen,
             level_from=self.expected.level_from,
             headroom_from=self._headroom_from,
             doubted_at=core.doubted_at,

@@ -82,6 +82,8 @@ class Snapshot(NamedTuple):
     """Connections that the pool will likely use, before it can know by itself."""
     level: int = 0
     """Connections to be kept warm, the floor's among them, while nobody else needs their slots."""
+    level_fell: bool = False
+    """It was higher: what was kept for that is not needed any more."""
     level_from: float = 0.0
     """None is opened for the level before: others have just needed the slot of one."""
     headroom_from: float = 0.0

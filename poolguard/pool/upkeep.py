@@ -42,6 +42,10 @@ HEADROOM = 0.10
 LINGER = 1.0
 """Seconds without use after which a pool closes a connection once its process is to end: gunicorn's
 own asgi worker goes on accepting for as long, and what it accepts is not to wait for a connect."""
+FALLEN = 300.0
+"""Seconds without use after which a connection is closed that was kept for a level which has fallen
+since. (``python -m benchmarks history``: with ``idle_timeout`` alone, where there are hourly jobs,
+twice as many connections are kept as are needed.)"""
 LOOK_FOR_CONNECTS = 1.0
 """Seconds after which connects under way are looked at again. One that has got as far as a session
 is given up a while later, of which nothing tells, and which is never shorter."""
@@ -196,7 +200,7 @@ def _fewer(
         return [CloseIdle(yielded, "yielded")], None
     if s.for_floor >= 0:
         return [], None
-    period = min(pace.max_idle, LINGER) if s.leaving else pace.max_idle
+    period = min(pace.max_idle, LINGER if s.leaving else FALLEN if s.level_fell else math.inf)
     if s.idle_low_since + period > now:
         return [], s.idle_low_since + period
     # As many as were lent at most would be opened ahead of the same again.

@@ -8,7 +8,7 @@ import pytest
 
 from poolguard.budget.sharing import Owed
 from poolguard.budget.static import NoSiblings
-from poolguard.pool.expected import LEVEL_AGAIN, TOLD_EVERY
+from poolguard.pool.expected import LEVEL_AGAIN, TOLD_AT_REST, TOLD_EVERY
 from poolguard.pool.housekeeper import Housekeeper
 from poolguard.pool.memory import Asked
 from poolguard.pool.upkeep import Round
@@ -88,6 +88,15 @@ def test_while_anything_is_lent_it_is_told_every_few_seconds() -> None:
     assert keeper(min_size=0).look(NOW).asked is None
 
 
+def test_at_rest_it_is_told_now_and_then() -> None:
+    made = remembering(Memory())
+    connected(made)
+    assert made.look(NOW).asked is not None  # at once, since the pool begins with what it answers
+    assert made.look(NOW + 1).asked is None
+    assert made.look(NOW + TOLD_AT_REST).asked == Asked(NOW, NOW + TOLD_AT_REST, 0, 0, 0, 0, 0)
+    assert made.look(NOW + TOLD_AT_REST + 1).asked is None
+
+
 def test_without_a_memory_nothing_is_told() -> None:
     assert keeper().look(NOW).asked is None
 
@@ -146,12 +155,15 @@ def test_a_process_that_ends_expects_nothing() -> None:
 def test_the_level_is_what_the_memory_says_last_and_the_memory_ends_with_the_pool() -> None:
     memory = Memory(level=2)
     made = remembering(memory)
-    asked = made.look(NOW).asked
+    asked = made.look(NOW + TOLD_AT_REST).asked
     assert asked is not None
     assert not made.expected.tell(asked)
     memory.level = 3
     assert made.expected.tell(asked)
-    assert repr(made.expected) == "<Expected 3>"
+    assert (repr(made.expected), made.expected.has_fallen) == ("<Expected 3>", False)
+    memory.level = 1
+    assert made.expected.tell(asked)
+    assert made.expected.has_fallen
     made.close()
     assert memory.closed
     assert not made.expected.tell(asked)
