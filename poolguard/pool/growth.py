@@ -28,7 +28,7 @@ SHORTEST_PATIENCE = 0.010
 SLOW_DOUBLINGS = 16
 """So many steps make a start: a queue that never empties is bounded by nothing but the room."""
 RAISED_AT_ONCE = 2
-"""Connects under way at once for what is expected to be needed within half an hour."""
+"""Connects under way at once for what is expected to be needed soon, while nobody waits."""
 LATE_FACTOR = 5
 """A connect is late after so many times of what one lately took, ..."""
 SHORTEST_LATE = 0.5
