@@ -40,6 +40,7 @@ class Keeper:
     """One process' part in keeping the host's control session.
 
     :param figures: what the host's processes have and need.
+    :param catch_up: has this process see anew what it has a right to, and its pools look at that.
     """
 
     def __init__(
@@ -48,9 +49,11 @@ class Keeper:
         file: FleetFile,
         slots: GrantedSlots,
         settings: FleetSettings,
+        *,
         figures: Callable[[], Figures | None],
+        catch_up: Callable[[], None],
     ) -> None:
-        self._host = OwnHost(access, file, slots, figures)
+        self._host = OwnHost(access, file, slots, figures, catch_up)
         self._file = file
         self._folder = access.folder
         self._settings = settings

@@ -83,7 +83,14 @@ class FleetLedger(HostLedger):
             raise
         assert grants.table is not None
         self._table: GrantedSlots = grants.table
-        self._keeper = Keeper(self._access, self._file, self._table, fleet, self.figures)
+        self._keeper = Keeper(
+            self._access,
+            self._file,
+            self._table,
+            fleet,
+            figures=self.figures,
+            catch_up=self.siblings.catch_up,
+        )
         self.siblings: Siblings = _FleetSiblings(self.siblings, self._keeper)
         self._disowned = False
         _open.add(self)

@@ -22,6 +22,7 @@ class OwnHost:
     """What the host's processes share. It takes the ledger's lock by itself.
 
     :param figures: what they have and need; None once this process has no part in it any more.
+    :param catch_up: has this process see anew what it has a right to, and its pools look at that.
     """
 
     def __init__(
@@ -30,6 +31,7 @@ class OwnHost:
         file: FleetFile,
         slots: GrantedSlots,
         figures: Callable[[], Figures | None],
+        catch_up: Callable[[], None],
     ) -> None:
         self.file = file
         self.folder = access.folder
@@ -37,6 +39,7 @@ class OwnHost:
         self._access = access
         self._slots = slots
         self._figures = figures
+        self._catch_up = catch_up
         self._ordered = NOTHING_OWED
         self._known: Figures | None = None
 
@@ -81,7 +84,7 @@ class OwnHost:
     def ring_all(self) -> None:
         """Wake them, and this process' own pools."""
         self.ring_siblings()
-        self._access.callbacks.call()
+        self._catch_up()
 
     # -- its slots -----------------------------------------------------------------------------
 
