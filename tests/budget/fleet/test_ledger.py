@@ -56,7 +56,7 @@ def test_hosts_together_have_the_budget_less_their_control_sessions_and_the_door
     one.want(12)
     other.want(12)
     until(lambda: sum(held(one, other)) == 12 - 2 - 1)
-    assert occupied(rows, label) == 11
+    until(lambda: occupied(rows, label) == 11)  # one that is looked at is locked for an instant
 
 
 def test_processes_of_one_host_share_its_control_session(

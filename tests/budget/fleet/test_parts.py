@@ -70,7 +70,7 @@ def test_what_is_leased_for_nothing_is_given_back(join: Join) -> None:
     assert one.hold(2) == 2
     one.want(0)
     one.close_idle()
-    until(lambda: not one.sessions)
+    until(lambda: one.ledger.standing.used == 0)
     session = reigning(one)._session  # type: ignore[attr-defined]
     assert len(session.leased) > 1
     for slot in one.ledger._table.granted():
