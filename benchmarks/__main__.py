@@ -20,6 +20,7 @@ from . import (
     adapters,
     burst,
     fleet,
+    history,
     ledger,
     life,
     memory,
@@ -36,7 +37,7 @@ from .table import Table
 
 MODULES = (
     *(ledger, pool, adapters, life, overhead, story, burst, ramp, reload, scale, memory),
-    *(storm, fleet),
+    *(storm, fleet, history),
 )
 ALL = {module.__name__.rpartition(".")[2]: module for module in MODULES}
 DIGESTS: Mapping[str, readme.Digest] = {

@@ -58,6 +58,12 @@ def test_every_part_of_the_overheads_benchmark_runs(capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.benchmark
+def test_every_part_of_the_historys_benchmark_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    for part, table in runs("history", capsys).items():
+        assert part == "decision" or "history" in {row.who for row in table.rows}
+
+
+@pytest.mark.benchmark
 @pytest.mark.timeout(400)  # runs that are refused on a busy machine are played up to three times
 @pytest.mark.parametrize("name", ["story", "burst", "ramp", "reload"])
 def test_every_part_that_contenders_play_runs(

@@ -24,7 +24,7 @@ ROOMS = [
     ["runtime"],
     ["worker"],
     ["telemetry"],
-    ["pool"],
+    ["pool", "history"],
     ["budget"],
     ["util"],
     ["settings"],

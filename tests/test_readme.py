@@ -14,6 +14,7 @@ import pytest
 
 import poolguard
 from poolguard.cli.status_text import report
+from poolguard.history.expected import Reason
 from poolguard.pool.events import CloseReason, CreateReason, Outcome
 from poolguard.settings import DESCRIPTIONS, VARIABLES, Settings
 from poolguard.telemetry.metrics import INSTRUMENTS
@@ -236,6 +237,7 @@ def test_the_table_of_metrics_is_that_of_the_code() -> None:
         "poolguard.acquire.outcome": get_args(Outcome),
         "poolguard.create.reason": get_args(CreateReason),
         "poolguard.close.reason": get_args(CloseReason),
+        "poolguard.expected.reason": get_args(Reason),
     }
     found = re.search(
         r"<!-- metrics:begin -->\n(.*?)<!-- metrics:end -->", example("metrics"), re.S

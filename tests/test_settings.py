@@ -52,6 +52,7 @@ DEFAULTS: dict[str, Any] = {
     "wrap": "on",
     "spans": "slow",
     "metrics": "on",
+    "history": "on",
     "runtime_dir": None,
     "ready_path": None,
 }
@@ -226,6 +227,7 @@ def test_accepted_of_a_fleet(name: str, given: Any, expected: Any) -> None:
         ("wrap", module.Wrap),
         ("spans", module.Spans),
         ("metrics", module.Metrics),
+        ("history", module.History),
     ],
 )
 def test_choices_are_the_annotated_ones(name: str, literal: Any) -> None:

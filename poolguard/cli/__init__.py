@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    from . import check, demo, plan, status, trace
+    from . import check, demo, history, plan, status, trace
 
     parser = _Parser(
         prog="poolguard",
@@ -62,7 +62,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     commands = parser.add_subparsers(
         title="commands", metavar="COMMAND", required=True, parser_class=_Parser
     )
-    for command in (plan, check, status, trace, demo):
+    for command in (plan, check, status, history, trace, demo):
         command.add_to(commands)
     try:
         options, unknown = parser.parse_known_args(arguments)

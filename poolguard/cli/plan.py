@@ -20,7 +20,7 @@ from ..budget.queries import one_row
 from ..errors import PlanError, PoolguardError
 from ..settings import VARIABLES, Settings
 from ..util.escape import as_json
-from . import database, deployment
+from . import database, deployment, plan_history
 from .arguments import from_zero, positive
 from .plan_fleet import fleet_lines, fleet_rollout, fleet_table, machine
 from .pooler import Kind
@@ -53,6 +53,7 @@ def add_to(commands: Any) -> None:
         default=1,
         help="how many more instances run during a rollout (1)",
     )
+    plan_history.add_options(parser)
     parser.add_argument("--json", action="store_true", help="print it as JSON")
     parser.set_defaults(run=_run, parser=parser)
 
@@ -75,7 +76,8 @@ def _run(options: argparse.Namespace) -> int:
             pooler=pooler,
             surge=options.surge,
         )
-    case = _Case(plan, rollout, settings, workplace, pooler, options.worker_class)
+    learned = plan_history.learned(options, plan, settings.instances)
+    case = _Case(plan, rollout, settings, workplace, pooler, options.worker_class, learned)
     if options.json:
         print(as_json(_machine(case), indent=1))
     else:
@@ -152,6 +154,8 @@ class _Case:
     workplace: Workplace
     pooler: Kind
     worker_class: str | None
+    learned: list[plan_history.Learned] | None
+    """What the history says of it, where that was asked for."""
 
     def warnings(self) -> Iterator[str]:
         yield from map(deployment.spoken, self.plan.warnings)
@@ -204,6 +208,8 @@ def _report(case: _Case) -> Iterator[str]:
         yield from ("", "warnings")
         for warning in warnings:
             yield from wrapped(warning, "  - ", 4)
+    if case.learned is not None:
+        yield from plan_history.history_lines(case.learned, case.plan)
     yield from ("", "arithmetic")
     yield from (f"  {line}" for line in deployment.spoken(case.plan.explain()).splitlines())
     yield from ("", "gunicorn.conf.py")
@@ -288,6 +294,7 @@ def _machine(case: _Case) -> dict[str, Any]:
         "pooler": case.pooler,
         "reload": {"held": plan.held_on_reload, "warm": plan.warm_on_reload, "wanted": warm},
         "rollout": None,
+        "history": plan_history.as_machine(case.learned),
         "warnings": list(case.warnings()),
         "arithmetic": [
             {**step._asdict(), "how": deployment.spoken(step.how)} for step in plan.steps

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import argparse
 import os
-import stat
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from ..errors import RuntimeDirError
 from ..settings import Settings
 from ..util import rundir
 from ..util.escape import as_json
 from ..worker.publish import published
 from . import deployment
+from .folder import add_folder, insist_on_ours
 from .status_table import Rates
 from .status_text import frame, is_whole, report
 from .text import columns_to_fit, say, wrapped
@@ -48,12 +47,7 @@ def add_to(commands: Any) -> None:
         help="draw it again every SECONDS (1), with rates per second instead of counts, until q or "
         "Ctrl-C, which end it with exit status 0; with --json, print a line of JSON each time",
     )
-    parser.add_argument(
-        "--runtime-dir",
-        metavar="DIR",
-        type=_folder,
-        help="the workers' runtime_dir; without it, POOLGUARD_RUNTIME_DIR, else the default",
-    )
+    add_folder(parser)
     parser.add_argument("--json", action="store_true", help="print it as JSON")
     parser.add_argument(
         "--fleet", action="store_true", help="show all hosts that share one budget (ledger fleet)"
@@ -70,12 +64,6 @@ def _interval(text: str) -> float:
     if not 0.1 <= seconds <= 86400:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 0.1 to a day")
     return seconds
-
-
-def _folder(text: str) -> Path:
-    if not text:
-        raise argparse.ArgumentTypeError("'' is no folder")
-    return Path(text).absolute()
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -109,25 +97,7 @@ def _run_of_fleet(options: argparse.Namespace) -> int:
 
 def _read(folder: Path) -> list[dict[str, Any]]:
     """What the workers have published in *folder*."""
-    try:
-        found = folder.lstat()
-    except OSError:
-        return _whole(folder)
-    # Without this check the error would advise to remove the folder, or to take it over. That suits
-    # a worker, but not root, looking at another user's service.
-    if (
-        stat.S_ISDIR(found.st_mode)
-        and found.st_uid != os.geteuid()
-        and folder != rundir.default_path()
-    ):
-        raise RuntimeDirError(
-            f"the runtime folder {folder} belongs to uid {found.st_uid}, and this command runs as "
-            f"uid {os.geteuid()}: run it as that user"
-        )
-    return _whole(folder)
-
-
-def _whole(folder: Path) -> list[dict[str, Any]]:
+    insist_on_ours(folder)
     return [status for status in published(folder) if is_whole(status)]
 
 

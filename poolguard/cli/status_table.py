@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
+from ..history.expected import Reason
 from .table import Column, fitted
 from .text import span
 
@@ -80,6 +81,8 @@ def _columns(statuses: Sequence[Status], now: float, rates: Rates | None) -> lis
         Column("waiting", lambda status: status["waiting"]),
         Column("floor/max", _size, goes=2),
     ]
+    if any(map(_expected, statuses)):
+        found.append(Column("expected", lambda status: _expected(status) or "-", goes=2))
     if rates is None:
         found += [Column(name, _count(name)) for name in ("acquired", "waited", "created")]
     else:
@@ -110,6 +113,17 @@ def _state(status: Status, now: float) -> str:
 def _size(status: Status) -> str:
     floor, most = status["floor"], status["max_size"]
     return "-" if floor is None else f"{floor}/{most}"
+
+
+def _expected(status: Status) -> str:
+    """How many connections are kept warm beyond the floor, and why; empty where that is none.
+
+    Other versions of poolguard may publish no such thing."""
+    expected = status.get("expected")
+    if not isinstance(expected, dict) or not isinstance(level := expected.get("level"), int):
+        return ""
+    reason, is_above = expected.get("reason"), level > (status["floor"] or 0)
+    return f"{level} ({reason})" if is_above and reason in get_args(Reason) else ""
 
 
 def _count(*outcomes: str) -> Callable[[Status], object]:

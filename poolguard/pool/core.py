@@ -99,6 +99,7 @@ class Core(Entries):
                 return "refused"
         waiter.queued_at = now
         self.waiting.append(waiter)
+        self.most_waiting = max(self.most_waiting, len(self.waiting))
         self.queued += 1
         waiter.counted += 1
         if self.unserved_since is None:
@@ -234,7 +235,13 @@ class Core(Entries):
             return fate
         if entry.plain_until <= now:
             self.look_due = True  # it is due to be replaced, and was lent when that was looked at
-        return self._join(entry)
+        waiter = self._join(entry)
+        if waiter is not None:
+            self.note_lent()
+        else:  # there may be one more now that can be lent
+            self._low_for_most += 1
+            self._mark()
+        return waiter
 
     def _join(self, entry: Entry) -> Waiter | None:
         self.unserved_since, self._timed_out = None, False

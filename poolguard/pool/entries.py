@@ -48,8 +48,14 @@ class Entries:
         """With fewer idle ones than this, the pool is to be looked at."""
         self.look_due = False
         """It is to be looked at, as soon as no lock is held."""
+        self.most_lent = 0
+        """The most that were lent at once since that was reset."""
+        self.most_waiting = 0
+        """The most acquires that waited at once since then."""
+        self._low_for_most = 0
+        """With fewer idle ones than this, more may be lent than ever since."""
         self._watermark = 0
-        """With fewer idle ones than this, one of the two above changes."""
+        """With fewer idle ones than this, one of these changes."""
 
     def counts(self) -> Counts:
         """How many connections are where."""
@@ -153,16 +159,36 @@ class Entries:
     def note_idle_low(self) -> None:
         """From now on the fewest idle ones are watched for anew."""
         self.idle_low = len(self.idle)
-        self._watermark = max(self.idle_low, self.low_water)
+        self._mark()
 
     def look_below(self, low_water: int) -> None:
         """Have the pool looked at once there are fewer idle ones than that."""
         self.low_water = low_water
-        self._watermark = max(self.idle_low, low_water)
+        self._mark()
+
+    def count_anew(self) -> tuple[int, int]:
+        """The most that were lent, and that waited, since this was asked before; from now on both
+        are counted anew."""
+        most = self.most_lent, self.most_waiting
+        self.most_lent, self.most_waiting = 0, len(self.waiting)
+        self.note_lent()
+        return most
+
+    def note_lent(self) -> None:
+        """More may be lent than ever since that was reset."""
+        lent = sum(entry.state in ("lent", "resetting") for entry in self.entries)
+        self.most_lent = max(self.most_lent, lent)
+        self._low_for_most = len(self.idle) + lent - self.most_lent
+        self._mark()
 
     def _note_low(self, left: int) -> None:
         self.idle_low = min(self.idle_low, left)
         if left < self.low_water:
             self.look_due = True
             self.low_water = 0  # once is enough: the look sets it again
-        self._watermark = max(self.idle_low, self.low_water)
+        if left < self._low_for_most:
+            self.note_lent()
+        self._mark()
+
+    def _mark(self) -> None:
+        self._watermark = max(self.idle_low, self.low_water, self._low_for_most)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import isqrt
 
+from ..util.headroom import with_headroom
 from .snapshot import Late, Snapshot
 
 __all__ = [
@@ -26,6 +27,8 @@ SHORTEST_STEP = 0.001
 SHORTEST_PATIENCE = 0.010
 SLOW_DOUBLINGS = 16
 """So many steps make a start: a queue that never empties is bounded by nothing but the room."""
+RAISED_AT_ONCE = 2
+"""Connects under way at once for what is expected to be needed soon, while nobody waits."""
 LATE_FACTOR = 5
 """A connect is late after so many times of what one lately took, ..."""
 SHORTEST_LATE = 0.5
@@ -71,6 +74,15 @@ def headroom(s: Snapshot) -> int:
     return max(0, s.likely(max(with_headroom(s.counts.lent), s.expected)) - s.counts.size)
 
 
+def for_level(now: float, s: Snapshot) -> int:
+    """Connections to open for the level that is expected to be needed: all at once as the pool
+    warms up, and later a few at a time, since nobody waits for them."""
+    if s.retry_at is not None or now < s.level_from:
+        return 0
+    lacking = max(0, s.level - s.counts.size)
+    return lacking if s.reason == "warmup" else min(lacking, max(0, RAISED_AT_ONCE - s.coming))
+
+
 def step(connect_time: float) -> float:
     """Seconds in which the connects under way may double."""
     return min(SLOWEST_STEP, max(SHORTEST_STEP, connect_time / 20))
@@ -91,7 +103,7 @@ def connects_to_begin(now: float, s: Snapshot) -> int:
         if doublings < SLOW_DOUBLINGS:
             for_queue = min(for_queue, (1 << doublings) - 1 - s.begun)
     ahead = headroom(s) if now >= s.headroom_from else 0
-    n = min(max(for_queue, s.for_floor, ahead), s.room)
+    n = min(max(for_queue, s.for_floor, ahead, for_level(now, s)), s.room)
     if s.retry_at is not None:
         n = min(n, 0 if s.coming or now < s.retry_at else 1)
     if s.late.probe_at is not None:
@@ -127,6 +139,8 @@ def next_look(now: float, s: Snapshot) -> float | None:
     if s.wanted <= 0:
         if headroom(s) and s.headroom_from > now:
             looks.append(s.headroom_from)
+        if s.level > s.counts.size and s.level_from > now:
+            looks.append(s.level_from)
     elif s.late.probe_at is not None and s.late.probe_at > now:
         looks.append(s.late.probe_at)
     elif s.retry_at is not None:
@@ -134,18 +148,6 @@ def next_look(now: float, s: Snapshot) -> float | None:
     elif s.for_queue > 0:
         looks = [now + step(s.connect_time)]
     return min((at for at in looks if at is not None), default=None)
-
-
-def with_headroom(lent: int) -> int:
-    """How many connections to have while *lent* of them are lent: their square root more.
-
-    Requests that come when they like, n under way on average, are now and then by √n more: a
-    Poisson distribution's standard deviation. So few idle connections let nearly all of them find
-    one, and also those of a load that grows by √n while a connect takes its time. (The square-root
-    rule by which call centres are staffed: Halfin and Whitt 1981.) One that is lent alone needs
-    none: a program that does one thing after the other never needs a second.
-    """
-    return lent + isqrt(lent) if lent > 1 else lent
 
 
 def lent_at_most(size: int) -> int:

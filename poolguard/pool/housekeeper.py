@@ -20,6 +20,7 @@ from ..budget.slots import Orphan
 from .core import Core
 from .entry import Entry
 from .events import Listener, Warmed, hears_returns
+from .expected import Expected
 from .growth import low_water, patience
 from .inquiry import Inquiry
 from .leaks import Leaks
@@ -91,6 +92,7 @@ class Housekeeper:
             *parts, max_lifetime=max_lifetime, reconnect_timeout=reconnect_timeout
         )
         self.outage = self.lifecycle.outage
+        self.expected = Expected()
         # Workers that were started together are not to ask the server together.
         every = pace.check_interval * random.uniform(1 - JITTER, 1)
         self.pace = pace._replace(check_interval=every)
@@ -108,6 +110,7 @@ class Housekeeper:
         """A connection belongs to the thread, or greenlet, that used it last."""
         self._opened_at = 0.0
         self._headroom_from = 0.0
+        self._looked = False
         self._begun = 0
         self._queue_since: float | None = None
         self._retire_from = 0.0
@@ -120,7 +123,7 @@ class Housekeeper:
     def opened(self, name: str, now: float, ring: Callable[[], None]) -> None:
         """The pool is open from *now* on; *ring*, from any thread, makes it look at itself."""
         self.named(name)
-        self._opened_at = self._idle_low_since = now
+        self._opened_at = self._idle_low_since = self.expected.asked_since = now
         self.leases.opened(ring)
 
     def look(self, now: float, ended: Collection[Entry] = ()) -> Round:
@@ -140,6 +143,8 @@ class Housekeeper:
         counts = core.counts()
         counts = counts._replace(min_size=self._floor(now, counts))
         self._note_warmth(now, counts)
+        todo.asked, told_again = self.expected.asked(now, core, self.outcomes.created)
+        wakes.append(told_again)
         wakes.append(leases.tend(now, self.outbox.say))
         snapshot = self._snapshot(now, counts)
         actions, wake = decide(now, snapshot, self.pace)
@@ -153,6 +158,7 @@ class Housekeeper:
         core.alert = core.alert or bool(leases.beyond(core.those("lent")))
         wakes.append(self.inquiry.next_look(now))
         todo.wake = min((at for at in wakes if at is not None), default=None)
+        self._looked = True
         return todo
 
     def _begin(self, action: Action, now: float, counts: Counts, todo: Round) -> float | None:
@@ -224,6 +230,9 @@ class Housekeeper:
             starved=self.leases.starved_until(now) is not None,
             at_once=0 if self.leaving else self.at_once,
             expected=self.leases.ledger.usage.expected() if is_new else 0,
+            level=0 if self.leaving else self.expected.level(counts),
+            level_fell=self.expected.has_fallen,
+            level_from=self.expected.level_from,
             headroom_from=self._headroom_from,
             doubted_at=core.doubted_at,
             retire_from=self._retire_from,
@@ -235,7 +244,10 @@ class Housekeeper:
         )
 
     def _note_warmth(self, now: float, counts: Counts) -> None:
-        if self.warm_after is None and counts.size - counts.opening >= counts.min_size:
+        if self.warm_after is not None:
+            return
+        late = self.lifecycle.late(now, [entry.began for entry in self.core.those("connecting")])
+        if self.expected.stands(counts, late.n, is_new=not self._looked):
             self.warm_after = now - self._opened_at
             self.asked = counts.min_size
             warmed = Warmed(self.name, counts.min_size, counts.size, self.warm_after)
@@ -253,7 +265,7 @@ class Housekeeper:
             size = counts.size + len(todo.openings)
             self.outbox.log(logging.INFO, "growing pool %r to %s", self.name, size)
         if action.reason == "headroom" and len(entries) < action.n:
-            self._headroom_from = now + HEADROOM_AGAIN
+            self._headroom_from = self.expected.level_from = now + HEADROOM_AGAIN
             return self._headroom_from
         return None
 
@@ -262,6 +274,7 @@ class Housekeeper:
         for _ in range(action.n):
             if action.reason == "yielded":
                 self.leases.yields()
+                self.expected.was_needed_elsewhere(now)
             todo.surplus.append(core.close(core.idle[0], action.reason))
         if action.reason == "yielded":
             return
@@ -300,6 +313,7 @@ class Housekeeper:
         if not fresh and (is_owed or self.leases.beyond([entry])):
             self.leases.returned_owed = max(0, self.leases.returned_owed - 1)
             self.leases.yields()
+            self.expected.was_needed_elsewhere(now)
             return Close("yielded")
         # One is not closed for its age while others are, or while no successor can be had.
         stays = now < self._retire_from or self.outage.lasts or self.outage.refused
@@ -335,6 +349,11 @@ class Housekeeper:
             if entry.give_up_at <= now:
                 entry.cut()
         return idle
+
+    def close(self) -> None:
+        """The last connection has ended."""
+        self.leases.close()
+        self.expected.close()
 
     def disown(self) -> None:
         """In a forked child: a lock that was held at the fork is held for ever."""

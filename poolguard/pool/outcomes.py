@@ -63,6 +63,11 @@ class Outcomes:
         """In a forked child: a lock that was held at the fork is held for ever."""
         self._mutex = threading.Lock()
 
+    @property
+    def created(self) -> int:
+        """Acquires that were given a connection which was made while they waited."""
+        return self._counts["created"]
+
     def counts(self, taken_free: int) -> dict[Outcome, int]:
         """How many there were of each outcome, *taken_free* having found one free."""
         with self._mutex:

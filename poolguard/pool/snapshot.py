@@ -80,6 +80,12 @@ class Snapshot(NamedTuple):
     """Most acquires that can be under way at once: up to so many, connections are opened ahead."""
     expected: int = 0
     """Connections that the pool will likely use, before it can know by itself."""
+    level: int = 0
+    """Connections to be kept warm, the floor's among them, while nobody else needs their slots."""
+    level_fell: bool = False
+    """It was higher: what was kept for that is not needed any more."""
+    level_from: float = 0.0
+    """None is opened for the level before: others have just needed the slot of one."""
     headroom_from: float = 0.0
     """None is opened ahead before: there was no slot for it just now."""
     retire_from: float = 0.0

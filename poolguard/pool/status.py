@@ -48,6 +48,7 @@ def status_of(keeper: Housekeeper) -> dict[str, Any]:
     return {
         "name": keeper.name,
         "floor": counts.min_size,
+        "expected": keeper.expected.status(counts),
         "max_size": counts.max_size,
         "idle": counts.idle,
         "used": counts.lent,

@@ -13,6 +13,7 @@ from ..util.clock import now as clock
 from .base import Base
 from .entry import Entry, entry_of
 from .errors import SlotTaken
+from .memory import Memory
 
 __all__ = ["Supervised"]
 
@@ -38,6 +39,10 @@ class Supervised(Base):
         self._inquire, self._when_refused = inquire, when_refused
         self._when_voiceless = when_voiceless
         self._keeper.inquiry.wanted = True
+
+    def recall_by(self, memory: Memory) -> None:
+        """Have *memory* told what the pool is asked for, and keep warm what it says."""
+        self._keeper.expected.memory = memory
 
     def inquire_after(self, seconds: float) -> None:
         """Have the server asked by then what it grants."""

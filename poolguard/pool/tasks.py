@@ -91,7 +91,7 @@ class Tasks(Tending):
             entry.severed = True  # nothing will tell when the server has ended its side
             self._keeper.lifecycle.ended(entry, clock())
         self._keeper.outbox.tell()
-        self._keeper.leases.close()
+        self._keeper.close()
         self._watch.close()
 
     def _insist_on_its_loop(self) -> None:
@@ -159,7 +159,7 @@ class _Clock:
             finish(conn)
         self._keeper.outbox.tell()
         if not len(self._watch) and not self._keeper.core.counts().opening:
-            self._keeper.leases.close()
+            self._keeper.close()
             if self._watch.sees_sockets:
                 self._loop.remove_reader(self._watch.fileno())
             self._watch.close()

@@ -42,6 +42,8 @@ class Tending(Acquiring, Checking, Connecting):
         if self._keeper.warm_after is not None:
             self._warm_event.set()
         self._note_silence()
+        if todo.asked is not None and self._keeper.expected.tell(todo.asked):
+            self._ring()
         for opening in todo.openings:
             try:
                 self._begin("connect", self._open_one(opening))

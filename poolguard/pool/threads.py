@@ -158,6 +158,6 @@ def _keep_up(
         keeper.outbox.tell()
         wake = clock() + 1.0 if watch.blind or opening else None
         if not len(watch) and not opening:
-            keeper.leases.close()
+            keeper.close()
             watch.close()
             return

@@ -16,6 +16,7 @@ from ..budget.slots import Orphan
 from .entry import Entry
 from .events import CreateReason
 from .growth import connects_to_begin, next_look, patience, with_headroom
+from .memory import Asked
 from .snapshot import Snapshot
 
 __all__ = [
@@ -41,6 +42,10 @@ HEADROOM = 0.10
 LINGER = 1.0
 """Seconds without use after which a pool closes a connection once its process is to end: gunicorn's
 own asgi worker goes on accepting for as long, and what it accepts is not to wait for a connect."""
+FALLEN = 300.0
+"""Seconds without use after which a connection is closed that was kept for a level which has fallen
+since. (``python -m benchmarks history``: with ``idle_timeout`` alone, where there are hourly jobs,
+twice as many connections are kept as are needed.)"""
 LOOK_FOR_CONNECTS = 1.0
 """Seconds after which connects under way are looked at again. One that has got as far as a session
 is given up a while later, of which nothing tells, and which is never shorter."""
@@ -113,6 +118,8 @@ class Round:
     """Connections to be closed of the pool's own will."""
     checks: list[tuple[Entry, Any, Collection[Orphan]]] = field(default_factory=list)
     """Those to be checked, and the slots of the dead that are to be asked about meanwhile."""
+    asked: Asked | None = None
+    """What the pool's memory is to be told, if there is one."""
     wake: float | None = None
     """When to look again, by the monotonic clock, if nothing happens before."""
 
@@ -193,13 +200,13 @@ def _fewer(
         return [CloseIdle(yielded, "yielded")], None
     if s.for_floor >= 0:
         return [], None
-    period = min(pace.max_idle, LINGER) if s.leaving else pace.max_idle
+    period = min(pace.max_idle, LINGER if s.leaving else FALLEN if s.level_fell else math.inf)
     if s.idle_low_since + period > now:
         return [], s.idle_low_since + period
     # As many as were lent at most would be opened ahead of the same again.
     most_lent = max(0, counts.size - counts.opening - s.idle_low)
     kept = max(0, s.likely(with_headroom(most_lent)) - most_lent)
-    unused = max(0, min(s.idle_low - kept, spare, above))
+    unused = max(0, min(s.idle_low - kept, spare, above, above + counts.min_size - s.level))
     return [CloseIdle(unused, "shutdown" if s.leaving else "idle")], now + period
 
 

@@ -24,6 +24,7 @@ from ..util.logs import logger
 from ..worker import context
 from .connecting import Connecting
 from .greeting import Greeting
+from .memory import GuardMemory, open_memory
 from .sizing import Bounds, Sizing
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ class Runtime:
     pool: GuardedPool[Any] | AsyncGuardedPool[Any] | None = None
     error: PoolguardError | None = None
     """What made opening impossible."""
+    memory: GuardMemory | None = None
+    """What knows by earlier days what will be needed."""
 
     def __init__(self, name: str, settings: Settings, given: PoolArguments) -> None:
         if settings.ledger != "static" and not SUPPORTED:
@@ -149,6 +152,9 @@ class Runtime:
         pool = kind(**_settings_for(kind, self.settings) | self._connect_arguments() | own)
         pool.dial_again = self._connecting.refused
         pool.attend(inquire, self.sizing.when_refused, self.sizing.when_voiceless)
+        self.memory = open_memory(self.name, self.settings, self._given.kwargs)
+        if self.memory is not None:
+            pool.recall_by(self.memory)
         return pool
 
     def _connect_arguments(self) -> dict[str, Any]:

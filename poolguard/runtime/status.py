@@ -18,6 +18,7 @@ def status_of(runtime: Runtime | None) -> dict[str, Any]:
     status: dict[str, Any] = {
         "leaving": pool is not None and pool.leaving,
         "floor": None,
+        "expected": {"level": None, "reason": None},
         "max_size": None,
         **dict.fromkeys(("idle", "used", "opening", "waiting"), 0),
         "acquires": {},

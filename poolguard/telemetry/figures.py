@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, get_args
 
+from ..history.expected import Reason
 from ..pool.events import CloseReason, CreateReason, Outcome
 from ..util.logs import logger
 
@@ -123,6 +124,7 @@ def _of(opening: Measured) -> Figures:
     if not status:
         return {}
     floor, most = (status["floor"], status["max_size"]) if open_now else (0, 0)
+    level, reason = (*status["expected"].values(),) if open_now else (0, "floor")
     found: Figures = {
         ACQUIRES: _counts(status["acquires"], get_args(Outcome)),
         CREATED: _counts(status["created"], get_args(CreateReason)),
@@ -130,7 +132,9 @@ def _of(opening: Measured) -> Figures:
         TIMEOUTS: {"": status["acquires"].get("timeout", 0)},
         "db.client.connection.count": {"idle": status["idle"], "used": status["used"]},
         "db.client.connection.idle.max": {"": most},
-        "db.client.connection.idle.min": {"": floor},
+        "db.client.connection.idle.min": {"": level},
+        "poolguard.connections.floor": {"": floor},
+        "poolguard.connections.expected": _counts({reason: level}, get_args(Reason)),
         "db.client.connection.max": {"": most},
         "db.client.connection.limit": {"": most},
         "db.client.connection.pending_requests": {"": status["waiting"]},

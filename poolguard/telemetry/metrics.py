@@ -55,7 +55,7 @@ INSTRUMENTS = (
         "db.client.connection.idle.min",
         "updowncounter",
         "{connection}",
-        "The minimum number of idle open connections allowed: the floor that is kept warm.",
+        "The minimum number of idle open connections allowed: the level that is kept warm.",
     ),
     Instrument(
         "db.client.connection.max",
@@ -121,6 +121,20 @@ INSTRUMENTS = (
         "{connection}",
         "Connections that have ended, by the reason.",
         "poolguard.close.reason",
+    ),
+    Instrument(
+        "poolguard.connections.floor",
+        "updowncounter",
+        "{connection}",
+        "The connections that are kept warm, and are guaranteed.",
+    ),
+    Instrument(
+        "poolguard.connections.expected",
+        "updowncounter",
+        "{connection}",
+        "The level that is kept warm while nobody else needs the slots, by why it is that: 0 for "
+        "all reasons but the one that holds.",
+        "poolguard.expected.reason",
     ),
     Instrument(
         "poolguard.budget.limit",

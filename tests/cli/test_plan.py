@@ -83,6 +83,7 @@ def test_for_machines(run: Run) -> None:
             "floor": 2,
             "max_size": 12,
         },
+        "history": None,
         "warnings": [],
         "gunicorn_conf": "import poolguard\nfrom poolguard.gunicorn import *\n\nworkers = 4\n"
         "threads = 8\npoolguard.Guard(instances=3)\n",

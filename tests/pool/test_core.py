@@ -961,6 +961,7 @@ class Story:
         self.doubted_at = self.read_only_at = 0.0
         self.drained_at = -math.inf
         self.fewest = self.fewest_free = self.low_water = 0
+        self.most_lent = self.most_waiting = 0
         """The fewest idle ones at all, and at takes and closes of idle ones alone."""
         self.look_due = False
         self.usage = 0.0
@@ -1161,6 +1162,10 @@ class Story:
         self.fewest = min(self.fewest, len(self.idle))
         assert self.fewest <= self.core.idle_low <= self.fewest_free, "idle_low"
         assert self.core.low_water == self.low_water, "low_water"
+        self.most_lent = max(self.most_lent, self.core.counts().lent)
+        self.most_waiting = max(self.most_waiting, len(self.waiting))
+        most = self.core.most_lent, self.core.most_waiting
+        assert most == (self.most_lent, self.most_waiting), "most"
         assert self.core.look_due == self.look_due, "look_due"
 
     def look_at_the_stuck(self, since: float | None, now: float) -> None:
@@ -1626,9 +1631,13 @@ class Story:
 
     def watch_idle(self) -> None:
         self.core.look_due = self.look_due = False
-        if self.random.random() < 0.5:
+        what = self.random.random()
+        if what < 0.3:
             self.core.note_idle_low()
             self.fewest = self.fewest_free = len(self.idle)
+        elif what < 0.6:
+            assert self.core.count_anew() == (self.most_lent, self.most_waiting)
+            self.most_lent, self.most_waiting = self.core.counts().lent, len(self.waiting)
         else:
             self.low_water = self.random.randint(0, 4)
             self.core.look_below(self.low_water)

@@ -383,3 +383,35 @@ def test_it_looks_again_when_a_connect_that_somebody_waits_for_becomes_late() ->
     assert looks(floor=2, opening=1, size=1, retry_at=NOW - 1, late=coming) == NOW + 0.3
     hanging = Late(1, None, NOW + 0.4)
     assert looks(waiting=1, opening=1, size=1, late=hanging) == NOW + 0.4
+
+
+# -- the expected level ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("state", "n"),
+    [
+        ({"level": 9, "size": 4, "idle": 4}, 2),
+        ({"level": 5, "size": 4, "idle": 4}, 1),
+        ({"level": 9, "size": 5, "idle": 4, "opening": 1}, 1),
+        ({"level": 9, "size": 6, "idle": 4, "opening": 2}, 0),
+        ({"level": 9, "size": 9, "lent": 9}, 0),
+        ({"level": 9, "size": 4, "idle": 4, "max_size": 5}, 1),
+        ({"level": 9, "size": 4, "idle": 4, "starved": True}, 0),
+        ({"level": 9, "size": 4, "idle": 4, "retry_at": NOW - 1}, 0),
+        ({"level": 9, "size": 4, "idle": 4, "level_from": NOW + 1}, 0),
+        ({"level": 9, "reason": "warmup"}, 9),
+        ({"level": 9, "size": 4, "opening": 4, "reason": "warmup"}, 5),
+    ],
+)
+def test_what_is_expected_is_opened_a_few_at_a_time_and_all_at_once_at_the_start(
+    state: dict[str, Any], n: int
+) -> None:
+    assert begins(**state) == n
+
+
+def test_once_others_have_needed_a_slot_it_looks_again_when_it_may_open_one() -> None:
+    state = {"level": 9, "size": 4, "idle": 4}
+    assert looks(**state, level_from=NOW + 3) == NOW + 3
+    assert looks(**state, level_from=NOW) is None
+    assert looks(**{**state, "level": 4}, level_from=NOW + 3) is None

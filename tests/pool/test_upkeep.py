@@ -11,6 +11,7 @@ from poolguard.pool.entry import Check, Entry
 from poolguard.pool.snapshot import Counts, Snapshot
 from poolguard.pool.upkeep import (
     EXPIRY,
+    FALLEN,
     HEADROOM,
     LINGER,
     SPREAD,
@@ -532,3 +533,31 @@ def test_after_a_sleep_of_hours_one_after_the_other_is_verified_and_few_are_repl
     assert len(replaced) == 2
     assert len(verified) >= 7
     assert len(idle) == 8
+
+
+# -- the expected level
+
+
+@pytest.mark.parametrize(("level", "closed"), [(0, 6), (2, 6), (5, 3), (8, 0), (12, 0)])
+def test_what_is_expected_to_be_needed_is_not_closed_for_being_idle(
+    level: int, closed: int
+) -> None:
+    s = pool(*(entry() for _ in range(8)), floor=2, level=level, idle_low=8, idle_low_since=0.0)
+    assert now(s)[-1] == CloseIdle(closed, "idle")
+
+
+def test_it_is_given_up_to_siblings_down_to_the_floor() -> None:
+    s = pool(*(entry() for _ in range(8)), floor=2, level=8, owed=20)
+    assert now(s) == [CloseIdle(6, "yielded")]
+
+
+@pytest.mark.parametrize(("unused", "closed"), [(FALLEN - 1, 0), (FALLEN, 3)])
+def test_what_was_kept_for_a_level_that_has_fallen_is_closed_sooner(
+    unused: float, closed: int
+) -> None:
+    """And no more than that."""
+    idle = [entry() for _ in range(8)]
+    s = pool(*idle, floor=2, level=5, idle_low=8, idle_low_since=NOW - unused, level_fell=True)
+    found = [action for action in now(s) if isinstance(action, CloseIdle)]
+    assert found == ([CloseIdle(closed, "idle")] if closed else [])
+    assert not [each for each in now(s._replace(level_fell=False)) if isinstance(each, CloseIdle)]

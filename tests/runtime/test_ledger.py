@@ -378,7 +378,7 @@ def test_a_static_ledger_shares_nothing(
             pid = conn.info.backend_pid
         admin.execute("SELECT pg_terminate_backend(%s)", [pid])
         until(lambda: sum(guard.status()["created"].values()) == 3)
-    assert {path.suffix for path in rundir.default_path().iterdir()} <= {".status"}
+    assert {path.suffix for path in rundir.default_path().iterdir()} <= {".status", ".history"}
     assert "share" not in caplog.text
 
 

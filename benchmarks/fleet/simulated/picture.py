@@ -6,15 +6,13 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from ...svg import RULE, axes, group, line, page, text, title
+
 WIDTH, HEIGHT = 460, 300
 """Of each of the two diagrams, in pixels."""
 LEFT, TOP, BETWEEN = 56, 44, 96
-TEXT, RULE = "#57606a", "#d0d7de"
 COLORS = ("#0969da", "#54aeff", "#afb8c1")
 CURVES = ("#0969da", "#54aeff", "#bf3989", "#f778ba")
-
-
-Point = tuple[float, float]
 
 
 class Layer(NamedTuple):
@@ -36,18 +34,9 @@ def picture(
 ) -> str:
     """Both diagrams, side by side."""
     width, height = 2 * (LEFT + WIDTH) + BETWEEN, TOP + HEIGHT + 64
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
-        f'font-family="system-ui, sans-serif" font-size="13" fill="{TEXT}">',
-        f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
-        f'<g transform="translate({LEFT} {TOP})">',
-        *_layers(times, layers, budget),
-        "</g>",
-        f'<g transform="translate({2 * LEFT + WIDTH + BETWEEN // 2} {TOP})">',
-        *_curves(curves),
-        "</g></svg>",
-    ]
-    return "\n".join(parts) + "\n"
+    shares = group(LEFT, TOP, *_layers(times, layers, budget))
+    waits = group(2 * LEFT + WIDTH + BETWEEN // 2, TOP, *_curves(curves))
+    return page(width, height, *shares, *waits)
 
 
 def _layers(times: Sequence[float], layers: Sequence[Layer], budget: float) -> Iterator[str]:
@@ -57,29 +46,29 @@ def _layers(times: Sequence[float], layers: Sequence[Layer], budget: float) -> I
     def y(value: float) -> float:
         return HEIGHT * (1 - value / top)
 
-    yield _title("3 hosts become 50: who has the slots of one budget")
+    yield title("3 hosts become 50: who has the slots of one budget")
     below = [0.0] * len(times)
     for layer, color in zip(layers, COLORS, strict=True):
         above = [a + b for a, b in zip(below, layer.values, strict=True)]
-        line = [*zip(xs, above, strict=True), *reversed([*zip(xs, below, strict=True)])]
-        points = " ".join(f"{x:.1f},{y(value):.1f}" for x, value in line)
+        outline = [*zip(xs, above, strict=True), *reversed([*zip(xs, below, strict=True)])]
+        points = " ".join(f"{x:.1f},{y(value):.1f}" for x, value in outline)
         yield f'<polygon points="{points}" fill="{color}"/>'
         below = above
-    yield _line((0, y(budget)), (WIDTH, y(budget)), "#cf222e", 'stroke-dasharray="6 4"')
-    yield _text(WIDTH, y(budget) - 6, f"budget {budget:g}", "end", "#cf222e")
+    yield line((0, y(budget)), (WIDTH, y(budget)), "#cf222e", 'stroke-dasharray="6 4"')
+    yield text(WIDTH, y(budget) - 6, f"budget {budget:g}", "end", "#cf222e")
     for value in range(0, int(top), 200):
-        yield _text(-8, y(value) + 4, str(value), "end")
-        yield _line((-4, y(value)), (0, y(value)))
+        yield text(-8, y(value) + 4, str(value), "end")
+        yield line((-4, y(value)), (0, y(value)))
     for second in range(0, round(end) + 1, 5):
-        yield _text(WIDTH * second / end, HEIGHT + 20, str(second))
-        yield _line((WIDTH * second / end, HEIGHT), (WIDTH * second / end, HEIGHT + 4))
-    yield _text(WIDTH / 2, HEIGHT + 42, "seconds; one host joins each half second")
-    yield from _axes()
+        yield text(WIDTH * second / end, HEIGHT + 20, str(second))
+        yield line((WIDTH * second / end, HEIGHT), (WIDTH * second / end, HEIGHT + 4))
+    yield text(WIDTH / 2, HEIGHT + 42, "seconds; one host joins each half second")
+    yield from axes(WIDTH, HEIGHT)
     first, others, control = (layer.name for layer in layers)
-    yield _text(8, HEIGHT - 12, first, "start", "#ffffff")
-    yield _text(WIDTH / 2, HEIGHT / 2, others, "middle", "#24292f")
+    yield text(8, HEIGHT - 12, first, "start", "#ffffff")
+    yield text(WIDTH / 2, HEIGHT / 2, others, "middle", "#24292f")
     last = sum(layer.values[-1] for layer in layers[:2])
-    yield _text(WIDTH - 8, y((last + budget) / 2) + 4, control, "end", "#24292f")
+    yield text(WIDTH - 8, y((last + budget) / 2) + 4, control, "end", "#24292f")
 
 
 def _curves(curves: Sequence[Curve]) -> Iterator[str]:
@@ -94,39 +83,20 @@ def _curves(curves: Sequence[Curve]) -> Iterator[str]:
     def y(value: float) -> float:
         return HEIGHT * (1 - (math.log10(value) - bottom) / max(1, top - bottom))
 
-    yield _title("99 of 100 hosts have what is theirs after")
+    yield title("99 of 100 hosts have what is theirs after")
     for power in range(bottom, top + 1):
-        yield _line((0, y(10**power)), (WIDTH, y(10**power)), RULE)
-        yield _text(-8, y(10**power) + 4, f"{10**power:g} s", "end")
+        yield line((0, y(10**power)), (WIDTH, y(10**power)), RULE)
+        yield text(-8, y(10**power) + 4, f"{10**power:g} s", "end")
     for n in sorted({*hosts}):
-        yield _text(x(n), HEIGHT + 20, f"{n:g}")
-        yield _line((x(n), HEIGHT), (x(n), HEIGHT + 4))
-    yield _text(WIDTH / 2, HEIGHT + 42, "hosts of 8 workers")
-    yield from _axes()
+        yield text(x(n), HEIGHT + 20, f"{n:g}")
+        yield line((x(n), HEIGHT), (x(n), HEIGHT + 4))
+    yield text(WIDTH / 2, HEIGHT + 42, "hosts of 8 workers")
+    yield from axes(WIDTH, HEIGHT)
     for nth, (curve, color) in enumerate(zip(curves, CURVES, strict=True)):
         points = " ".join(f"{x(n):.1f},{y(value):.1f}" for n, value in curve.points)
         dash = 'stroke-dasharray="5 4"' if nth % 2 else ""
         yield f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="2" {dash}/>'
         for n, value in curve.points:
             yield f'<circle cx="{x(n):.1f}" cy="{y(value):.1f}" r="3" fill="{color}"/>'
-        yield _line((12, 14 + 18 * nth), (40, 14 + 18 * nth), color, f'stroke-width="2" {dash}')
-        yield _text(48, 18 + 18 * nth, curve.name, "start")
-
-
-def _axes() -> Iterator[str]:
-    yield _line((0, 0), (0, HEIGHT), TEXT)
-    yield _line((0, HEIGHT), (WIDTH, HEIGHT), TEXT)
-
-
-def _title(text: str) -> str:
-    return f'<text x="0" y="-18" font-size="15" font-weight="600" fill="#24292f">{text}</text>'
-
-
-def _text(x: float, y: float, text: str, anchor: str = "middle", fill: str = TEXT) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{fill}">{text}</text>'
-
-
-def _line(begin: Point, end: Point, color: str = TEXT, more: str = "") -> str:
-    (x1, y1), (x2, y2) = begin, end
-    place = f'x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"'
-    return f'<line {place} stroke="{color}" {more}/>'
+        yield line((12, 14 + 18 * nth), (40, 14 + 18 * nth), color, f'stroke-width="2" {dash}')
+        yield text(48, 18 + 18 * nth, curve.name, "start")

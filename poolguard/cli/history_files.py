@@ -1,0 +1,92 @@
+"""Where the recorded minutes come from: the histories of a runtime folder, only read."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import PoolguardError
+from ..history.minutes import DAY, KEPT, Demand, Past
+from ..history.ring import histories
+from ..settings import Settings
+from ..util import rundir
+from ..util.rundir import RuntimeDir
+from .arguments import positive
+from .folder import insist_on_ours
+
+__all__ = ["Recorded", "days_kept", "recorded"]
+
+
+SETTLED = 70.0
+"""Seconds after its end in which a minute is recorded. Workers at rest look once in a minute."""
+
+
+class Recorded(NamedTuple):
+    """What is known of one guard."""
+
+    guard: str
+    past: Past
+    end: int
+    """The first minute that may not be recorded yet."""
+
+    def last(self, days: int) -> Sequence[Demand | None]:
+        """The minutes of the last *days*."""
+        return self.past.read(self.end - days * DAY, self.end)
+
+
+def days_kept(text: str) -> int:
+    """A number of days that may have been recorded, as an option's value."""
+    found = positive(text)
+    if found > KEPT // DAY:
+        raise argparse.ArgumentTypeError(f"{text} days: no more than {KEPT // DAY} are kept")
+    return found
+
+
+def recorded(folder: Path | None, guard: str | None = None) -> list[Recorded]:
+    """What the guards of *folder* have recorded, or only *guard*.
+
+    :param folder: None: the one that the settings name.
+
+    Raises :exc:`~poolguard.errors.PoolguardError` where there is nothing of that.
+    """
+    path = folder or Settings.build().runtime_dir or rundir.default_path()
+    found = _opened(path)
+    if not found:
+        raise PoolguardError(_nothing(path))
+    if guard is not None:
+        names = ", ".join(sorted({each.guard for each in found}))
+        found = [each for each in found if each.guard == guard]
+        if not found:
+            raise PoolguardError(
+                f"no guard {guard} has a history in {path}: --guard may be one of {names}"
+            )
+    return found
+
+
+def _opened(path: Path) -> list[Recorded]:
+    """The histories of the folder. Nothing is made, and nothing written."""
+    insist_on_ours(path)
+    folder = RuntimeDir.found(path)
+    if folder is None:
+        return []
+    now = int((time.time() - SETTLED) // 60)
+    # Their descriptors are closed when this command ends.
+    return [Recorded(history.guard, history, now) for history in histories(folder)]
+
+
+def _nothing(path: Path) -> str:
+    if not os.path.lexists(path):
+        where = f"there is no runtime folder {path}, so nothing is recorded"
+    else:
+        where = f"nothing is recorded in the runtime folder {path} yet"
+    if Settings.build().history == "off":
+        return f'{where}: POOLGUARD_HISTORY is "off". Leave it out, and workers record each minute'
+    return (
+        f"{where}. Workers that run record there each minute, unless their guard has "
+        f'history="off". Run this as the workers\' user, and with their runtime_dir '
+        f"(POOLGUARD_RUNTIME_DIR or --runtime-dir)"
+    )

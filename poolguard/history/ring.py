@@ -1,0 +1,215 @@
+"""The file in which the processes of a host record what their guard was asked for.
+
+It has a ring of five weeks of minutes, and a row for each process, in which that tells what it has
+seen of this minute and of the one before. What a minute came to is worked out from the rows by
+whoever is done with it, and again by each that is done later: so no process waits for another, and
+nothing is lost with one that is killed.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from ..budget.host.locktable import LockTable
+from ..budget.host.sharedfile import SharedFile
+from ..errors import RuntimeDirError
+from ..util.rundir import RuntimeDir
+from .minutes import KEPT, Demand
+
+__all__ = ["SUFFIX", "WINDOWS", "History", "Ring", "Row", "histories"]
+
+SUFFIX = ".history"
+MAGIC = b"poolguard history, layout 1\n"
+_HEAD = struct.Struct("28sIH200s")  # with the file's own inode: a copy is no file of ours
+LONGEST_NAME = 200
+PLACES = 512
+"""Processes that can record at the same time."""
+WINDOWS = 12
+"""Parts of a minute. What all processes have lent at once is added up window by window."""
+MOST = 0xFFFF
+
+_PLACES_AT = 1024
+_ROW = struct.Struct(f"=I{WINDOWS}HHHH2x")
+_ROWS_AT = _PLACES_AT + PLACES
+_MINUTE = struct.Struct("=I5H2x")
+_MINUTES_AT = _ROWS_AT + 2 * PLACES * _ROW.size
+_SIZE = _MINUTES_AT + KEPT * _MINUTE.size
+ATTEMPTS = 20
+"""So often a minute is worked out anew, while others go on telling of it."""
+
+
+class Row(NamedTuple):
+    """What one process has seen of one minute."""
+
+    minute: int
+    lent: tuple[int, ...] = (0,) * WINDOWS
+    """The most connections that it had lent at once, window by window."""
+    waiting: int = 0
+    created: int = 0
+    level: int = 0
+
+    def merged(self, other: Row) -> Row:
+        """Both, of the same minute; the other one's place was this one's before."""
+        return Row(
+            self.minute,
+            tuple(map(max, self.lent, other.lent)),
+            max(self.waiting, other.waiting),
+            self.created + other.created,
+            max(self.level, other.level),
+        )
+
+
+class History:
+    """What was recorded, in the file that *fd* has open, which this closes in the end.
+
+    It implements :class:`~poolguard.history.minutes.Past`.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._file = SharedFile(fd, _SIZE)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.guard!r}>"
+
+    def close(self) -> None:
+        """Close the file. What was told stays."""
+        fd, self._file.fd = self._file.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    @property
+    def is_ours(self) -> bool:
+        """The file is a history of this version of poolguard, and no copy of one."""
+        head = _head(self._file.fd, "")[: len(MAGIC) + 4]
+        return self._file.read(0, len(head)) == head
+
+    @property
+    def guard(self) -> str:
+        """Whose history it is."""
+        *_, length, name = _HEAD.unpack(self._file.read(0, _HEAD.size))
+        return str(name[:length].decode(errors="replace"))
+
+    def read(self, first: int, end: int) -> list[Demand | None]:
+        """The minutes from *first* to before *end*; None where nothing is known of one."""
+        found: list[Demand | None] = []
+        at, end = first, min(end, first + KEPT)
+        while at < end:
+            n = min(end - at, KEPT - at % KEPT)
+            data = self._file.read(_minute_at(at), n * _MINUTE.size)
+            # A decision reads 600 minutes: this takes half of the time of Demand(*told).
+            found += [
+                tuple.__new__(Demand, told[1:]) if told[0] == minute else None
+                for minute, told in enumerate(_MINUTE.iter_unpack(data), start=at)
+            ]
+            at += n
+        return found
+
+
+class Ring(History):
+    """The same for a process that records, too. The file *name* of *folder* is made where it is
+    missing.
+
+    :param guard: whose history it is, for people that read it.
+
+    Raises :exc:`~poolguard.errors.RuntimeDirError` where the file cannot be used.
+    """
+
+    def __init__(self, folder: RuntimeDir, name: str, guard: str) -> None:
+        super().__init__(folder.file(name))
+        try:
+            if not self.is_ours:
+                if any(self._file.read(0, _HEAD.size)):
+                    raise folder.refused(name, "it is no history of this version of poolguard")
+                self._file.allocate()
+                self._file.write(0, _head(self._file.fd, guard))
+        except OSError as error:
+            self.close()
+            raise folder.refused(name, error.strerror) from None
+        except RuntimeDirError:
+            self.close()
+            raise
+        self._places = LockTable(self._file, _PLACES_AT, PLACES)
+        self._place: int | None = None
+        self._base: Row | None = None
+        """What another process, which has ended, had told from this place of the same minute."""
+
+    # -- recording -----------------------------------------------------------------------------
+
+    def tell(self, row: Row) -> None:
+        """Tell what this process has seen of a minute until now."""
+        if self._place is None:
+            self._place = self._places.take(0, PLACES, 0)
+            if self._place is None:
+                return  # there are more processes than anybody has
+            self._base = self._read_row(self._place, row.minute)
+        if self._base is not None and self._base.minute == row.minute:
+            row = row.merged(self._base)
+        numbers = [min(n, MOST) for n in (*row.lent, row.waiting, row.created, row.level)]
+        self._file.write(_row_at(self._place, row.minute), _ROW.pack(row.minute, *numbers))
+
+    def settle(self, minute: int) -> None:
+        """Record what *minute* has come to, by what all processes have told of it."""
+        for _ in range(ATTEMPTS):
+            # Another process may write what it has found without what was told since. Whoever
+            # writes last reads what all have told by then.
+            demand = _sum([*self._rows(minute)])
+            [before] = self.read(minute, minute + 1)
+            if before is not None:
+                demand = Demand(*map(max, before, demand))
+            demand = Demand(*(min(n, MOST) for n in demand))
+            if demand == before:
+                return
+            self._file.write(_minute_at(minute), _MINUTE.pack(minute, *demand))
+
+    def _rows(self, minute: int) -> Iterator[Row]:
+        end = 1 + max(self._places.taken(0, PLACES), default=0)
+        # A place whose process has ended is not freed by all: what it has told of this minute is
+        # still of use.
+        data = self._file.read(_ROWS_AT, 2 * end * _ROW.size)
+        for stamp, *told in _ROW.iter_unpack(data):
+            if stamp == minute:
+                yield Row(stamp, tuple(told[:WINDOWS]), *told[WINDOWS:])
+
+    def _read_row(self, place: int, minute: int) -> Row:
+        stamp, *told = _ROW.unpack(self._file.read(_row_at(place, minute), _ROW.size))
+        return Row(stamp, tuple(told[:WINDOWS]), *told[WINDOWS:])
+
+
+def histories(folder: RuntimeDir) -> list[History]:
+    """All histories of *folder*, for a reader, by the names of their guards."""
+    found: list[History] = []
+    for name in folder.names():
+        if name.endswith(SUFFIX):
+            history = History(folder.reading(name))
+            if history.is_ours:
+                found.append(history)
+            else:
+                history.close()
+    return sorted(found, key=lambda history: history.guard)
+
+
+def _row_at(place: int, minute: int) -> int:
+    return _ROWS_AT + (2 * place + minute % 2) * _ROW.size
+
+
+def _minute_at(minute: int) -> int:
+    return _MINUTES_AT + minute % KEPT * _MINUTE.size
+
+
+def _sum(rows: Sequence[Row]) -> Demand:
+    """What all processes of the host have seen together."""
+    return Demand(
+        one=max((n for row in rows for n in row.lent), default=0),
+        host=max(map(sum, zip(*(row.lent for row in rows), strict=True)), default=0),
+        waiting=max((row.waiting for row in rows), default=0),
+        created=sum(row.created for row in rows),
+        level=max((row.level for row in rows), default=0),
+    )
+
+
+def _head(fd: int, guard: str) -> bytes:
+    name = guard.encode(errors="replace")[:LONGEST_NAME]
+    return _HEAD.pack(MAGIC, os.fstat(fd).st_ino & 0xFFFFFFFF, len(name), name)

@@ -1,0 +1,35 @@
+"""A runtime folder with a history in it, told as workers tell it, of a past that is made up."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from poolguard.history.minutes import Demand
+from poolguard.history.ring import SUFFIX, WINDOWS, Ring, Row
+from poolguard.util.rundir import RuntimeDir
+
+from .past import MadeUp
+
+__all__ = ["fill", "now"]
+
+
+def now() -> int:
+    """This minute, of which nothing can be recorded yet."""
+    return int(time.time() // 60)
+
+
+def fill(path: Path, past: MadeUp, guard: str = "default") -> None:
+    """Record *past* for *guard* in the folder, as one worker that is alone on its host."""
+    folder = RuntimeDir(path)
+    ring = Ring(folder, f"{guard.encode().hex()}{SUFFIX}", guard)
+    for at, demand in past.items():
+        ring.tell(_row(at, demand))
+        ring.settle(at)
+    ring.close()
+    folder.close()
+
+
+def _row(at: int, demand: Demand) -> Row:
+    lent = (demand.one, *[0] * (WINDOWS - 1))
+    return Row(at, lent, demand.waiting, demand.created, demand.level)
