@@ -11,7 +11,9 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import NamedTuple
+from weakref import WeakSet
 
 from ..budget.host.locktable import LockTable
 from ..budget.host.sharedfile import SharedFile
@@ -70,6 +72,7 @@ class History:
 
     def __init__(self, fd: int) -> None:
         self._file = SharedFile(fd, _SIZE)
+        _open.add(self)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.guard!r}>"
@@ -77,6 +80,7 @@ class History:
     def close(self) -> None:
         """Close the file. What was told stays."""
         fd, self._file.fd = self._file.fd, -1
+        _open.discard(self)
         if fd >= 0:
             os.close(fd)
 
@@ -179,16 +183,32 @@ class Ring(History):
 
 
 def histories(folder: RuntimeDir) -> list[History]:
-    """All histories of *folder*, for a reader, by the names of their guards."""
+    """All histories of *folder*, for a reader, by the names of their guards. What is none is passed
+    over, and so is what cannot be trusted."""
     found: list[History] = []
     for name in folder.names():
-        if name.endswith(SUFFIX):
+        if not name.endswith(SUFFIX):
+            continue
+        with suppress(RuntimeDirError):
             history = History(folder.reading(name))
             if history.is_ours:
                 found.append(history)
             else:
                 history.close()
     return sorted(found, key=lambda history: history.guard)
+
+
+_open: WeakSet[History] = WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    """The place that a process has ends once no process has the file open: not even its child."""
+    for history in list(_open):
+        history.close()
+    _open.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _row_at(place: int, minute: int) -> int:

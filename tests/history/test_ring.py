@@ -173,8 +173,30 @@ def test_a_reader_finds_the_histories_of_a_folder_by_their_guards(
     ring(f"a{SUFFIX}", "stock")
     (tmp_path / "run" / f"c{SUFFIX}").write_bytes(b"something else")
     (tmp_path / "run" / "d.ledger").write_bytes(b"")
+    os.link(tmp_path / "run" / f"c{SUFFIX}", tmp_path / "run" / f"e{SUFFIX}")  # not trusted
     found = histories(folder)
     assert [each.guard for each in found] == ["orders", "stock"]
     assert repr(found[0]) == "<History 'orders'>"
     for each in found:
         each.close()
+
+
+def test_a_forked_child_has_no_part_in_it(ring: Open) -> None:
+    """The place of a process that ends is free, though a child of it goes on."""
+    one = ring()
+    one.tell(row(NOW, 1))
+    here, there = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.write(there, str(one._file.fd).encode())
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.read(here, 10) == b"-1"
+    assert os.waitpid(child, 0)[1] == 0
+    one.tell(row(NOW, 2))
+    one.settle(NOW)
+    assert one.read(NOW, NOW + 1) == [Demand(2, 2, 0, 0, 0)]
+    os.close(here)
+    os.close(there)
