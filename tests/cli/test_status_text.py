@@ -358,3 +358,19 @@ def test_one_that_leaves_is_told_from_one_that_is_not_ready() -> None:
         width=None,
     )
     assert [line.split()[2] for line in said[1:3]] == ["leaving", "no"]
+
+
+def test_what_is_kept_warm_above_the_floor_is_shown_with_its_reason() -> None:
+    """Where any worker has more than that. What another version says otherwise is left out."""
+    told = plain(
+        worker(100, expected={"level": 9, "reason": "day"}),
+        worker(101, expected={"level": 4, "reason": "floor"}),
+        worker(102, expected={"level": 9, "reason": "\x1b[31m"}),
+        worker(103),
+        width=120,
+    )
+    head, *rows = told.splitlines()
+    at = head.index("expected")
+    shown = [row[at - 2 : at + 8].strip() for row in rows if row.lstrip()[:3].isdigit()]
+    assert shown[:4] == ["9 (day)", "-", "-", "-"]
+    assert "expected" not in plain(worker(100), width=120)
