@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import struct
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import NamedTuple
@@ -127,8 +128,11 @@ class Ring(History):
             if not self.is_ours:
                 if any(self._file.read(0, _HEAD.size)):
                     raise folder.refused(name, "it is no history of this version of poolguard")
-                self._file.allocate()
+                # Not allocated: a test's server, which is there for a minute, takes 12 KB then. What
+                # does not fit on the disk is not recorded.
+                os.truncate(self._file.fd, _SIZE)
                 self._file.write(0, _head(self._file.fd, guard))
+                _sweep(folder)
         except OSError as error:
             self.close()
             raise folder.refused(name, error.strerror) from None
@@ -196,6 +200,14 @@ def histories(folder: RuntimeDir) -> list[History]:
             else:
                 history.close()
     return sorted(found, key=lambda history: history.guard)
+
+
+def _sweep(folder: RuntimeDir) -> None:
+    """Delete what has nothing left to tell: the database, or the guard, is gone."""
+    oldest = time.time() - 60 * KEPT
+    for name in folder.names():
+        if name.endswith(SUFFIX) and folder.written_at(name) < oldest:
+            folder.remove(name)
 
 
 _open: WeakSet[History] = WeakSet()

@@ -8,6 +8,7 @@ opened relative to the folder's descriptor, without following links.
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import stat
 import tempfile
@@ -150,6 +151,14 @@ class RuntimeDir:
     def names(self) -> list[str]:
         """The names of all that is in the folder."""
         return os.listdir(self._fd)
+
+    def written_at(self, name: str) -> float:
+        """When the file *name* was written last, in seconds since 1970; infinite where there is
+        none."""
+        try:
+            return os.stat(name, dir_fd=self._fd, follow_symlinks=False).st_mtime
+        except OSError:
+            return math.inf
 
     def rename(self, name: str, to: str) -> None:
         """Give the file *name* the name *to*."""
