@@ -128,8 +128,8 @@ class Ring(History):
             if not self.is_ours:
                 if any(self._file.read(0, _HEAD.size)):
                     raise folder.refused(name, "it is no history of this version of poolguard")
-                # Not allocated: a test's server, which is there for a minute, takes 12 KB then. What
-                # does not fit on the disk is not recorded.
+                # Not allocated: of a test's server, which is there for a minute, it takes 12 KB.
+                # What does not fit on the disk is not recorded.
                 os.truncate(self._file.fd, _SIZE)
                 self._file.write(0, _head(self._file.fd, guard))
                 _sweep(folder)

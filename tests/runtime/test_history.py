@@ -141,6 +141,7 @@ def test_the_second_morning_opens_nothing_while_requests_wait(
     yesterday(MORNING, before=1)
     one = guard(budget=60, max_size=50)
     assert one.open(wait=10)
+    until(lambda: size(one) >= MORNING)
     together = threading.Barrier(MORNING)
 
     def request(_: int) -> None:
@@ -160,6 +161,8 @@ def test_nor_does_it_on_an_event_loop(guard: Open, yesterday: Callable[..., None
     async def morning() -> Mapping[str, int]:
         one = guard(mode="async", budget=60, max_size=50)
         assert await one.aopen(wait=10)
+        while size(one) < MORNING:  # until pytest ends it
+            await asyncio.sleep(0.01)
         all_have_one = asyncio.Event()
         have: list[int] = []
 
