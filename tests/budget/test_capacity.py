@@ -74,8 +74,10 @@ def _clients(conn: psycopg.Connection) -> int:
 
 
 def ask(stack: ExitStack, conninfo: str) -> Capacity:
-    """What the server says to a connection that stays open."""
-    return answer(stack.enter_context(psycopg.connect(conninfo, autocommit=True)))
+    """What the server says to a connection that stays open, once those are gone that do not."""
+    conn = stack.enter_context(psycopg.connect(conninfo, autocommit=True))
+    until(lambda: _clients(conn) <= len(stack._exit_callbacks))  # type: ignore[attr-defined]
+    return answer(conn)
 
 
 def answer(conn: psycopg.Connection) -> Capacity:
