@@ -295,9 +295,10 @@ async def test_counts_and_slots_add_up_under_load(
             assert sum(status["created"].values()) - sum(status["closed"].values()) == pool.size
             assert sum(status["acquires"].values()) == len(pool.recorder.outcomes)
         assert any("yielded" in pool.status()["closed"] for pool in pools)
-        # Of those that were killed, some were about to be closed anyway.
+        # Of those that were killed, all may have been about to be closed anyway.
         assert killed >= 3
-        assert any("lost" in pool.status()["closed"] for pool in pools)
+        assert pools[0].kill(admin)
+        await eventually(lambda: "lost" in pools[0].status()["closed"])
 
 
 # -- leaving
