@@ -165,9 +165,14 @@ def slow(rng: random.Random) -> float:
     return rng.uniform(0.3, 2.5)
 
 
-@pytest.mark.long
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("victims", [1, 3], ids=["one", "all"])
+@pytest.mark.parametrize(
+    "victims",
+    [
+        pytest.param(1, id="one", marks=pytest.mark.matrix),
+        pytest.param(3, id="all", marks=pytest.mark.long),
+    ],
+)
 def test_kills_in_mid_query_exceed_nothing(
     busy: PrivatePostgres, tmp_path: Path, victims: int
 ) -> None:

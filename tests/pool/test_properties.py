@@ -42,7 +42,7 @@ ACTIONS = (
     "cancel",
 )
 STORIES = st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 9)), max_size=30)
-EXAMPLES = int(os.environ.get("POOLGUARD_TEST_EXAMPLES", "25"))
+EXAMPLES = int(os.environ.get("POOLGUARD_TEST_EXAMPLES", "12"))
 
 
 class Story:
