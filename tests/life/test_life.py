@@ -14,12 +14,23 @@ PARTS = (boot, signals, options, ending)
 EVENTS = {name: event for part in PARTS for name, event in part.EVENTS.items()}
 
 CELLS = [Cell(door, name, event) for name, event in EVENTS.items() for door in DOORS]
+EACH_TIME = ("sync", "asgi")
+"""The worker classes whose cells are played by CI; the others are played by hand."""
 OF_FLEETS = [Cell(door, name, event) for name, event in fleet.EVENTS.items() for door in DOORS]
 
 
-@pytest.mark.long
 @pytest.mark.timeout(300)  # the first waits for its turn among all
-@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: f"{cell.name}-{cell.door}")
+@pytest.mark.parametrize(
+    "cell",
+    [
+        pytest.param(
+            cell,
+            id=f"{cell.name}-{cell.door}",
+            marks=pytest.mark.long if str(cell.door) in EACH_TIME else pytest.mark.matrix,
+        )
+        for cell in CELLS
+    ],
+)
 def test_life(cell: Cell, outcome: Callable[[Cell], None]) -> None:
     """See the file that the event stands in."""
     outcome(cell)
