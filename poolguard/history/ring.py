@@ -80,10 +80,8 @@ class History:
 
     def close(self) -> None:
         """Close the file. What was told stays."""
-        fd, self._file.fd = self._file.fd, -1
         _open.discard(self)
-        if fd >= 0:
-            os.close(fd)
+        self._file.close()
 
     @property
     def is_ours(self) -> bool:

@@ -36,7 +36,7 @@ class AsyncRuntime(Runtime):
         try:
             pool = self._assembled(AsyncGuardedPool, self._welcome, self._inquire)
         except BaseException:
-            self.ledger.close()
+            self._let_go()
             raise
         self._have(pool)
         # In an empty context: the pool's tasks are no part of the trace that is current here. At

@@ -157,6 +157,12 @@ class Runtime:
             pool.recall_by(self.memory)
         return pool
 
+    def _let_go(self) -> None:
+        """There will be no pool that does so in the end."""
+        self.ledger.close()
+        if self.memory is not None:
+            self.memory.close()
+
     def _connect_arguments(self) -> dict[str, Any]:
         connecting = self._connecting
         return {

@@ -58,7 +58,7 @@ class SyncRuntime(Runtime):
             pool = self._assembled(GuardedPool, self._welcome, self._inquire)
             with self._lock:
                 if self.closed:
-                    self.ledger.close()
+                    self._let_go()
                 else:
                     self._have(pool)
                     pool.open()
@@ -72,7 +72,7 @@ class SyncRuntime(Runtime):
             logger.exception("poolguard %r cannot open", self.name)
         finally:
             if self.error is not None:
-                self.ledger.close()
+                self._let_go()
             self._built.set()
 
     def _welcome(self, conn: Any) -> None:

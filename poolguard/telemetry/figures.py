@@ -124,7 +124,8 @@ def _of(opening: Measured) -> Figures:
     if not status:
         return {}
     floor, most = (status["floor"], status["max_size"]) if open_now else (0, 0)
-    level, reason = (*status["expected"].values(),) if open_now else (0, "floor")
+    expected: dict[str, Any] = status["expected"] if open_now else {"level": 0, "reason": "floor"}
+    level, reason = expected["level"], expected["reason"]
     found: Figures = {
         ACQUIRES: _counts(status["acquires"], get_args(Outcome)),
         CREATED: _counts(status["created"], get_args(CreateReason)),

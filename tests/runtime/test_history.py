@@ -16,6 +16,9 @@ import pytest
 from poolguard import Guard
 from poolguard.history.minutes import DAY
 from poolguard.history.ring import WINDOWS, Ring, Row, histories
+from poolguard.runtime import memory as memories
+from poolguard.runtime import runtime
+from poolguard.runtime.memory import GuardMemory
 from poolguard.util.rundir import RuntimeDir
 from tests.support import until
 
@@ -179,3 +182,26 @@ def test_nor_does_it_on_an_event_loop(guard: Open, yesterday: Callable[..., None
         return acquires
 
     assert asyncio.run(morning()) == {"acquired": MORNING}
+
+
+def test_a_guard_that_is_closed_before_it_has_a_pool_lets_go_of_its_history(
+    guard: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, closed, real = threading.Event(), threading.Event(), memories.open_memory
+    found: list[GuardMemory | None] = []
+
+    def slow(*given: Any) -> GuardMemory | None:
+        found.append(real(*given))
+        made.set()
+        closed.wait(10)
+        return found[0]
+
+    monkeypatch.setattr(runtime, "open_memory", slow)
+    one = guard()
+    one.open()
+    assert made.wait(10)
+    one.close()
+    closed.set()
+    [memory] = found
+    assert memory is not None
+    until(lambda: memory._recorder._closed)

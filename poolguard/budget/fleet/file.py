@@ -111,9 +111,7 @@ class FleetFile:
 
     def close(self) -> None:
         """Close it. The locks of this process end with it."""
-        fd, self._file.fd = self._file.fd, -1
-        if fd >= 0:  # its number may be another file's by the second time
-            os.close(fd)
+        self._file.close()
 
     # -- reigns --------------------------------------------------------------------------------
 

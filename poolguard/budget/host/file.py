@@ -97,7 +97,7 @@ class HostFile:
 
     def close(self) -> None:
         """Close it. What this process still holds looks like a dead process' from now on."""
-        os.close(self._file.fd)
+        self._file.close()
 
     @property
     def inode(self) -> int:

@@ -56,6 +56,12 @@ class SharedFile:
                 raise
             os.truncate(self.fd, max(self.size, found.st_size))  # not every disk knows how to
 
+    def close(self) -> None:
+        """Close it, once: its number may be another file's by the second time."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
     def lock(self, kind: int, at: int, n: int = 1) -> bool:
         """Lock these bytes (``fcntl.F_WRLCK``, ``F_RDLCK``) or unlock them (``F_UNLCK``).
 
