@@ -13,19 +13,10 @@ from .history_days import Day, days
 from .history_files import Recorded
 from .history_text import ESTIMATED, known, period, share, summary
 from .text import markup
+from .web import head
 
 __all__ = ["page"]
 
-_HEAD = """\
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>poolguard history</title>
-"""
 # The pattern of stripes is for those who cannot tell the colours apart.
 _STRIPES = (
     '<svg width="0" height="0" class="unseen" aria-hidden="true"><defs>'
@@ -40,7 +31,7 @@ def page(found: Sequence[Recorded], shown: int) -> str:
     style = resources.files(__package__).joinpath("history.css").read_text(encoding="utf-8")
     guards = "".join(_guard(each, shown) for each in found)
     return (
-        f"{_HEAD}<style>\n{style}</style>\n</head>\n<body>\n<main>"
+        f"{head('poolguard history', style)}"
         f'<p class="eyebrow">poolguard history, the last {period(shown * DAY)} until '
         f"{time.strftime('%a %d %b %Y, %H:%M %Z')}</p>{_STRIPES}{guards}</main>\n</body>\n</html>\n"
     )

@@ -7,29 +7,19 @@ from importlib import resources
 
 from ...lab.result import Comparison, Run
 from ..text import markup
+from ..web import head
 from . import charts, trees
 from .picture import Scale
 from .summary import Row, caveats, clock, rows, summarise, verdict
 
 __all__ = ["page"]
 
-_HEAD = """\
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>poolguard demo</title>
-"""
-
 
 def page(comparison: Comparison) -> str:
     """The whole page as text."""
     style = resources.files(__package__).joinpath("page.css").read_text(encoding="utf-8")
     parts = [
-        f"{_HEAD}<style>\n{style}</style>\n</head>\n<body>\n<main>",
+        head("poolguard demo", style),
         _header(comparison),
         _figures(comparison),
         _requests(comparison),
