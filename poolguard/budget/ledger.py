@@ -72,8 +72,11 @@ class Ledger(Protocol):
     def release(self, slot: Slot) -> None:
         """Give back a slot whose connection the server has ended."""
 
-    def abandon(self, slot: Slot) -> None:
-        """Give back a slot of which it is not known whether the server has ended the connection."""
+    def abandon(self, slot: Slot, *, overdue: bool = False) -> None:
+        """Give back a slot of which it is not known whether the server has ended the connection.
+
+        :param overdue: it ought to have done so by now.
+        """
 
     def seat(self, slot: Slot) -> Seat | None:
         """The lock that the session of *slot* is to take at its server, and to keep; None where it

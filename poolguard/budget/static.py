@@ -78,7 +78,7 @@ class StaticLedger:
             self._free.append(slot)
         self._callbacks.call()
 
-    def abandon(self, slot: Slot) -> None:
+    def abandon(self, slot: Slot, *, overdue: bool = False) -> None:  # noqa: ARG002
         """Release it: there is no other process that could ask about it."""
         self.release(slot)
 

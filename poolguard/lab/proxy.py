@@ -86,6 +86,13 @@ class SlowProxy:
         """
         self._helper.ask("silence_all")
 
+    def forget_all(self) -> None:
+        """Reset every connection that exists now towards the client, and tell the server nothing.
+
+        A router that has lost its table answers like this to whoever speaks first.
+        """
+        self._helper.ask("forget_all")
+
     def stats(self) -> dict[str, int]:
         """``open``: how many clients are connected now; ``accepted``: how many since the start."""
         return self._helper.ask("stats")

@@ -47,6 +47,7 @@ class Relay:
             "resume": self._resume,
             "reset_all": self._reset_all,
             "silence_all": self._silence_all,
+            "forget_all": self._forget_all,
             "stats": self._stats,
         }
 
@@ -94,6 +95,11 @@ class Relay:
     def _silence_all(self) -> None:
         for link in self.links:
             link.silence()
+
+    def _forget_all(self) -> None:
+        for link in list(self.links):
+            link.silence()
+            link.client.reset()
 
     def _stats(self) -> Mapping[str, object]:
         return {"open": len(self.links), "accepted": self.accepted}

@@ -6,6 +6,7 @@ another connection be opened in its place without a chance of being refused.
 
 from __future__ import annotations
 
+import errno
 import math
 import select
 import socket
@@ -25,6 +26,10 @@ __all__ = ["Check", "Entry", "State", "Verdict", "entry_of", "finish", "is_close
 
 State = Literal["connecting", "idle", "checking", "lent", "resetting", "closing", "gone"]
 """Where an entry is. Only :mod:`poolguard.pool.core` moves it."""
+
+TCP_CLOSE = 7
+"""The state of a socket (``TCP_INFO``) that an error has ended, or a reset. One of which the other
+side has ended its half waits for ours: Linux, ``include/net/tcp_states.h``."""
 
 Verdict = Literal["lost", "ending", "read-only", "unseated"]
 """What an error that came over a connection tells of the server: it, or the way to it, has ended
@@ -96,6 +101,10 @@ class Entry:
     """Its end has been counted."""
     severed: bool = False
     """We ended it ourselves without hearing from the server, which may not know."""
+    broken: bool = False
+    """The network has ended it, and not the server, which may not know."""
+    hung_up: bool = False
+    """We have ended our side."""
     watched: bool = False
     """It has a connection, or had one, whose end the watch will tell."""
     socket: socket.socket | None = None
@@ -124,7 +133,7 @@ class Entry:
         self.hang_up()
 
     def end(self) -> None:
-        """The server has ended its side."""
+        """The server has ended its side, or the network both."""
         self.ended = True
         self.plain_until = 0.0
 
@@ -150,9 +159,26 @@ class Entry:
             return bool(poll.poll(0))
         return False
 
+    def look_back(self) -> None:
+        """See whether it was the network that has ended it: before its socket is shut down here,
+        and once it has ended."""
+        sock = self.socket
+        if sock is None or self.severed:
+            return
+        with suppress(OSError):  # of a server on this host, or the watch has closed the duplicate
+            if self.hung_up or self.reason is not None:
+                # A server resets what it closes with something unread, such as the farewell of TLS.
+                code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                self.broken |= code not in (0, errno.ECONNRESET, errno.EPIPE)
+            else:
+                state = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+                self.broken |= state[0] == TCP_CLOSE
+
     def _shutdown(self, how: int) -> None:
         sock = self.socket
         if sock is not None:
+            self.look_back()
+            self.hung_up = True
             with suppress(OSError):  # the peer was faster, or the watch has closed the duplicate
                 sock.shutdown(how)
 

@@ -139,12 +139,17 @@ class Leases:
 
     def vacate(self, entry: Entry, *, certainly: bool = True) -> None:
         """Give the entry's slot back; unless the server has *certainly* ended its side, the slot is
-        left to be asked about, like that of a process that has died."""
+        left to be asked about, like that of a process that has died. Where the network has ended
+        the connection, it has been silent for long, or says that it knows of none."""
         slot, entry.slot = entry.slot, None
         if entry.reason == "yielded":
             self._yielding = max(0, self._yielding - 1)
-        if slot is not None:
-            (self.ledger.release if certainly else self.ledger.abandon)(slot)
+        if slot is None:
+            return
+        if certainly and not entry.broken:
+            self.ledger.release(slot)
+        else:
+            self.ledger.abandon(slot, overdue=entry.broken)
 
     def tend(self, now: float, say: Callable[[int, str], None]) -> float | None:
         """Look after the ledger if that is due, and *say* what is to be logged; when again."""

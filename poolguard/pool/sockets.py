@@ -155,6 +155,7 @@ class Watch:
                 entry = self._entries.pop(fileno, None)
                 if entry is None or entry.socket is None:
                     continue
+                entry.look_back()
                 epoll.unregister(entry.socket)
                 entry.socket.close()
                 entry.socket = None

@@ -272,6 +272,22 @@ def test_silence_takes_those_that_are_there_and_no_new_ones(
         until(lambda: admin.execute(query, [pid]).fetchone() is None)
 
 
+def test_what_is_forgotten_is_reset_towards_the_client_alone(
+    server: PrivatePostgres, proxy: SlowProxy
+) -> None:
+    conninfo = server.conninfo(host=proxy.host, port=proxy.port)
+    with psycopg.connect(conninfo) as conn, server.connect() as admin:
+        pid = conn.info.backend_pid
+        proxy.forget_all()
+        assert readable(conn, 10)
+        with pytest.raises(psycopg.OperationalError):
+            conn.execute("SELECT 1")
+        with psycopg.connect(conninfo) as new:
+            assert new.execute("SELECT 1").fetchone() == (1,)
+        query = "SELECT state FROM pg_stat_activity WHERE pid = %s"
+        assert admin.execute(query, [pid]).fetchone() == ("idle",)
+
+
 def test_refuse_lets_nobody_in_and_keeps_those_inside(
     server: PrivatePostgres, proxy: SlowProxy
 ) -> None:

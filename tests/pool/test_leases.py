@@ -60,8 +60,8 @@ class Recording(StaticLedger, NoSiblings, NoOrphans):
         self.told.append("release")
         super().release(slot)
 
-    def abandon(self, slot: Slot) -> None:
-        self.told.append("abandon")
+    def abandon(self, slot: Slot, *, overdue: bool = False) -> None:
+        self.told.append("overdue" if overdue else "abandon")
 
     def claim(self) -> list[Orphan]:
         return DEAD
@@ -213,12 +213,20 @@ def test_it_leaves_once() -> None:
 # -- entries
 
 
-@pytest.mark.parametrize(("certainly", "told"), [(True, "release"), (False, "abandon")])
-def test_a_slot_is_given_back_once(*, certainly: bool, told: str) -> None:
+@pytest.mark.parametrize(
+    ("certainly", "broken", "told"),
+    [
+        (True, False, "release"),
+        (False, False, "abandon"),
+        (True, True, "overdue"),
+        (False, True, "overdue"),
+    ],
+)
+def test_a_slot_is_given_back_once(*, certainly: bool, broken: bool, told: str) -> None:
     """As free, or as one to be asked about."""
     ledger = Recording()
     leases = Leases(ledger)
-    entry = Entry(leases.lease(1, NOW)[0], NOW)
+    entry = Entry(leases.lease(1, NOW)[0], NOW, broken=broken)
     leases.record_backend(entry, Backend(1, 2.0))
     assert entry.slot is not None
     assert entry.slot.backend == Backend(1, 2.0)

@@ -9,6 +9,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from typing import Any
@@ -31,6 +32,7 @@ from .test_guard import backends, named
 
 HOLDER = """
 import sys
+import threading
 from poolguard import Guard
 guard = Guard(sys.argv[1], **eval(sys.argv[2]))
 guard.open(wait=20)
@@ -582,6 +584,49 @@ def test_what_the_network_forgets_comes_back(
             proxy.silence_all()
             until(is_back)
         assert backends(admin, f"forgotten-{kind}") == 3
+        guard.close()
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_connection_that_is_reset_may_live_on_at_the_server(
+    postgres: PrivatePostgres, admin: psycopg.Connection, kind: str
+) -> None:
+    """A router may have lost its table. What the server counts is ended before it is replaced, but
+    for the one that asks for it."""
+    peak, over = [0], threading.Event()
+
+    def watch(name: str) -> None:
+        with postgres.connect(autocommit=True) as witness:
+            while not over.is_set():
+                peak[0] = max(peak[0], backends(witness, name))
+
+    with SlowProxy(("127.0.0.1", postgres.port)) as proxy:
+        name = f"reset-{kind}"
+        dsn = named(postgres.conninfo(host=proxy.host, port=proxy.port), name)
+        guard = Guard(dsn, mode=kind, budget=3, floor=3)
+        watcher = threading.Thread(target=watch, args=(name,))
+
+        def is_back() -> bool:
+            status = guard.status()
+            return (status["closed"], status["idle"]) == ({"lost": 3}, 3)
+
+        async def run() -> None:
+            assert await guard.aopen(10)
+            watcher.start()
+            proxy.forget_all()
+            await eventually(is_back)
+
+        if kind == "async":
+            asyncio.run(run())
+        else:
+            assert guard.open(wait=10)
+            watcher.start()
+            proxy.forget_all()
+            until(is_back)
+        over.set()
+        watcher.join(10)
+        assert peak[0] <= 4
+        assert backends(admin, name) == 3
         guard.close()
 
 

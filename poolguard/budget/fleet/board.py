@@ -52,6 +52,10 @@ class Line(NamedTuple):
     rejoined: bool = False
     """It has lately lost its control session, and with it what it had leased and not used."""
 
+    def is_of(self, host: str) -> bool:
+        """Whether a host of this name may have told it."""
+        return _STRANGE.sub("_", host).endswith(self.host)
+
     def text(self, keys: Keys) -> str:
         """As it stands on the board. Its numbers always fit, and its name as far as it does."""
         connections = self.budget, self.floors, self.granted, self.used, self.need

@@ -13,7 +13,7 @@ from time import monotonic
 from typing import NamedTuple
 
 from . import statements as sql
-from .board import Board
+from .board import Board, Line
 from .control import Connect, Control, Lost, Row
 from .keys import DOOR, VERSION, Keys
 from .locks import shortage
@@ -98,9 +98,12 @@ class Joining:
         line = self._policy.line(monotonic(), self._host.look())
         control = Control(self._settings.connect, line.text(self._keys))
         try:
-            claimed = self._admit(control, estate)
+            board, claimed = self._admit(control, estate)
             session = Session(control, self._keys, self._host, self._policy, self._voice)
             session.server = self._server
+            if not estate.lives and self._is_own(board.lines.get(estate.pid)):
+                # The network has lost it. Its server would keep it, and its locks, for a while.
+                self._end(session, estate.pid, at_once=True)
             sole = self._take_over(session, estate, claimed)
             self._announce(session)
         except BaseException:
@@ -108,9 +111,9 @@ class Joining:
             raise
         return session, sole - {self._policy.slot}
 
-    def _admit(self, control: Control, estate: Estate) -> list[int]:
+    def _admit(self, control: Control, estate: Estate) -> tuple[Board, list[int]]:
         """See whether this is a server that can have the ledger, and a fleet of this version.
-        Returns the slot that was claimed for the session itself, if one was free."""
+        Returns the board, and the slot that was claimed for the session itself, if one was free."""
         self._keys = keys = Keys.of(self._settings.label or control.default_label)
         figures = self._host.figures()
         line = self._policy.line(monotonic(), figures)
@@ -130,7 +133,11 @@ class Joining:
         self._policy.joined(monotonic(), facts["pid"], DOOR, lost=lost, restarted=restarted)
         self._policy.saw(monotonic(), board, figures)
         claimed: list[int] = row["claimed"]
-        return claimed
+        return board, claimed
+
+    def _is_own(self, line: Line | None) -> bool:
+        """Whether a session is this host's: its pid may be that of another one by now."""
+        return line is not None and line.is_of(self._settings.host)
 
     def _claim_seat(self) -> str:
         figures = self._host.figures()
@@ -219,15 +226,22 @@ class Joining:
         """End the session of the reign before: all that it has leased is leased by this one."""
         if estate.session is not None:
             shut(os.dup(estate.session))
-        until = monotonic() + PREDECESSOR_ENDS
-        while session.control.ask(sql.is_there(estate.pid))[0][0]["there"]:
-            if monotonic() > until:
-                session.control.ask(sql.end_session(self._keys, estate.pid))
-                break
-            time.sleep(OFTEN_ENOUGH)  # by its module: gevent's, where that has replaced it
+        self._end(session, estate.pid)
         bye = Note("bye", estate.pid)
         self._policy.heard(monotonic(), bye)
         session.say(bye)
+
+    def _end(self, session: Session, pid: int, *, at_once: bool = False) -> None:
+        """Have the server end the control session of this *pid*, unless it ends by itself."""
+        ask = session.control.ask
+        if at_once:
+            ask(sql.end_session(self._keys, pid))
+        until = monotonic() + PREDECESSOR_ENDS
+        while ask(sql.is_there(pid))[0][0]["there"]:
+            if monotonic() > until:
+                ask(sql.end_session(self._keys, pid))
+                break
+            time.sleep(OFTEN_ENOUGH)  # by its module: gevent's, where that has replaced it
 
     def _announce(self, session: Session) -> None:
         """Tell all hosts that there is another one, once the board says so too."""

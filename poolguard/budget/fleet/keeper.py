@@ -11,6 +11,7 @@ from collections.abc import Callable
 from time import monotonic
 
 from ..host.access import Access
+from ..ledger import Orphans
 from .control import CONNECT_TIMEOUT
 from .doorbell import BELL, SOCKET
 from .file import FleetFile, Reign
@@ -39,6 +40,7 @@ STOP_TIMEOUT = 2.0
 class Keeper:
     """One process' part in keeping the host's control session.
 
+    :param orphans: those that the keeper is to ask the server about; None: that is left to others.
     :param figures: what the host's processes have and need.
     :param catch_up: has this process see anew what it has a right to, and its pools look at that.
     """
@@ -50,10 +52,13 @@ class Keeper:
         slots: GrantedSlots,
         settings: FleetSettings,
         *,
+        orphans: Orphans | None,
         figures: Callable[[], Figures | None],
         catch_up: Callable[[], None],
     ) -> None:
-        self._host = OwnHost(access, file, slots, figures, catch_up)
+        self._host = OwnHost(
+            access, file, slots, orphans=orphans, figures=figures, catch_up=catch_up
+        )
         self._file = file
         self._folder = access.folder
         self._settings = settings

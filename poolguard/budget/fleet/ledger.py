@@ -18,7 +18,7 @@ from ..host.locktable import LockTable
 from ..host.sharedfile import SharedFile
 from ..ledger import Say, Siblings
 from ..quotas import Quota
-from ..sharing import Owed, rights
+from ..sharing import Member, Owed, rights
 from ..slots import Seat, Slot
 from ..terms import ANYWHERE, Scope, Terms
 from .file import FleetFile, Standing
@@ -26,14 +26,15 @@ from .grants import GrantedSlots
 from .keeper import FleetSettings, Keeper
 from .steps import Figures
 
-__all__ = ["FleetLedger"]
+__all__ = ["FleetLedger", "wanted"]
 
 
 class _Grants:
     """Implements :class:`~poolguard.budget.host.supply.Supply` by what the host was granted."""
 
-    def __init__(self, file: FleetFile) -> None:
+    def __init__(self, file: FleetFile, *, asks: bool) -> None:
         self.file = file
+        self.asks = asks
         self.table: GrantedSlots | None = None
 
     def slots(self, file: SharedFile, offset: int, n: int, /) -> LockTable:
@@ -75,7 +76,7 @@ class FleetLedger(HostLedger):
     ) -> None:
         self._file = FleetFile(folder, f"{name}.fleet")
         self._seats = seats
-        grants = _Grants(self._file)
+        grants = _Grants(self._file, asks=seats)
         try:
             super().__init__(folder, name, workers=workers, scope=scope, supply=grants)
         except BaseException:
@@ -88,6 +89,7 @@ class FleetLedger(HostLedger):
             self._file,
             self._table,
             fleet,
+            orphans=self.orphans if seats else None,
             figures=self.figures,
             catch_up=self.siblings.catch_up,
         )
@@ -174,7 +176,6 @@ class FleetLedger(HostLedger):
         end = min((n for n in (budget, self._file.standing().budget) if n), default=MOST_SLOTS)
         living = [each for each in members if not each.draining]
         free = granted - taken
-        wanted = sum(each.starving for each in living or members)
         return Figures(
             budget=budget,
             workers=len(living or members),
@@ -182,7 +183,7 @@ class FleetLedger(HostLedger):
             granted=len(granted),
             used=len(taken),
             free=len(free),
-            need=max(0, wanted - max(0, len(free) - _kept(quotas))),
+            need=max(0, wanted(members) - max(0, len(free) - _kept(quotas))),
             draining=not living,
             beyond=sum(slot >= end for slot in free),
         )
@@ -216,6 +217,18 @@ class FleetLedger(HostLedger):
         self._disowned = True
         self._keeper.disown()
         self._file.close()
+
+
+def wanted(members: Sequence[Member]) -> int:
+    """How many slots more the processes of a host want. One that will end, while others will not,
+    is sure of its last connection, and wants no more than that."""
+    go_on = any(not each.draining for each in members)
+    return sum(
+        min(each.starving, max(0, each.floor - each.held))
+        if each.draining and go_on
+        else each.starving
+        for each in members
+    )
 
 
 def _kept(quotas: Sequence[Quota]) -> int:

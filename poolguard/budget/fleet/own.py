@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 from time import monotonic
 
 from ..host.access import Access
+from ..ledger import Orphans
 from ..sharing import NOTHING_OWED, Owed
 from .file import FleetFile, Standing
 from .grants import GrantedSlots
@@ -21,6 +22,7 @@ ORDERED_FOR = 1.0
 class OwnHost:
     """What the host's processes share. It takes the ledger's lock by itself.
 
+    :param orphans: the slots of owners that have died, where the keeper is to ask about them.
     :param figures: what they have and need; None once this process has no part in it any more.
     :param catch_up: has this process see anew what it has a right to, and its pools look at that.
     """
@@ -30,10 +32,13 @@ class OwnHost:
         access: Access,
         file: FleetFile,
         slots: GrantedSlots,
+        *,
+        orphans: Orphans | None,
         figures: Callable[[], Figures | None],
         catch_up: Callable[[], None],
     ) -> None:
         self.file = file
+        self.orphans = orphans
         self.folder = access.folder
         self.name = access.name
         self._access = access

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from time import monotonic
 
+from ..session import backends_of, gone_among, pids_of, to_be_ended
 from ..sharing import Owed
+from ..slots import Orphan
 from . import statements as sql
 from .board import Board
 from .control import Control, Lost, Row
@@ -22,6 +24,8 @@ from .voice import Voice
 
 __all__ = ["Session"]
 
+ASK_EVERY = 0.1
+"""Seconds between two questions about the sessions of dead owners, while a slot is needed."""
 TIDY_AGAIN = 1.0
 """Seconds between two attempts to lease what is used here, and another host may have."""
 
@@ -49,6 +53,8 @@ class Session:
         """This host is to be looked at before the next step."""
         self._reign = host.file.number()
         self._tidied_at = 0.0
+        self._asked_at = 0.0
+        """When there were slots of dead owners to ask about; 0: there were none."""
         self._noted = 0, 0, 0
         """The workers, floors and budget by which the host's rights were last worked out."""
 
@@ -80,9 +86,13 @@ class Session:
             self._tidy()
         if (figures.workers, figures.floors) != self._noted[:2]:
             self.note_standing()
+        if figures.need and now - self._asked_at >= ASK_EVERY:
+            self._asked_at = now if self._ask_about_the_dead() else 0.0
         now = monotonic()
         wait = max(0.0, self._policy.wake(now, figures) - now)
-        return min(wait, TIDY_AGAIN) if lost else wait
+        if lost:
+            wait = min(wait, TIDY_AGAIN)
+        return min(wait, ASK_EVERY) if self._asked_at else wait
 
     def say(self, note: Note) -> None:
         """Tell all hosts. Raises :exc:`.Lost`."""
@@ -193,7 +203,7 @@ class Session:
             self._saw(rows, figures)
         if step.moves and got:
             self._move(got[0])
-        usable = policy.claimed(monotonic(), step, got)
+        usable = policy.claimed(monotonic(), step, got, row["lost"])
         policy.resting.pop(policy.slot, None)  # nothing but this session was to sit there
         self._host.grant([slot for slot in usable if slot != policy.slot])
 
@@ -203,6 +213,23 @@ class Session:
         self.leased.discard(before)
         if not seated["seated"]:
             raise Lost("the slot of the control session is another's")
+
+    def _ask_about_the_dead(self) -> bool:
+        """See which slots of dead owners are free, for processes that may have no connection to ask
+        with; whether there are such slots."""
+        orphans = [] if self._host.orphans is None else self._host.orphans.claim()
+        if not orphans or self._host.orphans is None:
+            return False
+        gone: list[Orphan] = []
+        try:
+            [rows] = self.control.ask(sql.alive(pids_of(orphans)))
+            living = backends_of(rows)
+            if overdue := to_be_ended(orphans, living):
+                self.control.ask(sql.end(overdue))
+            gone = gone_among(orphans, living)
+        finally:
+            self._host.orphans.resolve(orphans, gone)
+        return True
 
     def _tidy(self) -> None:
         """Lease what is used here without a lease, and give back what is leased for nothing."""

@@ -10,18 +10,21 @@ from __future__ import annotations
 import random
 from collections.abc import Collection
 
+from ..session import ASK_ALIVE, END
 from .board import Line, prefix
 from .keys import DOOR, Keys
 
 __all__ = [
     "CONTROL_TIMEOUT",
     "FACTS",
+    "alive",
     "alone",
     "board",
     "calm",
     "claim",
     "claim_seat",
     "claim_these",
+    "end",
     "end_session",
     "give",
     "hold",
@@ -98,7 +101,8 @@ def claim(
     yields: bool = False,
     mark: bool = False,
 ) -> str:
-    """Claim up to *n* free slots below *end*, but for the door, wherever the search begins.
+    """Claim up to *n* free slots below *end*, but for the door, wherever the search begins. Where
+    there are fewer, see as well how many are lost: occupied, and leased by no host.
 
     :param mine: slots that this session has leased already.
     :param yields: claim none while another host needs what is its by right.
@@ -117,7 +121,14 @@ def claim(
         is_calm = f"pg_try_advisory_lock{lock} AND pg_advisory_unlock{lock}"
         claimed = f"CASE WHEN {is_calm} THEN {claimed} ELSE '{{}}' END"
     marked = f", pg_advisory_lock_shared{lock}" if mark else ""
-    return f"SELECT {claimed} AS claimed{marked}"
+    lost = (
+        f"SELECT count(*) FROM ({_all_below(end)} OFFSET 0) s WHERE CASE "
+        f"WHEN i = ANY({_array(mine)} || claimed) THEN false ELSE {_is_lost(keys, 'i')} END"
+    )
+    return (
+        f"SELECT claimed, CASE WHEN cardinality(claimed) < {n} THEN ({lost}) END AS lost{marked} "
+        f"FROM (SELECT {claimed} AS claimed OFFSET 0) c"
+    )
 
 
 def claim_seat(keys: Keys, end: int) -> str:
@@ -152,6 +163,15 @@ def _is_claimed(keys: Keys, slot: str) -> str:
         f"WHEN NOT pg_try_advisory_lock{seat} THEN NOT pg_advisory_unlock{lease} "
         f"ELSE pg_advisory_unlock{seat} AND pg_try_advisory_lock_shared{lease} "
         f"AND pg_advisory_unlock{lease} END"
+    )
+
+
+def _is_lost(keys: Keys, slot: str) -> str:
+    lease, seat = f"({keys.lease}, {slot})", f"({keys.seat}, {slot})"
+    return (
+        f"CASE WHEN NOT pg_try_advisory_lock{lease} THEN false "
+        f"WHEN NOT pg_try_advisory_lock{seat} THEN pg_advisory_unlock{lease} "
+        f"ELSE NOT (pg_advisory_unlock{seat} AND pg_advisory_unlock{lease}) END"
     )
 
 
@@ -252,6 +272,16 @@ def end_session(keys: Keys, pid: int) -> str:
 def is_there(pid: int) -> str:
     """Ask whether that session is still there: while it is, it may hold locks."""
     return f"SELECT count(*) > 0 AS there FROM pg_stat_get_activity({int(pid)})"
+
+
+def alive(pids: Collection[int]) -> str:
+    """Ask which of these backends still exist."""
+    return ASK_ALIVE % {"pids": _array(pids)}
+
+
+def end(pids: Collection[int]) -> str:
+    """End these backends."""
+    return END % {"pids": _array(pids)}
 
 
 def _all_below(end: int) -> str:

@@ -77,12 +77,15 @@ class HeldSlots:
         self._table.free(slot.number)
         self._hint = slot.number
 
-    def abandon(self, slot: Slot) -> None:
+    def abandon(self, slot: Slot, since: float) -> None:
         """Give the slot back as an orphan. The server is to be asked about its session, or about
-        that of its predecessor."""
+        that of its predecessor.
+
+        :param since: when its session has ended here, by the monotonic clock.
+        """
         del self._slots[slot.number]
         if slot.predecessor is None:
-            self._record(slot.number, slot.backend or CONNECTING, monotonic())
+            self._record(slot.number, slot.backend or CONNECTING, since)
         self._table.abandon(slot.number)
 
     def restore(self) -> None:

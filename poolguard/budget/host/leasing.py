@@ -13,7 +13,7 @@ from .access import Access
 from .agreement import Agreement
 from .file import MOST_SLOTS
 from .held import HeldSlots
-from .orphans import HostOrphans
+from .orphans import OVERDUE, HostOrphans
 from .view import View
 
 __all__ = ["PATIENCE", "Leasing"]
@@ -60,7 +60,9 @@ class Leasing:
             leased = self._take(n)
             if len(leased) < n and self._view.look():  # some may have died
                 leased += self._take(n - len(leased))
-            if not held and (now := monotonic()) - self._sought_at >= RECHECK:
+            supply, now = self._access.supply, monotonic()
+            asks_itself = supply is None or not supply.asks
+            if not held and asks_itself and now - self._sought_at >= RECHECK:
                 self._sought_at = now
                 leased += self._orphans.take_over()
                 self._members.tell(held=len(held))
@@ -79,26 +81,26 @@ class Leasing:
             if self._access.closed or slot.number not in self._held:
                 return
             if slot.predecessor is not None:
-                self._abandon(slot)
+                self._abandon(slot, since=monotonic())
                 return
             self._held.free(slot)
             self._members.tell(held=len(self._held))
             self._members.ring(self._members.starving())
         self._access.callbacks.call()
 
-    def abandon(self, slot: Slot) -> None:
+    def abandon(self, slot: Slot, *, overdue: bool = False) -> None:
         """Implements :meth:`.Ledger.abandon`."""
         with self._lock:
             if not self._access.closed and slot.number in self._held:
-                self._abandon(slot)
+                self._abandon(slot, since=monotonic() - OVERDUE * overdue)
 
     # -- with the lock held --------------------------------------------------------------------
 
-    def _abandon(self, slot: Slot) -> None:
+    def _abandon(self, slot: Slot, since: float) -> None:
         if slot.predecessor is not None:
             self._orphans.give_back(slot)
         else:
-            self._held.abandon(slot)
+            self._held.abandon(slot, since)
         self._members.tell(held=len(self._held))
 
     def _take(self, n: int) -> list[Slot]:

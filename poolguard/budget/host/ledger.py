@@ -95,8 +95,8 @@ class HostLedger:
     def release(self, slot: Slot) -> None:
         self._leasing.release(slot)
 
-    def abandon(self, slot: Slot) -> None:
-        self._leasing.abandon(slot)
+    def abandon(self, slot: Slot, *, overdue: bool = False) -> None:
+        self._leasing.abandon(slot, overdue=overdue)
 
     def seat(self, slot: Slot) -> Seat | None:  # noqa: ARG002 - the locks of its file are enough
         return None

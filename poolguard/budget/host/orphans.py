@@ -15,7 +15,7 @@ from .access import Access
 from .file import MOST_SLOTS
 from .held import HeldSlots
 
-__all__ = ["HostOrphans"]
+__all__ = ["OVERDUE", "HostOrphans"]
 
 CONNECTING_GRACE = 2.0
 """Seconds that a slot stays taken whose owner died while it connected, before it knew its backend.
@@ -108,7 +108,7 @@ class HostOrphans:
 
     def give_back(self, slot: Slot) -> None:
         """Give back a slot that was taken over, and whose first backend may still be there."""
-        self._held.abandon(slot)
+        self._held.abandon(slot, monotonic())
         self._asker.free(0)
 
     def _are_left(self) -> bool:

@@ -14,6 +14,11 @@ __all__ = ["Supply"]
 class Supply(Protocol):
     """The slots that a host was granted, of those of a fleet."""
 
+    @property
+    def asks(self) -> bool:
+        """Whoever grants them asks the server about the sessions of dead owners: no process need
+        have a connection for that."""
+
     def slots(self, file: SharedFile, offset: int, n: int, /) -> LockTable:
         """The table in which processes take them."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,6 +12,8 @@ import pytest
 import poolguard
 from poolguard.budget.fleet.keys import Keys
 from poolguard.budget.fleet.ledger import FleetLedger
+from poolguard.lab.proxy import SlowProxy
+from tests.runtime.test_async import eventually
 from tests.support import until
 
 if TYPE_CHECKING:
@@ -129,6 +133,46 @@ def test_a_connection_is_opened_in_another_slot_where_its_own_is_occupied(
     assert one.status()["last_error"] is None
     assert "error connecting" not in caplog.text
     rows("SELECT pg_advisory_unlock_all()")
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_connections_that_the_network_has_reset_are_ended_before_others_take_their_slots(
+    guard: Open, rows: Rows, postgres: PrivatePostgres, label: str, mode: str
+) -> None:
+    """A router has lost its table, and so the server has the sessions still, the host's control
+    session among them. The keeper ends that one as it joins again, and then asks about the others,
+    since no process has a connection left to ask with."""
+    peak, name = [0], f"reset-{label}-{mode}"
+    over = Event()
+
+    def watch() -> None:
+        with postgres.connect(autocommit=True) as witness:
+            query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s"
+            while not over.is_set():
+                [(n,)] = witness.execute(query, [name]).fetchall()
+                peak[0] = max(peak[0], n)
+
+    with SlowProxy(("127.0.0.1", postgres.port)) as proxy, ThreadPoolExecutor() as threads:
+        through = postgres.conninfo(host=proxy.host, port=proxy.port, application_name=name)
+        one = guard(conninfo=through, mode=mode, budget=7, floor=4, max_size=4)
+
+        def is_back() -> bool:
+            status = one.status()
+            return (status["closed"], status["idle"]) == ({"lost": 4}, 4)
+
+        async def play() -> None:
+            assert await (one.aopen(10) if mode == "async" else asyncio.to_thread(one.open, 10))
+            watching = threads.submit(watch)
+            proxy.forget_all()
+            try:
+                await eventually(is_back)
+            finally:
+                over.set()
+            watching.result(10)
+            await one.aclose()
+
+        asyncio.run(play())
+    assert peak[0] == 4
 
 
 def test_a_guard_that_opens_for_the_first_time_learns_the_budget_from_the_server(
