@@ -48,6 +48,8 @@ TRIM = 2.0
 REST = 2.0
 """Seconds that a slot rests once it is claimed, where its last holder may have lost it and not
 know that yet: a connect that was under way for it has ended by then, and holds the seat."""
+LOST = 5.0
+"""Seconds for which a host goes by how many slots are lost: it counts them again as it claims."""
 LOOK = 30.0, 60.0
 """Seconds between two looks at the board at rest: hosts that die do not say so. The second where
 nothing has changed here for :data:`QUIET`. ..."""
@@ -105,6 +107,7 @@ class Policy(FleetView):
         self._byes: set[int] = set()
         self._look_at = -math.inf
         self._looked_at = -math.inf
+        self._lost_until = -math.inf
         self._peeked_at = -math.inf
         self._peek_pace = 1.0
         self._claim_at = -math.inf
@@ -163,6 +166,8 @@ class Policy(FleetView):
         self._byes &= board.lines.keys()
         # Who has said bye may be read once more: its server has not ended the session yet.
         there = {pid: line for pid, line in board.lines.items() if pid not in self._byes}
+        if there.keys() != self.board.lines.keys():
+            self.lost = 0  # a host that has lost its control session may have it back
         self.read(now, board._replace(lines=there))
         self._looked_at = now
         pause = LOOK[now - self._changed[1] > QUIET]
@@ -214,8 +219,15 @@ class Policy(FleetView):
         elif note.word == "ask" and (order := note.orders.get(self.me)) is not None:
             self._debts.owe(now, note.sender, order)
 
-    def claimed(self, now: float, step: Claim, got: Sequence[int]) -> list[int]:
-        """The *step* was taken, and *got* these slots. Returns those that can be used at once."""
+    def claimed(
+        self, now: float, step: Claim, got: Sequence[int], lost: int | None = None
+    ) -> list[int]:
+        """The *step* was taken, and *got* these slots. Returns those that can be used at once.
+
+        :param lost: so many slots are occupied, and leased by no host; None: they were not counted.
+        """
+        if lost is not None:
+            self.lost, self._lost_until = lost, now + LOST
         self.urgent = self.urgent or step.urgent
         self._claimed_at = now
         if len(got) < step.n:
@@ -261,6 +273,8 @@ class Policy(FleetView):
         """The next step that is due; None where none is until :meth:`wake`."""
         if f != self._changed[0]:
             self._changed = f, now
+        if now >= self._lost_until:
+            self.lost = 0
         if not self.wants(f):
             self._in_vain = self._asked = 0
             self._claim_at = min(self._claim_at, now + CLAIMS[0].first)

@@ -54,6 +54,9 @@ class FleetView:
         self.resting: dict[int, float] = {}
         """Claimed slots that rest, and until when."""
         self.board = Board()
+        self.lost = 0
+        """Slots that are occupied, and that no host has leased, as last counted: the sessions of
+        hosts that have vanished live on for a while."""
         self._least = 0
         self._others: list[Member] = []
         self._without_since: dict[int, float] = {}
@@ -142,8 +145,8 @@ class FleetView:
             return shares.mine
         # The board is older than the number of hosts: those that are new are taken to be as those
         # that it tells of.
-        mean = room_for_pools(budget, hosts) / hosts
-        before = room_for_pools(budget, self._seen) / self._seen
+        mean = room_for_pools(budget, hosts, self.lost) / hosts
+        before = room_for_pools(budget, self._seen, self.lost) / self._seen
         height = shares.height * mean / before if before else mean
         fair = int(height * max(1, f.workers) + ROUNDING)
         guaranteed, floor = shares.mine.guaranteed, self._myself(f).floor
@@ -153,8 +156,10 @@ class FleetView:
 
     def excess(self, f: Figures) -> int:
         """How many slots more all hosts have than the budget has for pools: it has shrunk."""
-        limit = self._limit(f, self.hosts)
-        return max(0, self.whole(f).granted + sum(each.held for each in self._others) - limit)
+        if not (budget := self.budget(f)):
+            return 0
+        granted = self.whole(f).granted + sum(each.held for each in self._others)
+        return max(0, granted - room_for_pools(budget, self.hosts))
 
     def orders(self, f: Figures, over: int = 0, *, after: int = 0) -> Mapping[int, Owed]:
         """What each host, this one among them, owes to others, by their control sessions.
@@ -175,7 +180,7 @@ class FleetView:
     def _limit(self, f: Figures, hosts: int) -> int:
         """What the pools of so many *hosts* can have together."""
         budget = self.budget(f)
-        return room_for_pools(budget, hosts) if budget else f.granted + f.need
+        return room_for_pools(budget, hosts, self.lost) if budget else f.granted + f.need
 
     def _member(self, pid: int, line: Line) -> Member:
         """A host as one of the members that share the limit."""

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from poolguard.budget.fleet import policy
+from poolguard.budget.fleet import policy, statements
 from poolguard.budget.fleet.keys import Keys
 from tests.support import until
 
 from .member import Member
 
 if TYPE_CHECKING:
+    from poolguard.lab.postgres import PrivatePostgres
+
     from .conftest import Join, Open, Rows
 
 SEATS = """
@@ -163,6 +165,28 @@ def test_who_finds_its_slot_occupied_gives_it_up(join: Join, rows: Rows, label: 
     assert held(one) == [1]
     rows("SELECT pg_advisory_unlock_all()")
     assert one.hold(3) == 3
+
+
+def test_a_claim_that_finds_too_few_counts_the_slots_of_those_that_have_vanished(
+    rows: Rows, postgres: PrivatePostgres, label: str
+) -> None:
+    """Slots 1 and 2 are occupied and leased by nobody, 3 is leased, and 4 and 5 are free."""
+    keys = Keys.of(label)
+    for lock, slot in ((keys.seat, 1), (keys.seat, 2), (keys.lease, 3)):
+        rows("SELECT pg_try_advisory_lock(%s, %s)", lock, slot)
+    with postgres.connect(autocommit=True) as control:
+        mine: list[int] = []
+
+        def claim(n: int) -> int | None:
+            [[got, lost]] = control.execute(statements.claim(keys, n, 6, mine)).fetchall()
+            mine.extend(got)
+            return None if lost is None else int(lost)
+
+        assert claim(1) is None
+        assert claim(2) == 2
+        assert claim(1) == 2
+        assert sorted(mine) == [4, 5]
+    rows("SELECT pg_advisory_unlock_all()")
 
 
 def test_the_smaller_budget_rules_and_is_named(

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from poolguard.budget import sharing
 from poolguard.budget.fleet import view
 from poolguard.budget.fleet.control import Control, Lost
 from poolguard.budget.fleet.file import FleetFile, Reign
 from poolguard.budget.fleet.keys import Keys
+from poolguard.budget.fleet.ledger import wanted
 from poolguard.errors import ForkError, RuntimeDirError
 from poolguard.util.rundir import RuntimeDir
 from tests.support import until
@@ -93,6 +95,26 @@ def test_a_keeper_that_was_succeeded_gives_nothing_back(join: Join, tmp_path: Pa
     one.close()
     heir.close()
     folder.close()
+
+
+def process(held: int, starving: int, *, draining: bool = False) -> sharing.Member:
+    return sharing.Member(1, None, held, starving, draining)
+
+
+@pytest.mark.parametrize(
+    ("members", "wants"),
+    [
+        ([process(1, 0), process(1, 3)], 3),
+        ([process(1, 0), process(0, 7, draining=True)], 1),
+        ([process(1, 0), process(1, 7, draining=True)], 0),
+        ([process(2, 7, draining=True), process(1, 1, draining=True)], 8),
+    ],
+)
+def test_a_host_wants_the_last_connection_of_each_process_that_will_end(
+    members: list[sharing.Member], wants: int
+) -> None:
+    """More than that only where all of them will end."""
+    assert wanted(members) == wants
 
 
 def test_parts_say_what_they_are(join: Join, label: str) -> None:

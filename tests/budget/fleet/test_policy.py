@@ -16,6 +16,7 @@ from poolguard.budget.fleet.keys import DOOR
 from poolguard.budget.fleet.policy import (
     CLAIMS,
     LOOK,
+    LOST,
     MOST_NOTIFIED,
     QUIET,
     REST,
@@ -98,6 +99,44 @@ def test_a_host_that_needs_more_than_its_fair_share_first_claims_that() -> None:
     assert one.next(0.0, f) == Calm()
     one.calmed()
     assert one.next(0.0, f) == Claim(7 + SPARE, 40, urgent=False)
+
+
+def test_what_vanished_hosts_still_occupy_is_no_part_of_what_the_others_share() -> None:
+    """40 less three control sessions, the door and 8 lost slots are 28, and 9 for each of three."""
+    f = figures(4, 4, need=4)
+    one = policy(f, {OTHER: line(12), 3: line(12)})
+    assert one.right(f).fair == 12
+    claim = one.next(0.0, f)
+    assert isinstance(claim, Claim)
+    one.claimed(0.0, claim, [], lost=8)
+    assert one.right(f).fair == 9
+    ask = one.next(0.0, f)
+    assert isinstance(ask, Ask)
+    assert sum(order.returned for order in ask.orders.values()) == 4
+    one.next(LOST - 0.1, f)
+    assert one.right(f).fair == 9
+    one.next(LOST, f)
+    assert one.right(f).fair == 12
+
+
+def test_lost_slots_are_counted_anew_once_a_host_comes() -> None:
+    """It may be one that had lost its control session alone, and uses them."""
+    f = figures(4, 4, need=4)
+    one = policy(f, {OTHER: line(12)})
+    claim = one.next(0.0, f)
+    assert isinstance(claim, Claim)
+    one.claimed(0.0, claim, [], lost=8)
+    see(one, 0.1, f, {OTHER: line(12)})
+    assert one.lost == 8
+    see(one, 0.2, f, {OTHER: line(12), 3: line(8)})
+    assert one.lost == 0
+
+
+def test_a_budget_is_not_taken_to_have_shrunk_by_what_is_lost() -> None:
+    f = figures(18, 18)
+    one = policy(f, {OTHER: line(19)})
+    one.lost = 8
+    assert one.excess(f) == 0
 
 
 def test_a_control_session_leaves_the_door_first_of_all() -> None:
