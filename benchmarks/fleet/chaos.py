@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from random import Random
@@ -135,6 +135,7 @@ def chaos(stage: Stage) -> Table:
                 for host in list(there.hosts):
                     clients.withdraw(host)
                 wrong = play.wrong_at_rest()
+                unanswered = play.unanswered()
         failed = [reply for reply in clients.replies if reply.status != 200]
         reasons = {id(reply): reason(reply, play.events) for reply in failed}
         unexplained = [reply for reply in failed if reasons[id(reply)] is None]
@@ -161,6 +162,7 @@ def chaos(stage: Stage) -> Table:
         ", ".join(f"{what} {n}" for what, n in counted.most_common()),
         "explained by: " + (", ".join(f"{what} {n}" for what, n in why.most_common()) or "nothing"),
         f"samples that failed, since the server was away: {sampler.failed}",
+        f"sessions that vanished hosts have left in the midst of an answer: {unanswered}",
         *(f"wrong at rest: {what}" for what in wrong[:5]),
         *(f"unexplained: {reply}"[:300] for reply in unexplained[:5]),
     ]
@@ -228,13 +230,25 @@ class _Play:
         self._record.write("-- calm")
         sleep(seconds)
 
+    def unanswered(self) -> int:
+        """How many sessions of vanished hosts there are: of those in the midst of an answer the
+        server's TCP sends that again for about 15 minutes."""
+        with self._there.server.connect() as admin:
+            query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = ANY(%s)"
+            [[n]] = admin.execute(query, [list(self._vanished)]).fetchall()
+        return int(n)
+
+    @property
+    def _vanished(self) -> set[str]:
+        return {event.host for event in self.events if event.what == "vanished"}
+
     def wrong_at_rest(self) -> list[str]:
         """What is not as it should be of a fleet that nobody asks for anything."""
         wrong: list[str] = []
         until = monotonic() + RESTS_WITHIN
         while monotonic() < until:
             with self._there.server.connect() as admin:
-                wrong = [*_wrong_now(admin, len(self._there.hosts))]
+                wrong = [*_wrong_now(admin, len(self._there.hosts), self._vanished)]
             if not wrong:
                 break
             sleep(0.2)
@@ -441,7 +455,9 @@ class _Play:
         self._over(event)
 
 
-def _wrong_now(admin: psycopg.Connection[Any], hosts: int) -> Iterator[str]:
+def _wrong_now(
+    admin: psycopg.Connection[Any], hosts: int, vanished: Collection[str]
+) -> Iterator[str]:
     sessions = dict(
         admin.execute(
             "SELECT pid, application_name FROM pg_stat_activity WHERE usename = %s", [ROLE]
@@ -456,7 +472,8 @@ def _wrong_now(admin: psycopg.Connection[Any], hosts: int) -> Iterator[str]:
     for pid in sessions.keys() - seats.values():
         yield f"session {pid} ({sessions[pid]}) occupies no slot"
     for slot in seats.keys() - leases:
-        yield f"slot {slot} is occupied by {sessions.get(seats[slot])}, and leased by none"
+        if (name := sessions.get(seats[slot])) not in vanished:
+            yield f"slot {slot} is occupied by {name}, and leased by none"
     for slot, n in Counter(leases).items():
         if n > 1 and slot in seats:
             yield f"slot {slot} is leased {n} times"
