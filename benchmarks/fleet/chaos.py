@@ -50,6 +50,8 @@ RESTS_WITHIN = 75.0
 """Seconds after the last request within which all is in order: a session whose locks were let go of
 occupies its slot again when it is checked, after ``check_interval``, and those of a host that has
 vanished end by keepalives."""
+GRACEFUL_TIMEOUT = 20.0
+"""Seconds after which gunicorn ends workers that have requests still (benchmarks/apps)."""
 GOALS = {"over": 0.0, "unexplained": 0.0, "wrong at rest": 0.0}
 
 _CONTROL = "starts_with(application_name, 'poolguard ')"
@@ -104,7 +106,24 @@ def reason(reply: Reply, events: Sequence[Event]) -> str | None:
     for event in events:
         if event.what in _EXCUSES.get(kind, ()) and event.hits(reply, _grace(event, events)):
             return event.what
+        if kind == "cut off" and event.hits(reply, 0.1) and _hangs(event, events):
+            return "cut"
     return None
+
+
+def _hangs(event: Event, events: Sequence[Event]) -> bool:
+    """Whether a host was left with threads that hung at connections which had been cut: gunicorn
+    ends its workers then, and what waited for a thread is never begun."""
+    return (
+        event.what == "leave"
+        and event.end - event.began >= GRACEFUL_TIMEOUT
+        and any(
+            each.what == "cut"
+            and each.host == event.host
+            and each.end + _grace(each, events) >= event.began
+            for each in events
+        )
+    )
 
 
 def _grace(event: Event, events: Sequence[Event]) -> float:
