@@ -8,7 +8,7 @@ from math import inf
 import pytest
 
 from benchmarks import fleet
-from benchmarks.fleet.chaos import GRACE, KEEPALIVES, Event, reason
+from benchmarks.fleet.chaos import GRACE, GRACEFUL_TIMEOUT, KEEPALIVES, Event, reason
 from benchmarks.fleet.clients import GIVE_UP, Reply
 from benchmarks.fleet.hosts import field, until
 from benchmarks.fleet.record import episodes
@@ -48,6 +48,10 @@ def event(what: str, began: float, ended: float, host: str = "h1") -> Event:
             None,
         ),
         (REFUSED, [event("killed keeper", 10.5, 10.5), event("leave", 10.5, 11.0)], None),
+        # It waited behind threads that hung, until gunicorn's patience was over.
+        (CUT_OFF, [event("cut", 0.0, 10.0), event("leave", 10.5, 10.5 + GRACEFUL_TIMEOUT)], "cut"),
+        (CUT_OFF, [event("cut", 0.0, 10.0), event("leave", 10.5, 15.0)], None),
+        (CUT_OFF, [event("leave", 10.5, 10.5 + GRACEFUL_TIMEOUT)], None),
     ],
 )
 def test_a_failure_is_explained_by_what_happened_to_its_host_meanwhile(
