@@ -44,8 +44,11 @@ SELECT CASE WHEN current_setting('transaction_timeout', true) <> '0'
 The application, or its role, may have set any of these otherwise. The server would then answer too
 late, to another role, by functions of the application's, or with fewer digits."""
 
+WRITING = "SET TRANSACTION READ WRITE;"
+"""Before the first query: later the server refuses it."""
+
 Row = Mapping[str, Any]
-Values = Mapping[str, int | Sequence[int]]
+Values = Mapping[str, int | str | Sequence[int]]
 
 
 def answer(conn: psycopg.Connection[Any]) -> None:
@@ -58,20 +61,30 @@ async def async_answer(conn: psycopg.AsyncConnection[Any]) -> None:
     await conn.wait(_ask(conn, ""))
 
 
-def rows(conn: psycopg.Connection[Any], query: str, values: Values | None = None) -> list[Row]:
+def rows(
+    conn: psycopg.Connection[Any], query: str, values: Values | None = None, *, writes: bool = False
+) -> list[Row]:
     """What the server answers to *query*, in which *values* stand for ``%(name)s``.
 
-    Integers, floats and booleans of a row have these types, and anything else is text. Raises
-    :exc:`psycopg.Error`.
+    Integers, floats and booleans of a row have these types, as have arrays of integers, and
+    anything else is text.
+
+    :param writes: it writes, also where the application has its transactions read-only.
+
+    Raises :exc:`psycopg.Error`.
     """
-    return conn.wait(_ask(conn, _asked(query, values)))
+    return conn.wait(_ask(conn, _asked(query, values, writes=writes)))
 
 
 async def async_rows(
-    conn: psycopg.AsyncConnection[Any], query: str, values: Values | None = None
+    conn: psycopg.AsyncConnection[Any],
+    query: str,
+    values: Values | None = None,
+    *,
+    writes: bool = False,
 ) -> list[Row]:
     """As :func:`rows`."""
-    return await conn.wait(_ask(conn, _asked(query, values)))
+    return await conn.wait(_ask(conn, _asked(query, values, writes=writes)))
 
 
 def one_row(conn: psycopg.Connection[Any], query: str, values: Values | None = None) -> Row:
@@ -80,18 +93,19 @@ def one_row(conn: psycopg.Connection[Any], query: str, values: Values | None = N
     return row
 
 
-def _asked(query: str, values: Values | None) -> str:
+def _asked(query: str, values: Values | None, *, writes: bool = False) -> str:
+    preface = WRITING + PREFACE if writes else PREFACE
     if values is None:
-        return PREFACE + query
-    literals = {
-        name: str(int(value)) if isinstance(value, int) else _array(value)
-        for name, value in values.items()
-    }
-    return PREFACE + query % literals
+        return preface + query
+    return preface + query % {name: _literal(value) for name, value in values.items()}
 
 
-def _array(numbers: Sequence[int]) -> str:
-    return "'{" + ",".join(str(int(n)) for n in numbers) + "}'"
+def _literal(value: int | str | Sequence[int]) -> str:
+    if isinstance(value, int):
+        return str(int(value))
+    if isinstance(value, str):  # whatever the session's encoding, and how it reads backslashes
+        return f"convert_from(decode('{value.encode(errors='replace').hex()}', 'hex'), 'UTF8')"
+    return "'{" + ",".join(str(int(n)) for n in value) + "}'"
 
 
 def _ask(

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 from ..util.headroom import with_headroom
 from .minutes import DAY, HOUR, Demand, Past
 
-__all__ = ["Expected", "Reason", "decide", "decide_again", "local_offset"]
+__all__ = ["Expected", "Reason", "decide", "decide_again", "local_offset", "needed"]
 
 Reason = Literal["floor", "day", "week", "hour", "held"]
 """Why a level is in force: nothing more is known to be needed (``floor``); an earlier day needed
@@ -134,6 +134,15 @@ def decide_again(now: int, lent: int) -> int:
     """The minute from which on a worker that decides *now* is to decide again: the next one while
     it has *lent* any; else every five minutes, when the level may fall."""
     return now + 1 if lent else now - now % EVERY + EVERY
+
+
+def needed(first: int, last: int, offset: Callable[[int], int]) -> Iterator[tuple[int, int]]:
+    """The minutes that decisions from *first* to *last* look at, each range to before its end."""
+    yield first - HOUR, last + 1
+    # The week before each of the last days is looked at, too.
+    for age in (*range(1, DAYS + 7), *range(14, 7 * WEEKS + 1, 7)):
+        times = _same_time(first, age, offset), _same_time(last, age, offset)
+        yield min(times) - LAST, max(times) + AHEAD
 
 
 def local_offset(minute: int) -> int:

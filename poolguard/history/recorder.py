@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from .expected import Expected, decide, decide_again, local_offset
 from .ring import Ring
@@ -52,6 +53,16 @@ class Recorder:
             if now // MINUTE >= self._decide_at:
                 self._decide(int(now // MINUTE), floor, seen.lent)
             return self.expected.level
+
+    @contextmanager
+    def using(self) -> Iterator[Ring | None]:
+        """The ring for a block in which nothing is waited for; None once it is closed."""
+        with self._mutex:
+            yield None if self._closed else self._ring
+
+    def decide_anew(self) -> None:
+        """More is known of the past: decide when something is recorded next."""
+        self._decide_at = 0
 
     def close(self) -> None:
         """Record no more."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 from weakref import WeakSet
@@ -21,6 +21,7 @@ from ..budget.host.sharedfile import SharedFile
 from ..errors import RuntimeDirError
 from ..util.rundir import RuntimeDir
 from .minutes import KEPT, Demand
+from .told import Told
 
 __all__ = ["SUFFIX", "WINDOWS", "History", "Ring", "Row", "histories"]
 
@@ -34,6 +35,7 @@ WINDOWS = 12
 """Parts of a minute. What all processes have lent at once is added up window by window."""
 MOST = 0xFFFF
 
+_TOLD_AT = 512
 _PLACES_AT = 1024
 _ROW = struct.Struct(f"=I{WINDOWS}HHHH2x")
 _ROWS_AT = _PLACES_AT + PLACES
@@ -137,6 +139,8 @@ class Ring(History):
         except RuntimeDirError:
             self.close()
             raise
+        self.told = Told(self._file, _TOLD_AT)
+        """What this host has told other hosts."""
         self._places = LockTable(self._file, _PLACES_AT, PLACES)
         self._place: int | None = None
         self._base: Row | None = None
@@ -169,6 +173,21 @@ class Ring(History):
             if demand == before:
                 return
             self._file.write(_minute_at(minute), _MINUTE.pack(minute, *demand))
+
+    def merge(self, minutes: Mapping[int, Demand]) -> None:
+        """Record what others say that *minutes* came to: the highest of both is kept."""
+        for first, others in _runs(minutes):
+            before = self.read(first, first + len(others))
+            self._file.write(
+                _minute_at(first),
+                b"".join(
+                    _MINUTE.pack(
+                        minute,
+                        *(min(max(pair), MOST) for pair in zip(ours or other, other, strict=True)),
+                    )
+                    for minute, (ours, other) in enumerate(zip(before, others, strict=True), first)
+                ),
+            )
 
     def _rows(self, minute: int) -> Iterator[Row]:
         end = 1 + max(self._places.taken(0, PLACES), default=0)
@@ -227,6 +246,16 @@ def _row_at(place: int, minute: int) -> int:
 
 def _minute_at(minute: int) -> int:
     return _MINUTES_AT + minute % KEPT * _MINUTE.size
+
+
+def _runs(minutes: Mapping[int, Demand]) -> Iterator[tuple[int, list[Demand]]]:
+    """Those that stand next to each other in the file, each run with its first minute."""
+    run: list[Demand] = []
+    for minute in sorted(minutes):
+        run.append(minutes[minute])
+        if minute + 1 not in minutes or (minute + 1) % KEPT == 0:
+            yield minute + 1 - len(run), run
+            run = []
 
 
 def _sum(rows: Sequence[Row]) -> Demand:

@@ -51,6 +51,8 @@ class Checking(Returning):
             is_fit = await self._is_fit(conn, entry, answered=bool(ask))
             if self._inquire is not None and self._is_to_inquire() and is_fit:
                 await done(self._inquire(conn))
+            if is_fit:
+                await self._recall(conn, entry)
         except (Exception, asyncio.CancelledError) as error:
             with self._mutex:
                 if entry.check is not None and isinstance(error, Exception):
@@ -87,6 +89,12 @@ class Checking(Returning):
         if not (answered or self._is_to_inquire()):
             await done(self.check_connection(conn))
         return True
+
+    async def _recall(self, conn: Any, entry: Entry) -> None:
+        """Have the memory ask over the connection what it wants to, unless an acquire waits."""
+        memory, check = self._keeper.expected.memory, entry.check
+        if memory is not None and memory.asks and check is not None and not check.for_waiter:
+            await memory.ask(conn)
 
     async def _check_idle(self) -> None:
         """Check the idle connections one after the other, so that an acquire finds the others."""

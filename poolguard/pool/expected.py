@@ -83,16 +83,31 @@ class Expected:
         told = Asked(since, now, lent, waiting, created - before, level, floor)
         return told, now + TOLD_EVERY if lent or waiting else None
 
+    def asked_anew(self, now: float, core: Core, created: int) -> Asked | None:
+        """The same at once, since the memory knows more now."""
+        self._told_at = -math.inf
+        return self.asked(now, core, created)[0]
+
     def tell(self, asked: Asked) -> bool:
-        """Have the memory record that; whether the level is another one now. The pool's lock must
-        not be held."""
-        before = self.by_memory
+        """Have the memory record that; whether there is something to be done by what it says. The
+        pool's lock must not be held."""
+        before, asks = self.by_memory, self.asks
         if self.memory is not None:
             self.by_memory = self.memory.remember(asked)
         if self.by_memory != before:
             self.has_fallen = self.by_memory < before
             return True
-        return False
+        return self.asks and not asks
+
+    @property
+    def asks(self) -> bool:
+        """The memory wants to be given an idle connection."""
+        return self.memory is not None and self.memory.asks
+
+    def may_ask(self, counts: Counts) -> bool:
+        """Whether it is given one now: none that a request is about to ask for."""
+        spare = counts.idle > 1 or (counts.idle > 0 and not counts.lent)
+        return self.asks and spare and not counts.waiting
 
     def close(self) -> None:
         """There is nothing to be told any more."""

@@ -126,6 +126,10 @@ class Housekeeper:
         self._opened_at = self._idle_low_since = self.expected.asked_since = now
         self.leases.opened(ring)
 
+    def awaits_level(self) -> None:
+        """Wait for the level, which has just become known, as if the pool had just been opened."""
+        self._looked = False
+
     def look(self, now: float, ended: Collection[Entry] = ()) -> Round:
         """Note that the server has *ended* these; decide and begin what is due *now*."""
         todo = Round()
@@ -292,7 +296,8 @@ class Housekeeper:
             return  # a connection that comes back will ask
         inquires = self._inquires(now)
         orphans = self._orphans(now)
-        if (orphans or inquires) and counts.idle:
+        recalls = self.expected.may_ask(counts) and not any(self.core.those("checking"))
+        if (orphans or inquires or recalls) and counts.idle:
             entry = self.core.idle[-1]
             todo.checks.append((entry, self.core.check(entry, now), orphans))
         else:

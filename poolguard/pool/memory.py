@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 __all__ = ["Asked", "Memory"]
 
@@ -28,6 +28,9 @@ class Memory(Protocol):
     """Told of each time between two looks. It may read and write files, and is called with no lock
     held."""
 
+    asks: bool
+    """It wants to be given an idle connection: see :meth:`ask`."""
+
     @property
     def reason(self) -> str:
         """Why the level is what it is, in a word."""
@@ -35,6 +38,11 @@ class Memory(Protocol):
     def remember(self, asked: Asked, /) -> int:
         """Record that. Returns how many connections are to be kept warm from now on, beyond the
         floor, while nobody else needs their slots; 0: no more than the floor."""
+
+    async def ask(self, conn: Any, /) -> None:
+        """Ask the server something over an idle connection, in much less than ``check_timeout``,
+        and leave it as it was. In a sync pool nothing is awaited. Raises :exc:`psycopg.Error` where
+        the connection is of no use any more."""
 
     def close(self) -> None:
         """The pool has ended."""

@@ -44,6 +44,15 @@ class Supervised(Base):
         """Have *memory* told what the pool is asked for, and keep warm what it says."""
         self._keeper.expected.memory = memory
 
+    def recalled(self) -> None:
+        """The memory knows more now: have it say anew what to keep warm."""
+        expected = self._keeper.expected
+        with self._mutex:
+            asked = expected.asked_anew(clock(), self._core, self._keeper.outcomes.created)
+        if asked is not None and expected.tell(asked):
+            self._keeper.awaits_level()
+            self._ring()
+
     def inquire_after(self, seconds: float) -> None:
         """Have the server asked by then what it grants."""
         self._keeper.inquiry.by(clock() + seconds)

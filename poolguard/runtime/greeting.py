@@ -22,6 +22,7 @@ from ..budget.slots import POOLED, Backend, Seat
 from ..errors import PoolguardError
 from ..pool.arguments import PoolArguments
 from .connecting import Connecting
+from .memory import GuardMemory
 from .sizing import Sizing
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ class Greeting:
         self._configure = given.configure
         self._rows = rows
         self._pooler = sizing.settings.pooler
+        self.memory: GuardMemory | None = None
+        """What knows by earlier days what will be needed."""
         self._plainly = False
         """The server's platform cannot look for its clients, so it is not told to."""
 
@@ -82,6 +85,8 @@ class Greeting:
             pool.seated(conn, seat, seated=row["seated"])
         if self._sizing.must_ask(recovering=pool.recovering):
             await self.inquire(pool, conn)
+        if self.memory is not None and await self.memory.learn(conn):
+            pool.recalled()
         if self._configure is not None:
             await done(self._configure(conn))
             _insist_on_its_end(conn)

@@ -81,8 +81,8 @@ class Runtime:
         self._pid = _process
         self._connecting = Connecting(self.mode, settings, given, self._use_other_keywords)
         self.sizing = Sizing(name, settings, given, lambda: self.alive, self._resize_soon)
-        ask = rows if self.mode == "sync" else async_rows
-        self.greeting = Greeting(self.sizing, self._connecting, given, ask)
+        self._rows = rows if self.mode == "sync" else async_rows
+        self.greeting = Greeting(self.sizing, self._connecting, given, self._rows)
         self._left: dict[str, Any] = {}
         """What a pool that was given up has counted."""
 
@@ -152,7 +152,8 @@ class Runtime:
         pool = kind(**_settings_for(kind, self.settings) | self._connect_arguments() | own)
         pool.dial_again = self._connecting.refused
         pool.attend(inquire, self.sizing.when_refused, self.sizing.when_voiceless)
-        self.memory = open_memory(self.name, self.settings, self._given.kwargs)
+        self.memory = open_memory(self.name, self.settings, self._given.kwargs, self._rows)
+        self.greeting.memory = self.memory
         if self.memory is not None:
             pool.recall_by(self.memory)
         return pool

@@ -19,6 +19,7 @@ __all__ = [
     "AUTO",
     "DSN",
     "FOLDER",
+    "HISTORY_TABLE",
     "LABEL",
     "URL_PATH",
     "Auto",
@@ -158,6 +159,12 @@ FOLDER = _text(r"/[^\0\n]*", "the absolute path of a folder", _parse_path)
 LABEL = _text(
     r"(?i:(?!.*(?:://|=|:.*@|passw)))[!-~]{1,100}",
     "a name of up to 100 ASCII letters, digits and signs, without spaces, and no dsn",
+)
+_NAME, _SERVICE = "[A-Za-z_][A-Za-z0-9_]{0,62}", "[A-Za-z0-9_-]{1,63}"
+HISTORY_TABLE = _text(
+    rf"database:(?:{_NAME}\.{_NAME}(?::{_SERVICE})?|{_SERVICE})",
+    "'database:' and a table, as in 'database:ops.history', the service's name, as in "
+    "'database:billing', or both, as in 'database:ops.history:billing'",
 )
 # As servers hand it on: with nothing encoded, and not beyond ASCII, where WSGI and ASGI differ.
 URL_PATH = _text(

@@ -30,6 +30,7 @@ from .kinds import (
     AUTO,
     DSN,
     FOLDER,
+    HISTORY_TABLE,
     LABEL,
     URL_PATH,
     Auto,
@@ -53,7 +54,7 @@ OnWarmupFailure: TypeAlias = Literal["serve", "exit"]
 Pooler: TypeAlias = Literal["auto", "none", "session", "transaction"]
 Spans: TypeAlias = Literal["all", "slow", "off"]
 Wrap: TypeAlias = Literal["on", "off"]
-History: TypeAlias = Literal["on", "off"]
+History: TypeAlias = Literal["on", "off", "database"]
 
 MOST_SLOTS: Final = 16384
 """Connections that a ledger of one host, or of one fleet, can count."""
@@ -155,8 +156,9 @@ class Settings:
         "which acquires get a span; slow: those that were not immediate"] = "slow"
     metrics: Annotated[Metrics, one_of(Metrics),
         "whether metrics are recorded; all: use_time as well"] = "on"
-    history: Annotated[History, one_of(History),
-        "whether it is learned from earlier days what is to be kept warm"] = "on"
+    history: Annotated[str, one_of(History) | HISTORY_TABLE,
+        "whether it is learned from earlier days what is to be kept warm; database: with all "
+        "hosts, in a table"] = "on"
     runtime_dir: Annotated[Path | None, FOLDER,
         "ledger, doorbells, status files; none: a private folder under the temporary one"] = None
     ready_path: Annotated[str | None, URL_PATH,

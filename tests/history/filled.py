@@ -11,7 +11,7 @@ from poolguard.util.rundir import RuntimeDir
 
 from .past import MadeUp
 
-__all__ = ["fill", "now"]
+__all__ = ["fill", "now", "row_of"]
 
 
 def now() -> int:
@@ -24,12 +24,12 @@ def fill(path: Path, past: MadeUp, guard: str = "default") -> None:
     folder = RuntimeDir(path)
     ring = Ring(folder, f"{guard.encode().hex()}{SUFFIX}", guard)
     for at, demand in past.items():
-        ring.tell(_row(at, demand))
+        ring.tell(row_of(at, demand))
         ring.settle(at)
     ring.close()
     folder.close()
 
 
-def _row(at: int, demand: Demand) -> Row:
+def row_of(at: int, demand: Demand) -> Row:
     lent = (demand.one, *[0] * (WINDOWS - 1))
     return Row(at, lent, demand.waiting, demand.created, demand.level)

@@ -23,11 +23,15 @@ class Memory:
         self.level = level
         self.told: list[Asked] = []
         self.reason = "day"
+        self.asks = False
         self.closed = False
 
     def remember(self, asked: Asked) -> int:
         self.told.append(asked)
         return self.level
+
+    async def ask(self, conn: Any) -> None:
+        self.asks = False
 
     def close(self) -> None:
         self.closed = True

@@ -1,0 +1,63 @@
+"""A host without a guard: the file in which it records, and what it exchanges with the table."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from poolguard.budget.queries import rows
+from poolguard.history.exchange import Exchange
+from poolguard.history.minutes import Demand
+from poolguard.history.recorder import Recorder
+from poolguard.history.ring import Ring
+from poolguard.history.table import Table
+from poolguard.pool.jobs import at_once
+from poolguard.runtime.memory import GuardMemory
+from poolguard.util.rundir import RuntimeDir
+
+from .filled import row_of
+
+__all__ = ["Host", "make_table"]
+
+
+class Host:
+    """Its clock stands at *now*, in seconds since 1970, until it is set."""
+
+    def __init__(self, path: Path, table: Table, guard: str = "default") -> None:
+        folder = RuntimeDir(path)
+        self.now = time.time()
+        self.ring = Ring(folder, "one.history", guard)
+        folder.close()
+        self.asked: list[str] = []
+        """The questions that it has put to the server."""
+        exchange = Exchange(table, lambda _: 0)
+        exchange._late = 0.0
+        recorder = Recorder(self.ring, lambda: self.now)
+        self.memory = GuardMemory(recorder, exchange, self._rows, wall=lambda: self.now)
+
+    def _rows(self, conn: Any, query: str, *given: Any, **more: Any) -> Any:
+        self.asked.append(query)
+        return rows(conn, query, *given, **more)
+
+    def record(self, minute: int, demand: Demand) -> None:
+        self.ring.tell(row_of(minute, demand))
+        self.ring.settle(minute)
+
+    def known(self, minute: int) -> Demand | None:
+        [found] = self.ring.read(minute, minute + 1)
+        return found
+
+    def ask(self, conn: Any) -> None:
+        """As a pool does with an idle connection."""
+        at_once(self.memory.ask(conn))
+
+    def learn(self, conn: Any) -> bool:
+        """As a pool does with its first connection."""
+        return at_once(self.memory.learn(conn))
+
+
+def make_table(conn: Any, table: Table) -> None:
+    conn.execute(f"DROP TABLE IF EXISTS {table.quoted}")
+    for statement in table.creation():
+        conn.execute(statement)
