@@ -18,6 +18,7 @@ from ..util.escape import as_json, escaped
 from . import database, deployment
 from .findings import Consumer, Facts, Finding, Keepalive, judge
 from .fleet_check import FleetFacts, observe_fleet
+from .history_table import observe_table
 from .text import plural, say, wrapped
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ def _observe(
         workers_known=settings.workers != "auto" or deployment.WORKERS_VARIABLE in os.environ,
         consumers=consumers,
         fleet=fleet,
+        history=observe_table(conn, settings),
         over_tcp=over_tcp,
         server_keepalive=_server_keepalive(server),
         client_keepalive=client_keepalive,

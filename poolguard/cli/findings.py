@@ -11,6 +11,7 @@ from ..budget.plan import Plan
 from ..settings import Settings
 from .finding import Finding, Level
 from .fleet_check import FleetFacts, judge_fleet
+from .history_table import TableFacts, judge_table
 from .pooler import Kind
 from .text import plural, sessions, span
 
@@ -73,6 +74,8 @@ class Facts:
     """What this end uses; None where they are switched off."""
     fleet: FleetFacts | None = None
     """What was seen of the fleet's ledger; None where the ledger is another."""
+    history: TableFacts | None = None
+    """What was seen of the table in which hosts share their history; None where none is wanted."""
     check_interval: int | None = None
     """The server's client_connection_check_interval in milliseconds; None where it knows none."""
 
@@ -85,6 +88,8 @@ def judge(facts: Facts) -> list[Finding]:
     if facts.pooler == "none":
         findings += _others(facts)
     findings += [*_role(facts), *_standby(facts)]
+    if facts.history is not None:
+        findings += judge_table(facts.history)
     if facts.pooler == "none":
         findings += [*_check_interval(facts), *_server_keepalive(facts)]
     findings += _client_keepalive(facts)

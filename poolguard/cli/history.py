@@ -11,7 +11,7 @@ from typing import Any
 from ..history.minutes import DAY, HOUR, Demand
 from ..history.numbers import Numbers, numbers
 from ..util.escape import as_json, escaped
-from . import history_picture
+from . import history_picture, history_table
 from .arguments import positive
 from .folder import add_folder
 from .history_days import Day, days
@@ -43,7 +43,7 @@ def add_to(commands: Any) -> None:
         "most connections that were lent at once in one worker, by the time of day here, the level "
         "that was kept warm, and where connections were created while a request waited. Then it "
         "names the numbers that would have sufficed; plan --history says what less would have "
-        "cost. It asks neither the workers nor the database.",
+        "cost. It asks neither the workers nor, without --database, the database.",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -61,6 +61,7 @@ def add_to(commands: Any) -> None:
     parser.add_argument(
         "--html", metavar="FILE", type=Path, help="write it as one web page instead of drawing it"
     )
+    history_table.add_options(parser)
     parser.set_defaults(run=_run, parser=parser)
 
 
@@ -76,7 +77,18 @@ def _run(options: argparse.Namespace) -> int:
         options.parser.error("--every says how fine the JSON is: add --json")
     if options.html is not None and options.json:
         options.parser.error("--html writes a page and --json prints data: drop one")
-    found = recorded(options.runtime_dir, options.guard)
+    if options.create:
+        return history_table.create(options)
+    for name in ("sql", "role"):
+        if getattr(options, name):
+            options.parser.error(f"--{name} says how the table is made: add --create")
+    if options.database:
+        settings = history_table.settings_of(options)
+        found = history_table.recorded_there(settings, "history", options.guard)
+    elif options.dsn is not None:
+        options.parser.error("--dsn says where the table is: add --database or --create")
+    else:
+        found = recorded(options.runtime_dir, options.guard)
     if options.json:
         print(as_json(_machine(found, options.days, options.every or 1), indent=1))
     elif options.html is not None:

@@ -76,7 +76,7 @@ def _run(options: argparse.Namespace) -> int:
             pooler=pooler,
             surge=options.surge,
         )
-    learned = plan_history.learned(options, plan, settings.instances)
+    learned = plan_history.learned(options, plan, settings)
     case = _Case(plan, rollout, settings, workplace, pooler, options.worker_class, learned)
     if options.json:
         print(as_json(_machine(case), indent=1))

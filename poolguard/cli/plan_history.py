@@ -10,15 +10,17 @@ from typing import Any, NamedTuple
 from ..budget.plan import Plan
 from ..history.minutes import DAY
 from ..history.numbers import Floor, Numbers, cost, numbers
+from ..settings import Settings
 from ..util.escape import escaped
 from .folder import add_folder
 from .history_files import days_kept, recorded
+from .history_table import recorded_there
 from .history_text import as_data, known, lower, period, summary
 from .text import plural, wrapped
 
 __all__ = ["Learned", "add_options", "as_machine", "history_lines", "learned"]
 
-_OPTIONS = ("guard", "runtime_dir")
+_OPTIONS = ("guard", "runtime_dir", "database")
 
 
 class Learned(NamedTuple):
@@ -45,10 +47,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "recorded on this host, and what less would have cost",
     )
     parser.add_argument("--guard", metavar="NAME", help="of --history, only the guard of this name")
+    parser.add_argument(
+        "--database",
+        action="store_true",
+        default=None,
+        help='of --history, what all hosts have recorded in the table (history="database")',
+    )
     add_folder(parser)
 
 
-def learned(options: argparse.Namespace, plan: Plan, instances: int) -> list[Learned] | None:
+def learned(options: argparse.Namespace, plan: Plan, settings: Settings) -> list[Learned] | None:
     """What the history says of *plan*; None where it was not asked for.
 
     Raises :exc:`~poolguard.errors.PoolguardError` where nothing is recorded.
@@ -61,11 +69,15 @@ def learned(options: argparse.Namespace, plan: Plan, instances: int) -> list[Lea
                 options.parser.error(f"{option} says whose history to read: add --history")
         return None
     folder: Path | None = options.runtime_dir
+    if options.database:
+        told = recorded_there(settings, "plan", options.guard)
+    else:
+        told = recorded(folder, options.guard)
     found = []
-    for each in recorded(folder, options.guard):
+    for each in told:
         minutes = each.last(days)
         planned = cost(minutes, plan.floor)
-        found.append(Learned(each.guard, days, numbers(minutes, instances), planned))
+        found.append(Learned(each.guard, days, numbers(minutes, settings.instances), planned))
     return found
 
 

@@ -125,6 +125,14 @@ SELECT array_agg(at) AS at, {", ".join(f"array_agg({each}) AS {each}" for each i
         firsts, ends = zip(*ranges, strict=True)
         return query, {**self._whose(guard), "firsts": firsts, "ends": ends}
 
+    def guards(self) -> tuple[str, dict[str, Any]]:
+        """Reads which guards of the service it knows."""
+        query = f"""
+SELECT DISTINCT guard FROM {self.quoted}
+ WHERE service = {self._service} AND minute >= now() - interval '{KEPT} minutes' ORDER BY guard
+"""
+        return query, {"service": self.service} if self.service else {}
+
     def clearing(self) -> str:
         """Deletes rows that are too old, of all guards: some of them are no more. Hosts that do so
         at the same time do not wait for each other."""

@@ -110,7 +110,8 @@ class Housekeeper:
         """A connection belongs to the thread, or greenlet, that used it last."""
         self._opened_at = 0.0
         self._headroom_from = 0.0
-        self._looked = False
+        self.looked = False
+        """The pool has begun to open what is expected, as far as that is known."""
         self._begun = 0
         self._queue_since: float | None = None
         self._retire_from = 0.0
@@ -125,10 +126,6 @@ class Housekeeper:
         self.named(name)
         self._opened_at = self._idle_low_since = self.expected.asked_since = now
         self.leases.opened(ring)
-
-    def awaits_level(self) -> None:
-        """Wait for the level, which has just become known, as if the pool had just been opened."""
-        self._looked = False
 
     def look(self, now: float, ended: Collection[Entry] = ()) -> Round:
         """Note that the server has *ended* these; decide and begin what is due *now*."""
@@ -162,7 +159,7 @@ class Housekeeper:
         core.alert = core.alert or bool(leases.beyond(core.those("lent")))
         wakes.append(self.inquiry.next_look(now))
         todo.wake = min((at for at in wakes if at is not None), default=None)
-        self._looked = True
+        self.looked = True
         return todo
 
     def _begin(self, action: Action, now: float, counts: Counts, todo: Round) -> float | None:
@@ -251,7 +248,7 @@ class Housekeeper:
         if self.warm_after is not None:
             return
         late = self.lifecycle.late(now, [entry.began for entry in self.core.those("connecting")])
-        if self.expected.stands(counts, late.n, is_new=not self._looked):
+        if self.expected.stands(counts, late.n, is_new=not self.looked):
             self.warm_after = now - self._opened_at
             self.asked = counts.min_size
             warmed = Warmed(self.name, counts.min_size, counts.size, self.warm_after)

@@ -50,7 +50,7 @@ class Supervised(Base):
         with self._mutex:
             asked = expected.asked_anew(clock(), self._core, self._keeper.outcomes.created)
         if asked is not None and expected.tell(asked):
-            self._keeper.awaits_level()
+            self._keeper.looked = False
             self._ring()
 
     def inquire_after(self, seconds: float) -> None:
