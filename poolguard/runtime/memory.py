@@ -27,14 +27,15 @@ if TYPE_CHECKING:
 __all__ = ["GuardMemory", "open_memory"]
 
 ALONE = "its history is kept on this host alone"
-BOUNDED = "SET LOCAL statement_timeout = {0}; SET LOCAL lock_timeout = {0};"
+BOUNDED = "SET LOCAL statement_timeout = {}; SET LOCAL lock_timeout = {};"
 
 
 PART = 0.25
 """Of ``check_timeout``, what each statement of an exchange may take: the pool gives the connection
 up after all of it."""
-LONGEST = 250
-"""Milliseconds that it may take at most: a new worker waits for it."""
+LONGEST, LOCKED = 250, 50
+"""Milliseconds that it may take at most, as a new worker waits for it, and that it may wait for a
+lock: other hosts hold theirs for less than one."""
 
 
 class GuardMemory:
@@ -118,7 +119,7 @@ class GuardMemory:
         from ..pool.jobs import done
 
         assert self._rows is not None
-        query = BOUNDED.format(self._within) + question.query
+        query = BOUNDED.format(self._within, min(self._within, LOCKED)) + question.query
         refusal: Error | None = None
         row: Any = None
         try:

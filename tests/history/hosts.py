@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from psycopg import OperationalError
+
 from poolguard.budget.queries import rows
 from poolguard.history.exchange import Exchange
 from poolguard.history.minutes import Demand
@@ -31,6 +33,8 @@ class Host:
         folder.close()
         self.asked: list[str] = []
         """The questions that it has put to the server."""
+        self.loses = False
+        """The connection breaks once the server has done what it was asked."""
         exchange = Exchange(table, lambda _: 0)
         exchange._late = 0.0
         recorder = Recorder(self.ring, lambda: self.now)
@@ -38,7 +42,11 @@ class Host:
 
     def _rows(self, conn: Any, query: str, *given: Any, **more: Any) -> Any:
         self.asked.append(query)
-        return rows(conn, query, *given, **more)
+        answer = rows(conn, query, *given, **more)
+        if self.loses:
+            conn.pgconn.finish()
+            raise OperationalError("the connection is lost")
+        return answer
 
     def record(self, minute: int, demand: Demand) -> None:
         self.ring.tell(row_of(minute, demand))
