@@ -62,6 +62,15 @@ def test_it_makes_the_table_once(run: Run, admin: str) -> None:
     assert (again.status, again.out.splitlines()[0]) == (0, "the table listed.history is there")
 
 
+def test_who_owns_the_schema_need_not_be_able_to_make_one(
+    run: Run, admin: str, app: str, postgres: PrivatePostgres
+) -> None:
+    with postgres.connect() as conn:
+        conn.execute(f"CREATE SCHEMA {TABLE.schema} AUTHORIZATION listed_app")
+    assert run("history", "--create", "--dsn", app).status == 0
+    assert finding(run, app)["level"] == "ok"
+
+
 def test_who_may_not_make_it_is_shown_the_sql(
     run: Run, admin: str, app: str, postgres: PrivatePostgres
 ) -> None:

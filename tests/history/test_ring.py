@@ -217,3 +217,24 @@ def test_a_forked_child_has_no_part_in_it(ring: Open) -> None:
     assert one.read(NOW, NOW + 1) == [Demand(2, 2, 0, 0, 0)]
     os.close(here)
     os.close(there)
+
+
+def test_what_others_say_stands_beside_what_is_known(ring: Open) -> None:
+    """Also where the file begins anew in between, and between minutes of which they say nothing."""
+    one = ring()
+    end = NOW - NOW % KEPT
+    for minute in (end - 2, end + 1):
+        one.tell(row(minute, 4, created=3))
+        one.settle(minute)
+    one.merge(
+        {at: Demand(at - end + 5, 9, 0, 1, 70_000) for at in (end - 2, end - 1, end, end + 2)}
+    )
+    assert one.read(end - 3, end + 4) == [
+        None,
+        Demand(4, 9, 0, 3, 65_535),
+        Demand(4, 9, 0, 1, 65_535),
+        Demand(5, 9, 0, 1, 65_535),
+        Demand(4, 4, 0, 3, 0),
+        Demand(7, 9, 0, 1, 65_535),
+        None,
+    ]

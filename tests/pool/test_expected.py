@@ -171,3 +171,44 @@ def test_the_level_is_what_the_memory_says_last_and_the_memory_ends_with_the_poo
     made.close()
     assert memory.closed
     assert not made.expected.tell(asked)
+
+
+# --- the memory asks something over an idle connection
+
+
+class Curious(Memory):
+    """Wants an idle connection once it has been told anything."""
+
+    def remember(self, asked: Asked) -> int:
+        self.asks = True
+        return super().remember(asked)
+
+
+def test_once_it_asks_the_pool_is_to_be_looked_at() -> None:
+    made = remembering(Curious())
+    entry = connected(made)
+    asked = made.look(NOW + 1).asked
+    assert asked is not None
+    assert made.expected.tell(asked)
+    assert not made.expected.tell(asked)  # it is known by now
+    assert [each for each, _, _ in made.look(NOW + 2).checks] == [entry]
+    assert made.look(NOW + 3).checks == []  # one at a time
+
+
+@pytest.mark.parametrize(
+    ("lent", "idle", "waiting", "may"),
+    [(0, 1, 0, True), (1, 1, 0, False), (1, 2, 0, True), (2, 0, 0, False), (0, 1, 1, False)],
+)
+def test_it_is_given_none_that_a_request_is_about_to_ask_for(
+    lent: int, idle: int, waiting: int, may: bool
+) -> None:
+    made = remembering(Memory())
+    assert isinstance(made.expected.memory, Memory)
+    made.expected.memory.asks = True
+    for _ in range(lent + idle):
+        connected(made)
+    held = [take(made) for _ in range(lent)]
+    counts = made.core.counts()._replace(waiting=waiting)
+    assert made.expected.may_ask(counts) is may
+    for conn in held:
+        made.core.give_back(conn._poolguard_entry, NOW)
