@@ -83,7 +83,10 @@ def _nothing(path: Path) -> str:
         where = f"there is no runtime folder {path}, so nothing is recorded"
     else:
         where = f"nothing is recorded in the runtime folder {path} yet"
-    if Settings.build().history == "off":
+    history = Settings.build().history
+    if history.startswith("database"):
+        return f"{where} on this host: --database reads what all hosts have recorded"
+    if history == "off":
         return f'{where}: POOLGUARD_HISTORY is "off". Leave it out, and workers record each minute'
     return (
         f"{where}. Workers that run record there each minute, unless their guard has "

@@ -149,3 +149,7 @@ def test_options_that_mean_nothing_alone(run: Run, option: tuple[str, ...]) -> N
     ran = run("history", *option)
     assert ran.status == 2
     assert f"{option[0]} says" in ran.err
+
+
+def test_a_host_that_has_recorded_nothing_is_told_where_all_is(run: Run, admin: str) -> None:
+    assert "--database reads what all hosts have recorded" in run("history").err
