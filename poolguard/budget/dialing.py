@@ -18,16 +18,13 @@ from .session import KEEPALIVES, LONGEST_NAME, OPTIONS, RESET_MARK
 
 __all__ = ["OURS", "Dialing", "effective"]
 
-_OF_OPTIONS = re.compile(
-    r"option|startup parameter|tcp_keepalives|client_connection_check", re.IGNORECASE
-)
+_OF_OPTIONS = r"(?i)option|startup parameter|tcp_keepalives|client_connection_check"
 """The words of a refusal that is about the options. Each pooler has its own."""
-_OF_OTHER_THINGS = re.compile(
-    r"authentication|password|pg_hba|too many|reserved|starting up|shutting down|does not exist"
-    r"|recovery",
-    re.IGNORECASE,
+_OF_OTHER_THINGS = (
+    r"(?i)authentication|password|pg_hba|too many|reserved|starting up|shutting down|does not exist"
+    r"|recovery"
 )
-_ANSWERED = re.compile(r"\b(FATAL|ERROR):")
+_ANSWERED = r"\b(FATAL|ERROR):"
 OURS = "poolguard"
 """The application_name of sessions that the application gives none."""
 _NONE: Mapping[str, Any] = MappingProxyType({})
@@ -148,10 +145,10 @@ class Dialing:
     def refused(self, error: BaseException) -> bool:
         """Note that a connect has failed with *error*; whether it may be tried again with less."""
         text = str(error)
-        if not self._left or not _ANSWERED.search(text):
+        if not self._left or not re.search(_ANSWERED, text):
             return False
-        if not _OF_OPTIONS.search(text):
-            if not self._proven and not _OF_OTHER_THINGS.search(text):
+        if not re.search(_OF_OPTIONS, text):
+            if not self._proven and not re.search(_OF_OTHER_THINGS, text):
                 self._left = ()  # it may be the options: leave them out from the next connect on
             return False
         self._left = self._left[1:] if "client_connection_check" in text else ()

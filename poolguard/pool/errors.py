@@ -31,7 +31,7 @@ without ending its client's session (PostgreSQL's manual, appendix A)."""
 
 TOO_MANY = "53300"
 """too_many_connections. But psycopg tells no SQLSTATE of a connect: there is only the text."""
-_NO_ROOM = re.compile(
+_NO_ROOM = (
     # PostgreSQL: the server's limit, what it reserves for others, a role's or a database's limit
     r"too many clients already|remaining connection slots are reserved"
     r"|too many connections for (?:role|database)"
@@ -49,8 +49,7 @@ _NO_ROOM = re.compile(
     r"|слишком много (?:клиентов|подключений)|оставшиеся слоты"  # ru
     r"|för många (?:klienter|uppkopplingar)|resterande anslutning"  # sv
     r"|забагато клієнтів|занадто багато підключень|слоти підключень"  # uk
-    r"|太多的客户|连接太多|保留的连接",  # zh
-    re.IGNORECASE,
+    r"|太多的客户|连接太多|保留的连接"  # zh
 )
 
 for _name in ("poolguard", "psycopg.pool"):  # psycopg_pool's own records have servers' words too
@@ -104,7 +103,7 @@ def lacks_room(error: BaseException) -> bool:
     """Whether a connect has failed since the server, or a pooler before it, has no room for it."""
     if not isinstance(error, psycopg.OperationalError):
         return False
-    return error.sqlstate == TOO_MANY or bool(_NO_ROOM.search(str(error)))
+    return error.sqlstate == TOO_MANY or bool(re.search(_NO_ROOM, str(error), re.IGNORECASE))
 
 
 def verdict_of(error: psycopg.Error) -> Verdict | None:
