@@ -20,6 +20,7 @@ Importing this imports neither psycopg nor gunicorn, whose objects are used as t
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 import os
 import signal
@@ -166,6 +167,7 @@ def _check_anew(server: Any, generations: Generations) -> None:
 @once
 def post_fork(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's signature
     """In the worker, first of all: have it begin to connect before it imports the application."""
+    gc.freeze()  # a collection writes to all that it visits: the master's memory would be copied
     borrow_log(worker.log)
     registry.become(_context(worker))
     if not is_green(worker.cfg):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import math
@@ -51,11 +52,12 @@ def begin(worker: SimpleNamespace) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _usual_turns() -> Iterator[None]:
-    """The boot changes it for the whole process, and no end of it follows here."""
+def _usual_process() -> Iterator[None]:
+    """The boot changes these for the whole process, and no end of it follows here."""
     usual = sys.getswitchinterval()
     yield
     sys.setswitchinterval(usual)
+    gc.unfreeze()
 
 
 # -- in the file -------------------------------------------------------------------------------
