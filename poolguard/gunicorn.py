@@ -29,14 +29,15 @@ import threading
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager, suppress
 from functools import partial
+from importlib import import_module
 from time import monotonic
 from typing import Any, NoReturn
 
-from . import asgi, wsgi
 from .budget.plan import known_budget, make_plan
 from .errors import PoolguardError
 from .runtime.guards import Guard
 from .runtime.lookup import guards, guards_to_open, of_environment, spelled_out
+from .runtime.preload import import_pool, preload
 from .runtime.prewarm import prewarm
 from .runtime.usage import announce
 from .runtime.warmup import wait_warm
@@ -135,8 +136,8 @@ def _settings_to_check(environ: dict[str, str]) -> list[Settings]:
 
 
 def pre_fork(server: Any, worker: Any) -> None:
-    """In the master, before each fork: expect the worker, and close the guards that are open here,
-    by mistake.
+    """In the master, before each fork: expect the worker, import what it would import else, and
+    close the guards that are open here, by mistake.
 
     Their connections would serve no request, and their threads are a danger to the child: it has
     for ever what one of them holds at the fork, a module half imported or a lock of libpq's.
@@ -145,6 +146,7 @@ def pre_fork(server: Any, worker: Any) -> None:
     _generations = _generations or Generations()
     survive_reloads(server, partial(_check_anew, server, _generations))
     _generations.expect(worker.age)
+    _preload(worker.cfg)
     for each in guards():
         if not each.opened:
             continue
@@ -157,6 +159,13 @@ def pre_fork(server: Any, worker: Any) -> None:
                 "is closed there. Make the guard where you like, but leave opening it to the hooks",
                 each.name,
             )
+
+
+def _preload(cfg: Any) -> None:
+    if not is_green(cfg):  # what is to be patched is imported after that
+        kind = workplace_of(cfg).mode or "sync"
+        preload(kind)
+        _middleware(kind)
 
 
 def _check_anew(server: Any, generations: Generations) -> None:
@@ -183,6 +192,8 @@ def _open_and_load(worker: Any, load: Callable[[], None]) -> None:
     """In the place of the worker's ``load_wsgi``, when it is the user that it will be, and hears
     signals: the pools connect while the application is being imported."""
     try:
+        if _known_guards("sync"):
+            import_pool("sync")
         _open_sync_guards()
         hurry()
     except PoolguardError as error:
@@ -292,10 +303,15 @@ def _wrap(worker: Any) -> None:
     found = _known_guards()
     if registry.wrapped or not found or any(each.settings.wrap == "off" for each in found):
         return
-    middleware: Any = asgi if context.current().workplace.mode == "async" else wsgi
+    middleware = _middleware("async" if context.current().workplace.mode == "async" else "sync")
     name = "asgi" if hasattr(worker, "asgi") else "wsgi"  # UvicornWorker keeps an ASGI one there
     if (app := getattr(worker, name, None)) is not None:
         setattr(worker, name, middleware.PoolGuardMiddleware(app))
+
+
+def _middleware(kind: Kind) -> Any:
+    """The door that such workers need. The other one is not imported."""
+    return import_module(f"{__package__}.{'asgi' if kind == 'async' else 'wsgi'}")
 
 
 def _open_sync_guards() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -39,6 +41,31 @@ def test_a_request_neither_imports_nor_waits_for_the_first_full_collection(
     watched = server.get("/watched").body
     assert watched["imported"] == []
     assert watched["collections"] >= 1
+
+
+@pytest.mark.parametrize("door", [SYNC, ASGI], ids=str)
+def test_of_poolguard_a_worker_imports_only_what_needs_a_driver(
+    door: Door, serve: Serve, dsn: str
+) -> None:
+    """All else is in the master, once, and its memory is shared. The collector keeps off that:
+    what it visits it writes to, and each worker would have a copy."""
+    server = serve(door, dsn, TEST_IMPORTS="tests.doors.watched")
+
+    watched = server.get("/watched").body
+    names = watched["by_the_worker"]
+    assert {"poolguard.pool.base"} < {*names}
+    assert watched["frozen"] > 10_000
+    # The test's SDK is set up in the workers, as that of a user's.
+    blocked = dict.fromkeys(["psycopg", "psycopg_pool", "opentelemetry"])
+    script = (
+        f"import sys, importlib, poolguard.gunicorn\nsys.modules.update({blocked})\n"
+        f"for name in {names}:\n"
+        f"    try: importlib.import_module(name)\n"
+        f"    except ImportError: continue\n"
+        f"    print(name)"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == []
 
 
 @every_door

@@ -1,4 +1,4 @@
-"""Watches what the requests of a worker pay for: modules they import, and full collections before.
+"""Watches what a worker pays for: modules that it imports, at last for requests, and collections.
 
 Imported in the master, by ``TEST_IMPORTS``, so that the worker has it from its beginning on.
 """
@@ -6,6 +6,7 @@ Imported in the master, by ``TEST_IMPORTS``, so that the worker has it from its 
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from types import FrameType
@@ -14,6 +15,7 @@ from typing import Any
 __all__ = ["begin", "report"]
 
 _imported_by_requests: list[str] = []
+_by_the_master: set[str] = set()
 _collections = 0
 
 
@@ -33,8 +35,15 @@ def begin() -> None:
 
 
 def report() -> dict[str, Any]:
-    """What all requests so far have imported, and how many full collections there were."""
-    return {"imported": _imported_by_requests, "collections": _collections}
+    """What all requests so far have imported, and how many full collections there were; what of
+    poolguard this worker has imported since the fork, and how many objects are frozen."""
+    ours = {name for name in sys.modules if name.startswith("poolguard.")}
+    return {
+        "imported": _imported_by_requests,
+        "collections": _collections,
+        "by_the_worker": sorted(ours - _by_the_master),
+        "frozen": gc.get_freeze_count(),
+    }
 
 
 def _count(phase: str, info: Mapping[str, int]) -> None:
@@ -61,3 +70,4 @@ def _is_request(frame: FrameType) -> bool:
 
 sys.meta_path.insert(0, Finder())
 gc.callbacks.append(_count)
+os.register_at_fork(after_in_child=lambda: _by_the_master.update(sys.modules))
