@@ -34,6 +34,7 @@ def wait_warm(guard: Guard, began: float, stops: Callable[[], bool], log: Any) -
     Raises :exc:`~poolguard.errors.PoolguardError` where it is late and that ends the worker.
     """
     wait = _patience(guard)
+    dials = False
     # Asked again and again instead of waited for: Ctrl-C has two signals raise SystemExit here, and
     # the second would come while the first leaves a lock.
     while not guard.wait_warm(0):
@@ -42,8 +43,11 @@ def wait_warm(guard: Guard, began: float, stops: Callable[[], bool], log: Any) -
         if monotonic() >= began + wait:
             _be_late(guard, wait, log)
             return
-        if is_due() and guard.status()["opening"]:
-            prewarm()  # all that could be done is: the network's answer takes its time
+        if is_due():
+            if dials:
+                prewarm()  # all that could be done is: the network's answer takes its time
+            # A look later: a thread that has just begun to dial would wait for the interpreter.
+            dials = guard.status()["opening"] > 0
         # Many workers that wait for long would take the processors from each other, so it becomes
         # rarer: never more than a fiftieth too late. gevent has put its own sleep there by now.
         time.sleep(max(SOONEST_POLL, (monotonic() - began) / 50))
