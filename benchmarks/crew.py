@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Literal
 
 from poolguard.errors import LabError
@@ -26,6 +27,8 @@ CONNECT_DELAY = 0.15
 MAX_CONNECTIONS = 400
 """The server's: all that is here at once must fit, several times over."""
 ANSWERED_WITHIN = 60.0
+BOOTED = "booted"
+"""The file in which each worker notes that it is ready to serve, but for a lifespan."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +46,14 @@ class Crew:
     """How long the interpreter works on the import of the application."""
     waits: bool = True
     """psycopg_pool has all of its connections before its worker serves, as poolguard has."""
+    shares_driver: bool = False
+    """gunicorn.conf.py imports psycopg, and no worker has to."""
 
     def __str__(self) -> str:
         if self.who == "nothing":
             return f"{self.worker_class}: no pool"
-        sdk = ", SDK" if self.telemetry else ""
-        return f"{self.worker_class}, {self.size}: {self.who}{sdk}"
+        more = f"{', SDK' * self.telemetry}{', psycopg in the master' * self.shares_driver}"
+        return f"{self.worker_class}, {self.size}: {self.who}{more}"
 
     def environ(self, dsn: str, folder: Path) -> dict[str, str]:
         sync = self.worker_class in ("sync", "gthread", "gevent")
@@ -64,6 +69,8 @@ class Crew:
             "SERVICE_HOUR": "3600",
             "SERVICE_IMPORT": str(self.import_seconds),
             "SERVICE_TELEMETRY": str(folder) if self.telemetry else "",
+            "SERVICE_SHARES": "psycopg" if self.shares_driver else "",
+            "SERVICE_BOOTED": str(folder / BOOTED),
             "DATABASE_URL": dsn,
             "POOLGUARD_RUNTIME_DIR": str(folder / "run"),
             "POOLGUARD_BUDGET": str(max(60, 2 * self.workers * self.size)),
@@ -79,14 +86,27 @@ class Stage:
     quick: bool
 
     @contextmanager
-    def running(self, crew: Crew, *, far: bool = False) -> Iterator[Gunicorn]:
-        """*crew*, when it answers; *far* from its server. Raises LabError where it does not."""
+    def running(
+        self, crew: Crew, *, far: bool = False, all_of_it: bool = False
+    ) -> Iterator[Gunicorn]:
+        """*crew*, when it answers, or when *all of it* is ready to; *far* from its server. Raises
+        LabError where it does not."""
         folder = self.database.janitor.folder()
         environ = crew.environ(self.database.far if far else self.database.role, folder)
         # The listener's backlog takes requests from the start.
         with listen() as listener, self.database.gunicorn(listener, environ, folder) as server:
             server.wait_healthy()
+            if all_of_it:
+                _wait_booted(folder / BOOTED, crew.workers)
             yield server
+
+
+def _wait_booted(file: Path, workers: int) -> None:
+    until = monotonic() + ANSWERED_WITHIN
+    while file.stat().st_size < workers:
+        if monotonic() > until:
+            raise LabError(f"of {workers} workers {file.stat().st_size} are ready")
+        sleep(0.01)
 
 
 Part = Callable[[Stage], Table]

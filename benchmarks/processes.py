@@ -21,6 +21,8 @@ class Taken(NamedTuple):
 
     pss: float
     """Resident, with each shared page divided by those who share it."""
+    private: float
+    """Resident, and no other process has it: what one process more would take."""
     threads: int
     descriptors: int
 
@@ -28,10 +30,13 @@ class Taken(NamedTuple):
 def taken(pid: int) -> Taken:
     """Of the process *pid*, which must be this user's."""
     process = Path("/proc", str(pid))
-    lines = (process / "smaps_rollup").read_text().splitlines()
-    [pss] = (line.split()[1] for line in lines if line.startswith("Pss:"))
+    _, *lines = (process / "smaps_rollup").read_text().splitlines()
+    found = {name: float(size) for name, size, _ in map(str.split, lines)}
     return Taken(
-        float(pss), len([*(process / "task").iterdir()]), len([*(process / "fd").iterdir()])
+        found["Pss:"],
+        found["Private_Clean:"] + found["Private_Dirty:"],
+        len([*(process / "task").iterdir()]),
+        len([*(process / "fd").iterdir()]),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from typing import Any
 
 worker_class = os.environ["SERVICE_CLASS"]
@@ -20,7 +21,20 @@ if folder := os.environ.get("SERVICE_TELEMETRY", ""):
         set_up(folder, hasty="SERVICE_HASTY" in os.environ)
 
 
+if shared := os.environ.get("SERVICE_SHARES", ""):
+    import_module(shared)
+
 if os.environ["SERVICE_APP"].startswith("guarded"):
     import poolguard.gunicorn
 
     poolguard.gunicorn.install(globals())
+
+if noted := os.environ.get("SERVICE_BOOTED", ""):
+    ready = globals().get("post_worker_init")
+
+    def post_worker_init(worker: Any) -> None:
+        """After poolguard's hook, which waits for connections: note that a worker is ready."""
+        if ready is not None:
+            ready(worker)
+        with open(noted, "ab") as file:
+            file.write(b".")
