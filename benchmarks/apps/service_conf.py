@@ -28,6 +28,10 @@ if os.environ["SERVICE_APP"].startswith("guarded"):
     import poolguard.gunicorn
 
     poolguard.gunicorn.install(globals())
+    if motion := os.environ.get("SERVICE_MOTION", ""):
+        from .motion import hasten
+
+        hasten(motion, os.environ["SERVICE_TELEMETRY"])
 
 if noted := os.environ.get("SERVICE_BOOTED", ""):
     ready = globals().get("post_worker_init")

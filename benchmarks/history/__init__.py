@@ -2,7 +2,8 @@
 
 A part for each traffic: connections that were created while a request waited, and connection-hours
 that were kept, against a fixed floor, today's guess, and those who know what comes. *decision*:
-what one decision costs. No server is needed. ``python -m benchmarks.history`` draws a week.
+what one decision costs. Neither needs a server. *days*: the day of ``story``, told three days in a
+row. ``python -m benchmarks.history`` draws a week.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ from poolguard.util.rundir import RuntimeDir
 
 from ..table import Row as Line
 from ..table import Table, say, show
+from .days import play_days
 from .replay import History, Replayed, curve, fixed, oracle, replay
 from .traffic import MAX_SIZE, TRAFFICS, Scale, Traffic, traffic
 
 TODAY = 10
 """What an asyncio worker has as its floor without a history, at most. A sync worker has 1 and uses
 no more, and a gthread worker has all that its threads use: neither creates any while one waits."""
+QUICK = Scale(days=3, workers=1)
 GOALS = {"of today's, %": 2, "hours": 1.3}
 DECISION = {"µs": 200.0}
 
@@ -127,9 +130,10 @@ def _decision(scale: Scale) -> Table:
 PARTS: Mapping[str, Callable[[Scale], Table]] = {
     **{name: partial(_played, name) for name in TRAFFICS},
     "decision": _decision,
+    "days": lambda scale: play_days(quick=scale == QUICK),
 }
 
 
 def run(*parts: str, quick: bool = False) -> dict[str, Table]:
     """Play the chosen *parts*, or all, and print their tables."""
-    return show("history", PARTS, parts, Scale(days=3, workers=1) if quick else Scale())
+    return show("history", PARTS, parts, QUICK if quick else Scale())
