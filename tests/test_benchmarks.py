@@ -60,7 +60,7 @@ def test_every_part_of_the_overheads_benchmark_runs(capsys: pytest.CaptureFixtur
 @pytest.mark.benchmark
 @pytest.mark.timeout(300)  # four services, a stage
 def test_every_part_of_the_historys_benchmark_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    judged = {"decision": "decide()", "days": "async poolguard, day 2"}
+    judged = {"decision": "decide()", "days": "async poolguard, later"}
     for part, table in runs("history", capsys).items():
         assert judged.get(part, "history") in {row.who for row in table.rows}
 

@@ -10,7 +10,7 @@ from benchmarks.apps.motion import HOUR, MIDNIGHT, Clock, Motion, begin
 from benchmarks.history.days import OUTCOME, Lived, Pace, lived
 from poolguard.lab.result import Run, Sample, Span
 
-DAY = Motion([(4, 10.0), (20, 1.0)])
+DAY = Motion([(4, 10.0), (20, 1.0)], 10.0)
 
 
 def hours(shown: float) -> float:
@@ -18,7 +18,7 @@ def hours(shown: float) -> float:
 
 
 def test_each_hour_of_a_day_takes_as_long_as_it_is_to() -> None:
-    assert (DAY.day, DAY.slowest) == (60.0, 10.0)
+    assert DAY.day == 60.0
     assert [hours(DAY.shows(after)) for after in (0, 5, 40, 50, 59)] == [0, 0.5, 4, 14, 23]
 
 
@@ -26,7 +26,7 @@ def test_every_day_has_twenty_four_hours_and_the_next_begins_where_it_ends() -> 
     assert hours(DAY.shows(60)) == 24
     assert hours(DAY.shows(60 + 25)) == 24 + 2.5
     with pytest.raises(ValueError, match="a day has 24 hours"):
-        Motion([(4, 10.0), (19, 1.0)])
+        Motion([(4, 10.0), (19, 1.0)], 10.0)
 
 
 def test_the_clock_never_goes_back() -> None:
@@ -41,7 +41,7 @@ def test_the_clock_stands_still_until_the_traffic_begins(tmp_path: Path) -> None
     assert [hours(clock.at(moment)) for moment in (999.0, 1000.0, 1005.0)] == [0, 0, 0.5]
 
 
-PACE = Pace(days=2, busy=1.0, night=0.4, rest=0.1)
+PACE = Pace(days=2, early=2.0, busy=1.0, night=0.4, rest=0.1)
 PHASES = ("cold", "night", "ramp", "burst", "rest")
 
 
