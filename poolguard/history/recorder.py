@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from .expected import Expected, decide, decide_again, local_offset
-from .ring import Ring
+from .ring import KEPT_ROWS, Ring
 from .telling import MINUTE, Seen, Telling
 
 __all__ = ["Recorder"]
@@ -47,6 +47,8 @@ class Recorder:
             now = self._wall()
             rows, over = self._telling.note(now - seconds, now, seen)
             for row in rows:
+                while over and over[0] <= row.minute - KEPT_ROWS:
+                    self._ring.settle(over.pop(0))  # of this one nothing is left afterwards
                 self._ring.tell(row)
             for minute in over:
                 self._ring.settle(minute)

@@ -31,6 +31,8 @@ _HEAD = struct.Struct("28sIH200s")  # with the file's own inode: a copy is no fi
 LONGEST_NAME = 200
 PLACES = 512
 """Processes that can record at the same time."""
+KEPT_ROWS = 2
+"""Minutes of which a process' rows are there at the same time: this one, and the one before."""
 WINDOWS = 12
 """Parts of a minute. What all processes have lent at once is added up window by window."""
 MOST = 0xFFFF
@@ -40,7 +42,7 @@ _PLACES_AT = 1024
 _ROW = struct.Struct(f"=I{WINDOWS}HHHH2x")
 _ROWS_AT = _PLACES_AT + PLACES
 _MINUTE = struct.Struct("=I5H2x")
-_MINUTES_AT = _ROWS_AT + 2 * PLACES * _ROW.size
+_MINUTES_AT = _ROWS_AT + KEPT_ROWS * PLACES * _ROW.size
 _SIZE = _MINUTES_AT + KEPT * _MINUTE.size
 ATTEMPTS = 20
 """So often a minute is worked out anew, while others go on telling of it."""
@@ -193,7 +195,7 @@ class Ring(History):
         end = 1 + max(self._places.taken(0, PLACES), default=0)
         # A place whose process has ended is not freed by all: what it has told of this minute is
         # still of use.
-        data = self._file.read(_ROWS_AT, 2 * end * _ROW.size)
+        data = self._file.read(_ROWS_AT, KEPT_ROWS * end * _ROW.size)
         for stamp, *told in _ROW.iter_unpack(data):
             if stamp == minute:
                 yield Row(stamp, tuple(told[:WINDOWS]), *told[WINDOWS:])
@@ -241,7 +243,7 @@ os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _row_at(place: int, minute: int) -> int:
-    return _ROWS_AT + (2 * place + minute % 2) * _ROW.size
+    return _ROWS_AT + (KEPT_ROWS * place + minute % KEPT_ROWS) * _ROW.size
 
 
 def _minute_at(minute: int) -> int:
