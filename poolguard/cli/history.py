@@ -10,7 +10,7 @@ from typing import Any
 
 from ..history.minutes import DAY, HOUR, Demand
 from ..history.numbers import Numbers, numbers
-from ..util.escape import as_json, escaped
+from ..util.escape import as_json
 from . import history_picture, history_table
 from .arguments import positive
 from .folder import add_folder
@@ -113,7 +113,7 @@ def _report(found: list[Recorded], shown: int) -> Iterator[str]:
         if number:
             yield ""
         yield from wrapped(
-            f"guard {escaped(each.guard)}: the last {period(shown * DAY)}, by the clock here "
+            f"guard {each.called}: the last {period(shown * DAY)}, by the clock here "
             f"({time.strftime('%Z')})"
         )
         yield ""
@@ -156,6 +156,7 @@ def _machine(found: list[Recorded], shown: int, every: int) -> dict[str, Any]:
         "guards": [
             {
                 "guard": each.guard,
+                "database": each.database,
                 "numbers": as_data(numbers(each.last(shown))),
                 "minutes": [
                     {"at": at * 60, **minute._asdict()}

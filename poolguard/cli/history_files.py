@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from ..history.minutes import DAY, KEPT, Demand, Past
 from ..history.ring import histories
 from ..settings import Settings
 from ..util import rundir
+from ..util.escape import escaped
 from ..util.rundir import RuntimeDir
 from .arguments import positive
 from .folder import insist_on_ours
@@ -32,6 +34,16 @@ class Recorded(NamedTuple):
     past: Past
     end: int
     """The first minute that may not be recorded yet."""
+    database: str
+    """The guard's, as ledgers call it."""
+    is_one_of_many: bool = False
+    """There is another guard of that name, for another database."""
+
+    @property
+    def called(self) -> str:
+        """The guard, as a heading names it."""
+        of = f" of {self.database}" if self.is_one_of_many else ""
+        return f"{escaped(self.guard)}{of}"
 
     def last(self, days: int) -> Sequence[Demand | None]:
         """The minutes of the last *days*."""
@@ -75,7 +87,11 @@ def _opened(path: Path) -> list[Recorded]:
         return []
     now = int((time.time() - SETTLED) // 60)
     # Their descriptors are closed when this command ends.
-    return [Recorded(history.guard, history, now) for history in histories(folder)]
+    found = histories(folder)
+    counted = Counter(each.guard for each in found)
+    return [
+        Recorded(each.guard, each, now, each.database, counted[each.guard] > 1) for each in found
+    ]
 
 
 def _nothing(path: Path) -> str:

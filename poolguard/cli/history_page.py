@@ -39,7 +39,7 @@ def page(found: Sequence[Recorded], shown: int) -> str:
 
 def _guard(each: Recorded, shown: int) -> str:
     sums = numbers(each.last(shown))
-    heading = f"<section><h1>Guard {markup(each.guard)}</h1>"
+    heading = f"<section><h1>Guard {markup(each.called)}</h1>"
     if sums is None:
         return f"{heading}<p>Nothing is recorded of that time.</p></section>"
     drawn = days(each.past, each.end - sums.span, each.end + 1)

@@ -13,7 +13,7 @@ from ..errors import PoolguardError, SettingsError
 from ..history.minutes import KEPT, Demand
 from ..history.table import RIGHTS, Table, answer_of, quoted
 from ..settings import Settings
-from ..util.conninfo_location import session_of
+from ..util.conninfo_location import database_name, session_of
 from ..util.escape import escaped
 from . import database
 from .deployment import spoken
@@ -185,7 +185,12 @@ def recorded_there(settings: Settings, command: str, guard: str | None = None) -
         end = int((time.time() - SETTLED) // 60)
         wanted = [name for name in names if guard in (None, name)]
         found = [
-            Recorded(name, _Past(answer_of(one_row(conn, *reading))), end)
+            Recorded(
+                name,
+                _Past(answer_of(one_row(conn, *reading))),
+                end,
+                database_name(settings.dsn, name),
+            )
             for name in wanted
             for reading in [table.reading(name, [(end - KEPT, end + 1)])]
         ]

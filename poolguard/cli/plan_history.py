@@ -11,9 +11,8 @@ from ..budget.plan import Plan
 from ..history.minutes import DAY
 from ..history.numbers import Floor, Numbers, cost, numbers
 from ..settings import Settings
-from ..util.escape import escaped
 from .folder import add_folder
-from .history_files import days_kept, recorded
+from .history_files import Recorded, days_kept, recorded
 from .history_table import recorded_there
 from .history_text import as_data, known, lower, period, summary
 from .text import plural, wrapped
@@ -26,7 +25,7 @@ _OPTIONS = ("guard", "runtime_dir", "database")
 class Learned(NamedTuple):
     """What the history of one guard says of a plan."""
 
-    guard: str
+    of: Recorded
     days: int
     """Those that were looked at."""
     found: Numbers | None
@@ -77,7 +76,7 @@ def learned(options: argparse.Namespace, plan: Plan, settings: Settings) -> list
     for each in told:
         minutes = each.last(days)
         planned = cost(minutes, plan.floor)
-        found.append(Learned(each.guard, days, numbers(minutes, settings.instances), planned))
+        found.append(Learned(each, days, numbers(minutes, settings.instances), planned))
     return found
 
 
@@ -85,7 +84,7 @@ def history_lines(all_learned: Sequence[Learned], plan: Plan) -> Iterator[str]:
     """The same as lines of text."""
     for each in all_learned:
         yield ""
-        yield f"history of guard {escaped(each.guard)}"
+        yield f"history of guard {each.of.called}"
         if each.found is None:
             yield f"  nothing is recorded of the last {period(each.days * DAY)}"
         else:
@@ -124,7 +123,8 @@ def as_machine(all_learned: Sequence[Learned] | None) -> list[dict[str, Any]] | 
         return None
     return [
         {
-            "guard": each.guard,
+            "guard": each.of.guard,
+            "database": each.of.database,
             "days": each.days,
             "numbers": as_data(each.found),
             "planned": {

@@ -70,13 +70,15 @@ class Row(NamedTuple):
 
 
 class History:
-    """What was recorded, in the file that *fd* has open, which this closes in the end.
+    """What was recorded, in the file *name* that *fd* has open, which this closes in the end.
 
     It implements :class:`~poolguard.history.minutes.Past`.
     """
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, name: str) -> None:
         self._file = SharedFile(fd, _SIZE)
+        self.database = name.removesuffix(SUFFIX).rpartition("-")[0]
+        """What is recorded of the guard's database in the name of the file: no secret."""
         _open.add(self)
 
     def __repr__(self) -> str:
@@ -125,7 +127,7 @@ class Ring(History):
     """
 
     def __init__(self, folder: RuntimeDir, name: str, guard: str) -> None:
-        super().__init__(folder.file(name))
+        super().__init__(folder.file(name), name)
         try:
             if not self.is_ours:
                 if any(self._file.read(0, _HEAD.size)):
@@ -213,7 +215,7 @@ def histories(folder: RuntimeDir) -> list[History]:
         if not name.endswith(SUFFIX):
             continue
         with suppress(RuntimeDirError):
-            history = History(folder.reading(name))
+            history = History(folder.reading(name), name)
             if history.is_ours:
                 found.append(history)
             else:

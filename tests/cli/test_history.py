@@ -69,6 +69,23 @@ def test_it_draws_the_week_and_names_the_numbers(run: Run, folder: Path) -> None
     assert "\x1b" not in ran.out
 
 
+def test_guards_of_one_name_are_told_apart_by_their_databases(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    for database, lent in (("shop", 3), ("billing", 5)):
+        past = MadeUp({now() - n: minute(lent, level=1) for n in range(1, 3 * HOUR)})
+        fill(path, past, database=database)
+    fill(path, MadeUp({now() - 9: minute(3, level=4)}), "reports")
+    ran = run("history", "--runtime-dir", str(path))
+    headings = re.findall(r"^guard (.*): the last", ran.out, re.M)
+    assert sorted(headings) == ["default of billing", "default of shop", "reports"]
+    found = as_json(run("history", "--runtime-dir", str(path), "--json").out)["guards"]
+    assert sorted((each["guard"], each["database"]) for each in found) == [
+        ("default", "billing"),
+        ("default", "shop"),
+        ("reports", "shop"),
+    ]
+
+
 @pytest.mark.parametrize("columns", ["40", "80", "100", "150"])
 def test_it_fits(run: Run, folder: Path, columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", columns)

@@ -19,10 +19,10 @@ def now() -> int:
     return int(time.time() // 60)
 
 
-def fill(path: Path, past: MadeUp, guard: str = "default") -> None:
+def fill(path: Path, past: MadeUp, guard: str = "default", database: str = "shop") -> None:
     """Record *past* for *guard* in the folder, as one worker that is alone on its host."""
     folder = RuntimeDir(path)
-    ring = Ring(folder, f"{guard.encode().hex()}{SUFFIX}", guard)
+    ring = Ring(folder, f"{database}-{guard.encode().hex()}{SUFFIX}", guard)
     for at, demand in past.items():
         ring.tell(row_of(at, demand))
         ring.settle(at)
