@@ -14,6 +14,7 @@ from .telling import MINUTE, Seen, Telling
 __all__ = ["Recorder"]
 
 UNBOUNDED = 1 << 16
+"""More than any pool may have, which bounds by itself what is said here."""
 
 
 class Recorder:

@@ -79,7 +79,7 @@ class Expected:
         self._told_at = now
         lent, waiting = core.count_anew()
         self.asked_since, self._created = now, created
-        level, floor = self.by_memory, core.min_size
+        level, floor = min(self.by_memory, core.max_size), core.min_size
         told = Asked(since, now, lent, waiting, created - before, level, floor)
         return told, now + TOLD_EVERY if lent or waiting else None
 

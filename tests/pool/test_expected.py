@@ -70,6 +70,14 @@ def test_it_is_told_the_most_that_was_lent_and_waited_since_the_look_before() ->
     made.core.give_back(held._poolguard_entry, NOW)
 
 
+def test_no_level_is_told_that_the_pool_cannot_have() -> None:
+    memory = Memory(level=50)
+    made = remembering(memory, max_size=3)
+    asked = made.look(NOW + 1).asked
+    assert asked is not None
+    assert asked.level == 3
+
+
 def test_acquires_that_wait_and_what_is_made_for_them_are_told() -> None:
     memory = Memory(level=2)
     made = remembering(memory, min_size=1)
