@@ -146,7 +146,8 @@ class Housekeeper:
         self._note_warmth(now, counts)
         todo.asked, told_again = self.expected.asked(now, core, self.outcomes.created)
         wakes.append(told_again)
-        wakes.append(leases.tend(now, self.outbox.say))
+        at_rest = not (counts.lent or counts.waiting or counts.opening)
+        wakes.append(leases.tend(now, self.outbox.say, at_rest=at_rest))
         snapshot = self._snapshot(now, counts)
         actions, wake = decide(now, snapshot, self.pace)
         wakes += [wake, self.leaks.overdue(now)]

@@ -20,8 +20,9 @@ ASK_EVERY = 0.1
 """Seconds between two questions about the slots of processes that have died."""
 ASK_CALMLY = 1.0
 """The same while this pool needs none."""
-TEND_EVERY = 0.5
-"""Seconds between two looks at a ledger that is shared: a process that dies tells of nothing."""
+TEND_EVERY, TEND_AT_REST = 0.5, 5.0
+"""Seconds between two looks at a ledger that is shared: a process that dies tells of nothing. A
+pool at rest looks ever more rarely, since whoever needs a slot looks by itself."""
 
 
 class Leases:
@@ -42,6 +43,7 @@ class Leases:
         self._leased_at = 0.0
         self._asked_at = 0.0
         self._tend_at = 0.0
+        self._tend_pause = TEND_EVERY
         self._has_orphans = False
         """Slots were taken at the last look that no living process holds."""
         self._stood = 0
@@ -151,13 +153,20 @@ class Leases:
         else:
             self.ledger.abandon(slot, overdue=entry.broken)
 
-    def tend(self, now: float, say: Callable[[int, str], None]) -> float | None:
-        """Look after the ledger if that is due, and *say* what is to be logged; when again."""
+    def tend(
+        self, now: float, say: Callable[[int, str], None], *, at_rest: bool = False
+    ) -> float | None:
+        """Look after the ledger if that is due, and *say* what is to be logged; when again.
+
+        :param at_rest: the pool is asked for nothing.
+        """
         if self.ledger.recheck is None:
             return None
         if now >= self._tend_at:
-            self._tend_at = now + TEND_EVERY
             self._has_orphans = self.ledger.maintain(say)
+            is_calm = at_rest and not self.asks
+            self._tend_pause = min(TEND_AT_REST, 2 * self._tend_pause) if is_calm else TEND_EVERY
+            self._tend_at = now + self._tend_pause
         return self._tend_at
 
     @property

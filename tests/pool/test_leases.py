@@ -14,7 +14,7 @@ from poolguard.budget.static import NoOrphans, NoSiblings, StaticLedger
 from poolguard.pool.entry import Entry
 from poolguard.pool.events import Listener
 from poolguard.pool.housekeeper import Housekeeper
-from poolguard.pool.leases import ASK_CALMLY, ASK_EVERY, TEND_EVERY, Leases
+from poolguard.pool.leases import ASK_CALMLY, ASK_EVERY, TEND_AT_REST, TEND_EVERY, Leases
 from poolguard.pool.upkeep import Pace
 from poolguard.pool.waiter import Waiter
 
@@ -267,6 +267,29 @@ def test_a_shared_ledger_is_tended_now_and_then() -> None:
     assert ledger.told == ["maintain"]
     assert leases.tend(again, unsaid) == again + TEND_EVERY
     assert Leases(Recording(recheck=None)).tend(NOW, unsaid) is None
+
+
+def test_at_rest_a_shared_ledger_is_tended_ever_more_rarely() -> None:
+    """Until the pool is asked for something, or slots of the dead are found."""
+    ledger = Recording()
+    leases = Leases(ledger)
+    now, pauses = NOW, []
+
+    def tend(*, at_rest: bool = True) -> float:
+        nonlocal now
+        again = leases.tend(now, unsaid, at_rest=at_rest)
+        assert again is not None
+        pauses.append(again - now)
+        now = again
+        return pauses[-1]
+
+    assert [tend() for _ in range(5)] == [1, 2, 4, TEND_AT_REST, TEND_AT_REST]
+    assert tend(at_rest=False) == TEND_EVERY
+    assert [tend(), tend()] == [1, 2]
+    ledger.dead = True
+    assert tend() == TEND_EVERY
+    ledger.dead = False
+    assert tend() == 1
 
 
 def test_who_needs_nothing_asks_calmly_about_the_dead_it_sees() -> None:
