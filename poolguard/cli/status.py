@@ -32,10 +32,11 @@ def add_to(commands: Any) -> None:
         help="the pools of all workers on this host, or all hosts of a fleet, once or live",
         description="Shows the pool of each worker that runs on this host as this user, and how "
         "much of the budget is in use. It asks neither the workers nor the database: each worker "
-        "writes its status into the runtime folder every second. With --fleet it shows the hosts "
-        "of a fleet instead, and asks the database in which they share their budget, as any role "
-        "may. The exit status is 0 where a worker, or a host, is there, 3 where none is, and 1 "
-        "where the folder cannot be trusted, or the database does not answer.",
+        "writes its status into the runtime folder every second, and more rarely at rest. With "
+        "--fleet it shows the hosts of a fleet instead, and asks the database in which they share "
+        "their budget, as any role may. The exit status is 0 where a worker, or a host, is there, "
+        "3 where none is, and 1 where the folder cannot be trusted, or the database does not "
+        "answer.",
         allow_abbrev=False,
     )
     parser.add_argument(

@@ -11,8 +11,9 @@ from .text import span
 
 __all__ = ["Rates", "Status", "stalled_for", "table"]
 
-STALLED_AFTER = 5.0
-"""Seconds after which a worker that has not written is said to stall. It writes every second."""
+STALLED_AFTER = 12.0
+"""Seconds after which a worker that has not written is said to stall. It writes every second, and
+every five where nothing changes."""
 
 Status: TypeAlias = dict[str, Any]
 """What a worker publishes of one of its guards."""

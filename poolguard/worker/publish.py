@@ -1,8 +1,9 @@
 """What each process publishes of its guards in the runtime folder, and how others read it.
 
-A file for each guard, written anew every second by one thread of the process. The process holds a
-lock on it, which the kernel frees at its death: by that the others know the files of the dead, and
-sweep them. Nobody needs access to a worker's port, nor a worker that answers.
+A file for each guard, written anew every second by one thread of the process, and ever more rarely
+while nothing changes. The process holds a lock on it, which the kernel frees at its death: by that
+the others know the files of the dead, and sweep them. Nobody needs access to a worker's port, nor a
+worker that answers.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from ..util.rundir import RuntimeDir
 
 __all__ = ["PUBLISHED_EVERY", "publish", "published", "withdraw"]
 
-PUBLISHED_EVERY = 1.0
-"""Seconds between two writings of a status."""
+PUBLISHED_EVERY, PUBLISHED_AT_REST = 1.0, 5.0
+"""Seconds between two writings of a status, and at most between two that are the same."""
 TRIES = 20
 """How often a file is read that is being written meanwhile."""
-SWEPT_EVERY = 5.0
+SWEPT_EVERY = 30.0
 """Seconds between two looks of each process for files of the dead."""
 
 
@@ -58,15 +59,19 @@ class _Page:
         self._lock = threading.Lock()
         self._name = f"{os.getpid()}-{os.urandom(4).hex()}.status"
         self._fd = -1
+        self._described: Status = {}
 
-    def write(self) -> None:
-        """Write what the guard says now. What fails is logged, once, and tried again next time."""
+    def write(self) -> bool:
+        """Write what the guard says now; whether it is something else than before. What fails is
+        logged, once, and tried again next time."""
+        described: Status = {}
         try:
-            said = json.dumps({**self._describe(), "at": round(time.time(), 3)}).encode()
+            described = self._describe()
+            said = json.dumps({**described, "at": round(time.time(), 3)}).encode()
             content = b"%08x %s\n" % (crc32(said), said)
             with self._lock:
                 if self._over:
-                    return
+                    return False
                 if self._fd < 0 or os.fstat(self._fd).st_nlink == 0:
                     self.disown()
                     self._open()
@@ -79,6 +84,8 @@ class _Page:
                 why = error if isinstance(error, RuntimeDirError) else repr(error)
                 logger.warning("poolguard: a status is not published: %s", why)
             self._failed = True
+        before, self._described = self._described, described
+        return described != before
 
     def _open(self) -> None:
         try:
@@ -124,7 +131,8 @@ class _Publisher:
         # Reentrant: a signal's handler may close a guard while the thread it interrupts opens one.
         self._lock = threading.RLock()
         self._pages: dict[object, _Page] = {}
-        self._over = threading.Event()
+        self._news = threading.Event()
+        """Of the present thread: there is something new to write, or it is another one's turn."""
         self._thread: threading.Thread | None = None
 
     def add(self, key: object, page: _Page) -> None:
@@ -132,10 +140,11 @@ class _Publisher:
             before = self._pages.pop(key, None)
             self._pages[key] = page
             thread = None
+            self._news.set()
             if self._thread is None:
-                self._over = threading.Event()
+                self._news = threading.Event()
                 thread = self._thread = threading.Thread(
-                    target=self._run, args=(self._over,), name="poolguard-status", daemon=True
+                    target=self._run, args=(self._news,), name="poolguard-status", daemon=True
                 )
         if before is not None:
             before.close()
@@ -148,27 +157,29 @@ class _Publisher:
             thread = None
             if page is not None and not self._pages:
                 thread, self._thread = self._thread, None
-                self._over.set()
+                self._news.set()
         if page is not None:
             page.close()
         if thread is not None and thread is not threading.current_thread():
             with suppress(RuntimeError):  # it was not started yet
                 thread.join(1.0)
 
-    def _run(self, over: threading.Event) -> None:
-        swept_at = 0.0
+    def _run(self, news: threading.Event) -> None:
+        swept_at, pause = 0.0, PUBLISHED_EVERY
         while True:
             with self._lock:
+                if self._thread is not threading.current_thread():
+                    return
                 pages = list(self._pages.values())
-            for page in pages:
-                page.write()
+            changes = [page.write() for page in pages]
+            pause = PUBLISHED_EVERY if any(changes) else min(PUBLISHED_AT_REST, 2 * pause)
             if (now := time.monotonic()) - swept_at >= SWEPT_EVERY:
                 swept_at = now
                 for path in {page.path for page in pages}:
                     with suppress(RuntimeDirError, OSError):
                         _sweep(path)
-            if over.wait(PUBLISHED_EVERY):
-                return
+            if news.wait(pause):
+                news.clear()
 
     def forget(self) -> None:
         """In a forked child: the files are the parent's."""

@@ -163,6 +163,49 @@ def test_the_files_of_a_killed_process_are_swept(
     assert len(files(folder)) == 1
 
 
+def test_what_does_not_change_is_written_ever_more_rarely(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until it does, or another guard has something to say."""
+    pauses: list[float | None] = []
+    turn, turns = threading.Semaphore(0), threading.Semaphore(0)
+    said = {"name": "mine", "used": 0}
+
+    class Told(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            if threading.current_thread().name != "poolguard-status":
+                return super().wait(timeout)
+            pauses.append(timeout)
+            turns.release()
+            assert turn.acquire(timeout=10)
+            return self.is_set()
+
+    monkeypatch.setattr(threading, "Event", Told)
+
+    def rounds(n: int) -> list[float | None]:
+        for _ in range(n):
+            turn.release()
+            assert turns.acquire(timeout=10)
+        return pauses[-n:]
+
+    board.publish("a", folder, lambda: dict(said))
+    try:
+        assert turns.acquire(timeout=10)
+        assert pauses == [1]
+        assert rounds(4) == [2, 4, 5, 5]
+        said["used"] = 1
+        assert rounds(2) == [1, 2]
+        board.publish("b", folder, lambda: {"name": "other"})
+        assert rounds(1) == [1]
+        assert {each["name"] for each in board.published(folder)} == {"mine", "other"}
+    finally:
+        monkeypatch.undo()
+        board.withdraw("a")
+        board.withdraw("b")
+        for _ in range(3):
+            turn.release()
+
+
 def test_they_are_swept_though_nobody_reads_them(
     publish: Callable[..., None],
     folder: Path,
