@@ -11,7 +11,7 @@ from .text import span
 
 __all__ = ["Rates", "Status", "stalled_for", "table"]
 
-STALLED_AFTER = 12.0
+STALLED_AFTER = 8.0
 """Seconds after which a worker that has not written is said to stall. It writes every second, and
 every five where nothing changes."""
 

@@ -282,7 +282,7 @@ def test_rates_of_a_new_worker_are_not_known() -> None:
 
 def test_rates_of_one_that_stalls_are_not_known() -> None:
     rates = Rates()
-    stalled = worker(1, at=NOW - 6, acquires={"acquired": 500})
+    stalled = worker(1, at=NOW - 9, acquires={"acquired": 500})
     rates.look([worker(1, at=NOW - 7, acquires={})])
     rates.look([stalled])
     assert rates.of(stalled, "acquires") == 500
