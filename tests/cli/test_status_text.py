@@ -283,7 +283,7 @@ def test_rates_of_a_new_worker_are_not_known() -> None:
 def test_rates_of_one_that_stalls_are_not_known() -> None:
     rates = Rates()
     stalled = worker(1, at=NOW - 9, acquires={"acquired": 500})
-    rates.look([worker(1, at=NOW - 7, acquires={})])
+    rates.look([worker(1, at=NOW - 10, acquires={})])
     rates.look([stalled])
     assert rates.of(stalled, "acquires") == 500
     assert drawn(stalled, size=(140, 24), rates=rates)[3].split()[-4:-1] == ["-"] * 3
