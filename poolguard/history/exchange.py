@@ -23,6 +23,7 @@ from .expected import local_offset, needed
 from .minutes import DAY, HOUR, KEPT
 from .ring import Ring
 from .table import PLAINLY, READ_ONLY, Table, answer_of
+from .told import State
 
 __all__ = ["SETTLED", "Exchange", "Question"]
 
@@ -73,8 +74,7 @@ class Exchange:
         self.table = table
         self._offset = offset
         self._look_at = 0.0
-        # Hosts that were started together are not to write together.
-        self._late = random.uniform(0.0, MINUTE)
+        """Until then it is no turn of this host's, as the file said."""
 
     def __repr__(self) -> str:
         return f"<Exchange {self.table}>"
@@ -83,20 +83,18 @@ class Exchange:
 
     def is_due(self, ring: Ring, now: float) -> bool:
         """Whether this host has a turn. Most answers cost no look at the file."""
-        turn = self._turn(now)
-        if turn * MINUTE < self._look_at <= (turn + 2 * AGAIN) * MINUTE:
+        if self._look_at - 2 * AGAIN * MINUTE < now < self._look_at:
             return False
-        due = not turn < ring.told.read().next <= turn + 2 * AGAIN
-        self._look_at = 0.0 if due else (turn + 1) * MINUTE
+        state = ring.told.read()
+        turn = _turn(state, now)
+        due = not turn < state.next <= turn + 2 * AGAIN
+        self._look_at = 0.0 if due else (turn + 1) * MINUTE + state.late
         return due
 
     def knows(self, ring: Ring, now: float) -> bool:
         """Whether the host has read what decisions look at now."""
         minute = int(now // MINUTE)
         return minute + MARGIN <= ring.told.read().known <= minute + AHEAD
-
-    def _turn(self, now: float) -> int:
-        return int((now - self._late) // MINUTE)
 
     # -- the message ---------------------------------------------------------------------------
 
@@ -107,12 +105,12 @@ class Exchange:
 
         :param writes: the server takes writes. Where it does not, nothing is told, but read.
         """
-        if not ring.told.begin():
+        if not _begun(ring):
             return None
         if not self.is_due(ring, now):
             ring.told.end()
             return None
-        turn = self._turn(now)
+        turn = _turn(ring.told.read(), now)
         told, counted, upto = _untold(ring, now)
         query, values = PLAINLY, dict[str, Any]()
         minutes = {
@@ -134,7 +132,7 @@ class Exchange:
     def reading(self, ring: Ring, now: float) -> Question:
         """What a process asks that is about to decide for the first time; it ends as a turn does.
         Several of a host may ask it at the same time."""
-        turn = self._turn(now) if ring.told.begin() else None
+        turn = _turn(ring.told.read(), now) if _begun(ring) else None
         told, counted, _ = _untold(ring, now)
         if turn is not None:
             state = ring.told.read()
@@ -192,6 +190,20 @@ class Exchange:
             return None
         ring.told.write(state._replace(said=turn, said_of=of))
         return why
+
+
+def _begun(ring: Ring) -> bool:
+    """Take the turn; False where another process of the host has it."""
+    if not ring.told.begin():
+        return False
+    state = ring.told.read()
+    if not 0 < state.late < MINUTE:
+        ring.told.write(state._replace(late=random.randrange(1, int(MINUTE))))
+    return True
+
+
+def _turn(state: State, now: float) -> int:
+    return int((now - state.late) // MINUTE)
 
 
 def _untold(ring: Ring, now: float) -> tuple[int, int, int]:

@@ -14,12 +14,12 @@ from ..budget.host.sharedfile import SharedFile
 
 __all__ = ["SIZE", "State", "Told"]
 
-_STATE = struct.Struct("=6I")
+_STATE = struct.Struct("=7I")
 SIZE = _STATE.size + 1
 
 
 class State(NamedTuple):
-    """Minutes, but for the last; 0 where there was none yet."""
+    """Minutes, but for the last two; 0 where there was none yet."""
 
     counted: int = 0
     """What was created up to here was told, or may have been: it is told once. What other hosts
@@ -34,6 +34,9 @@ class State(NamedTuple):
     """When it was last said that it fails, ..."""
     said_of: int = 0
     """... and why, as a checksum of what was said."""
+    late: int = 0
+    """So many seconds after the full minute a turn of this host begins: hosts that were started
+    together are not to write together."""
 
 
 class Told:

@@ -27,15 +27,13 @@ if TYPE_CHECKING:
 __all__ = ["GuardMemory", "open_memory"]
 
 ALONE = "its history is kept on this host alone"
-BOUNDED = "SET LOCAL statement_timeout = {}; SET LOCAL lock_timeout = {};"
-
-
 PART = 0.25
 """Of ``check_timeout``, what each statement of an exchange may take: the pool gives the connection
 up after all of it."""
 LONGEST, LOCKED = 250, 50
 """Milliseconds that it may take at most, as a new worker waits for it, and that it may wait for a
 lock: other hosts hold theirs for less than one."""
+BOUNDED = "SET LOCAL statement_timeout = {}; SET LOCAL lock_timeout = {};"
 
 
 class GuardMemory:

@@ -20,7 +20,10 @@ from poolguard.util.rundir import RuntimeDir
 
 from .filled import row_of
 
-__all__ = ["Host", "make_table"]
+__all__ = ["LATE", "Host", "make_table"]
+
+LATE = 1
+"""Seconds after the full minute in which its turns begin."""
 
 
 class Host:
@@ -36,7 +39,7 @@ class Host:
         self.loses = False
         """The connection breaks once the server has done what it was asked."""
         exchange = Exchange(table, lambda _: 0)
-        exchange._late = 0.0
+        self.ring.told.write(self.ring.told.read()._replace(late=LATE))
         recorder = Recorder(self.ring, lambda: self.now)
         self.memory = GuardMemory(recorder, exchange, self._rows, wall=lambda: self.now)
 

@@ -21,7 +21,7 @@ from poolguard.lab.janitor import Janitor
 from poolguard.lab.postgres import PrivatePostgres
 from poolguard.lab.standby import Standby
 from poolguard.runtime.memory import ALONE
-from tests.history.hosts import Host, make_table
+from tests.history.hosts import LATE, Host, make_table
 from tests.support import StartPgBouncer, until
 
 NewHost = Callable[..., Host]
@@ -211,16 +211,17 @@ def test_decisions_look_at_nothing_else_than_what_is_read_for_them() -> None:
 def test_a_host_asks_once_a_minute_however_many_processes_it_has(
     conn: psycopg.Connection, host: NewHost
 ) -> None:
+    """Whichever of them looks first."""
+    chance, asked = random.Random(2), list[float]()
     processes = [host("a") for _ in range(4)]
-    for each in processes:
-        each.memory._exchange._late = 17.0  # type: ignore[union-attr]
-    began = processes[0].now
+    began = processes[0].now - processes[0].now % MINUTE
     for seconds in range(0, 600, 5):
-        for each in processes:
-            each.now = began + seconds
+        for each in chance.sample(processes, 4):
+            each.now, before = began + seconds, len(each.asked)
             each.ask(conn)
-    assert sum(len(each.asked) for each in processes) in (10, 11)
-    assert sum(bool(each.asked) for each in processes) >= 1
+            asked += [each.now] * (len(each.asked) - before)
+    assert [int((at - LATE - began) // MINUTE) for at in asked] == [-1, *range(10)]
+    assert min(len(each.asked) for each in processes) > 0
 
 
 def test_the_turn_of_a_process_that_dies_goes_to_another(
@@ -417,7 +418,7 @@ def test_rows_go_after_five_weeks_and_none_is_of_a_time_to_come(
     )
     a.now += DAY * MINUTE
     a.record(settled(a), alone(5))
-    a.now -= a.now % (HOUR * MINUTE)
+    a.now -= a.now % (HOUR * MINUTE) - LATE
     a.record(settled(a), alone(5))
     a.ask(conn)
     assert rows_of(conn) == []
