@@ -7,7 +7,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks.apps.motion import HOUR, MIDNIGHT, Clock, Motion, begin
-from benchmarks.history.days import OUTCOME, Lived, Pace, lived
+from benchmarks.contest.contenders import CONTENDERS, POOLGUARD
+from benchmarks.contest.rounds import Rounds
+from benchmarks.history.days import OUTCOME, Days, Lived, Pace, lived
+from benchmarks.table import Table
+from poolguard.history.minutes import NOTHING
 from poolguard.lab.result import Run, Sample, Span
 
 DAY = Motion([(4, 10.0), (20, 1.0)], 10.0)
@@ -70,3 +74,20 @@ def test_a_phase_begins_at_the_same_minute_of_each_day() -> None:
         at = [PACE.minute(begun + PACE.starts(each)) - day * 1440 for each in PHASES]
         assert at == [0, 114, 246, 324, 408]
     assert PACE.story.seconds == pytest.approx(2 * PACE.motion.day)
+
+
+def test_where_the_limit_was_refused_nothing_is_divided_by_it() -> None:
+    ours = next(each for each in CONTENDERS if each.name == POOLGUARD)
+    samples = [
+        Sample(day * PACE.motion.day + PACE.starts(phase), 0.2, 200, phase)
+        for day in range(PACE.days)
+        for phase in ("cold", "burst")
+    ]
+    run = Run(POOLGUARD, tuple(samples), (), (), 8, 0.0)
+    # Of no use here: rows are made of what was played.
+    days = Days(None, PACE, {POOLGUARD: [NOTHING] * (1440 * PACE.days)})  # type: ignore[arg-type]
+    rows = [*days.rows(ours, Rounds([{POOLGUARD: run}]))]
+    assert [row.who for row in rows] == ["poolguard, day 1", "poolguard, day 2", "poolguard, later"]
+    assert "calm" not in rows[-1].figures
+    assert rows[-1].judged("created") == 0
+    assert str(Table("days", rows))

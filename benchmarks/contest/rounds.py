@@ -28,6 +28,8 @@ class Rounds:
     """How many runs of whom were refused, since the generator lagged."""
     unmeasured: dict[str, str] = field(default_factory=dict)
     """Who could not run here at all, and why."""
+    lag_most: float = LAG_MOST
+    """A run whose generator was later is refused."""
 
     def of(self, name: str) -> list[Run]:
         """All runs of one contender."""
@@ -42,7 +44,7 @@ class Rounds:
         lag = max((run.lag for played in self.rounds for run in played.values()), default=0.0)
         lines = [
             f"load generator late by at most {lag * 1e3:.0f} ms; a run in which it was later "
-            f"than {LAG_MOST * 1e3:.0f} ms is refused and played again"
+            f"than {self.lag_most * 1e3:.0f} ms is refused and played again"
         ]
         lines += [f"{name}: {n} run(s) refused" for name, n in sorted(self.refused.items())]
         lines += [f"{name}: not measured: {why}" for name, why in self.unmeasured.items()]
@@ -53,10 +55,11 @@ def play_rounds(
     contenders: Sequence[Contender],
     rounds: int,
     play: Callable[[Contender], Run],
+    lag_most: float = LAG_MOST,
 ) -> Rounds:
     """Play all in every round, every other round in reversed order."""
     absent = {contender.name: why for contender in contenders if (why := missing(contender))}
-    done = Rounds(unmeasured=absent)
+    done = Rounds(unmeasured=absent, lag_most=lag_most)
     for nth in range(rounds):
         played: dict[str, Run] = {}
         for contender in contenders[:: -1 if nth % 2 else 1]:
@@ -64,7 +67,7 @@ def play_rounds(
                 continue
             say(f"round {nth + 1} of {rounds}, {contender.name}")
             try:
-                run = _on_time(contender, play, done.refused)
+                run = _on_time(contender, play, done)
             except LabError as error:
                 done.unmeasured[contender.name] = str(error)
                 continue
@@ -74,12 +77,10 @@ def play_rounds(
     return done
 
 
-def _on_time(
-    contender: Contender, play: Callable[[Contender], Run], refused: Counter[str]
-) -> Run | None:
+def _on_time(contender: Contender, play: Callable[[Contender], Run], done: Rounds) -> Run | None:
     for _ in range(TRIES):
         run = play(contender)
-        if run.lag <= LAG_MOST:
+        if run.lag <= done.lag_most:
             return run
-        refused[contender.name] += 1
+        done.refused[contender.name] += 1
     return None

@@ -38,6 +38,12 @@ def test_a_run_whose_generator_lagged_is_played_again() -> None:
     assert "a: 1 run(s) refused" in done.notes()
 
 
+def test_a_contest_of_longer_runs_may_refuse_later_ones_only() -> None:
+    done = play_rounds([A], 1, playing([], lambda: LAG_MOST * 2), LAG_MOST * 2)
+    assert [len(done.of("a")), done.refused["a"]] == [1, 0]
+    assert "later than 100 ms is refused" in done.notes()[0]
+
+
 def test_a_run_that_lags_again_and_again_does_not_count() -> None:
     order: list[str] = []
     done = play_rounds([A], 1, playing(order, lambda: 1.0))
