@@ -14,11 +14,14 @@ from .sharing import Owed
 from .slots import Backend, Orphan, Seat, Slot
 from .terms import Granted, Terms
 
-__all__ = ["RECHECK", "Ledger", "Orphans", "Say", "Siblings", "Usage"]
+__all__ = ["RECHECK", "TEND_EVERY", "Ledger", "Orphans", "Say", "Siblings", "Usage"]
 
 RECHECK = 0.25
 """Seconds after which a process that needs a slot looks again: the dead do not say that they go,
 and processes that cannot reach each other do not say that they have made room."""
+
+TEND_EVERY = 0.5
+"""Seconds between two looks at a ledger that is shared: a process that dies tells of nothing."""
 
 Say = Callable[[int, str], None]
 """Takes a level of logging and a text."""
@@ -129,6 +132,11 @@ class Siblings(Protocol):
 
     def catch_up(self) -> None:
         """Read the siblings' news: :meth:`fileno` is readable."""
+
+    @property
+    def left_alone(self) -> float:
+        """Seconds for which a process that is asked for nothing need not see whether the others
+        live."""
 
     def report_starving(self, n: int) -> None:
         """Say that *n* more slots are needed and none was free; 0 takes that back."""

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Collection
 
 from .callbacks import Callbacks
-from .ledger import Orphans, Say, Siblings, Usage
+from .ledger import TEND_EVERY, Orphans, Say, Siblings, Usage
 from .sharing import NOTHING_OWED, Owed
 from .slots import Backend, Orphan, Seat, Slot
 from .terms import Granted, Terms
@@ -113,6 +113,8 @@ class StaticLedger:
 
 class NoSiblings:
     """No other process can help or be helped."""
+
+    left_alone = TEND_EVERY
 
     def fileno(self) -> int:
         return -1

@@ -166,13 +166,13 @@ class Entry:
         if sock is None or self.severed:
             return
         with suppress(OSError):  # of a server on this host, or the watch has closed the duplicate
-            if self.hung_up or self.reason is not None:
-                # A server resets what it closes with something unread, such as the farewell of TLS.
-                code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-                self.broken |= code not in (0, errno.ECONNRESET, errno.EPIPE)
-            else:
-                state = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
-                self.broken |= state[0] == TCP_CLOSE
+            # Before we hang up, nothing but an error closes a socket, and libpq may have taken that
+            # error. Afterwards the server's end closes it as well.
+            closed = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == TCP_CLOSE
+            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if closed else 0
+            # A server resets what it closes with something unread, such as the farewell of TLS.
+            is_farewell = self.reason is not None and code in (errno.ECONNRESET, errno.EPIPE)
+            self.broken |= closed and not is_farewell and (code != 0 or not self.hung_up)
 
     def _shutdown(self, how: int) -> None:
         sock = self.socket

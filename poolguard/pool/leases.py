@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable
 
-from ..budget.ledger import Ledger
+from ..budget.ledger import TEND_EVERY, Ledger
 from ..budget.sharing import Owed
 from ..budget.slots import Backend, Orphan, Slot
 from ..budget.static import StaticLedger
@@ -20,9 +20,6 @@ ASK_EVERY = 0.1
 """Seconds between two questions about the slots of processes that have died."""
 ASK_CALMLY = 1.0
 """The same while this pool needs none."""
-TEND_EVERY, TEND_AT_REST = 0.5, 5.0
-"""Seconds between two looks at a ledger that is shared: a process that dies tells of nothing. A
-pool at rest looks ever more rarely, since whoever needs a slot looks by itself."""
 
 
 class Leases:
@@ -165,7 +162,8 @@ class Leases:
         if now >= self._tend_at:
             self._has_orphans = self.ledger.maintain(say)
             is_calm = at_rest and not self.asks
-            self._tend_pause = min(TEND_AT_REST, 2 * self._tend_pause) if is_calm else TEND_EVERY
+            longest = self.ledger.siblings.left_alone if is_calm else TEND_EVERY
+            self._tend_pause = min(longest, 2 * self._tend_pause)
             self._tend_at = now + self._tend_pause
         return self._tend_at
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from psycopg import OperationalError
 
 from poolguard.budget.queries import rows
@@ -14,13 +17,14 @@ from poolguard.history.minutes import Demand
 from poolguard.history.recorder import Recorder
 from poolguard.history.ring import Ring
 from poolguard.history.table import Table
+from poolguard.lab.postgres import PrivatePostgres
 from poolguard.pool.jobs import at_once
 from poolguard.runtime.memory import GuardMemory
 from poolguard.util.rundir import RuntimeDir
 
 from .filled import row_of
 
-__all__ = ["LATE", "Host", "make_table"]
+__all__ = ["LATE", "Host", "connected", "make_table"]
 
 LATE = 1
 """Seconds after the full minute in which its turns begin."""
@@ -66,6 +70,15 @@ class Host:
     def learn(self, conn: Any) -> bool:
         """As a pool does with its first connection."""
         return at_once(self.memory.learn(conn))
+
+
+@contextmanager
+def connected(postgres: PrivatePostgres, table: Table) -> Iterator[psycopg.Connection]:
+    """A connection to a database in which the table has just been made."""
+    with postgres.connect() as conn:
+        conn.autocommit = True
+        make_table(conn, table)
+        yield conn
 
 
 def make_table(conn: Any, table: Table) -> None:

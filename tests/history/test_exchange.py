@@ -21,7 +21,7 @@ from poolguard.lab.janitor import Janitor
 from poolguard.lab.postgres import PrivatePostgres
 from poolguard.lab.standby import Standby
 from poolguard.runtime.memory import ALONE
-from tests.history.hosts import LATE, Host, make_table
+from tests.history.hosts import LATE, Host, connected, make_table
 from tests.support import StartPgBouncer, until
 
 NewHost = Callable[..., Host]
@@ -37,9 +37,7 @@ SET client_encoding = 'LATIN1'; SET role = passer_by
 
 @pytest.fixture
 def conn(postgres: PrivatePostgres) -> Iterator[psycopg.Connection]:
-    with postgres.connect() as made:
-        made.autocommit = True
-        make_table(made, TABLE)
+    with connected(postgres, TABLE) as made:
         yield made
 
 

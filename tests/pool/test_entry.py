@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gc
 import socket
+import struct
 import threading
+from collections.abc import Iterator
 
 import pytest
 
 from poolguard.pool.sockets import Watch
 from tests.pool.support import Pair, seated
+from tests.support import until
 
 
 def test_without_hanging_up_the_peer_never_learns_of_the_close(watch: Watch, pair: Pair) -> None:
@@ -79,3 +82,88 @@ def test_one_that_is_cut_was_severed_unless_the_server_had_ended_it(
         other.cut()  # now it has an end of its own making
         assert other.severed
         assert watch.wait(10) == [other]
+
+
+# -- whose end it was
+
+
+@pytest.fixture
+def tcp() -> Iterator[Pair]:
+    """Two ends of a connection by TCP: of one host's sockets nobody doubts the end."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.create_connection(listener.getsockname())
+        theirs, _ = listener.accept()
+    with ours, theirs:
+        yield ours, theirs
+
+
+def reset(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+def taken(sock: socket.socket) -> None:
+    """As libpq does, before the watch has looked."""
+    with pytest.raises(ConnectionResetError):
+        sock.recv(1)
+
+
+def test_an_end_of_file_is_the_servers_own(watch: Watch, tcp: Pair) -> None:
+    ours, theirs = tcp
+    entry, _owner = seated(watch, ours.fileno())
+    theirs.close()
+    assert watch.wait(10) == [entry]
+    assert not entry.broken
+
+
+def test_a_reset_may_be_the_networks(watch: Watch, tcp: Pair) -> None:
+    ours, theirs = tcp
+    entry, _owner = seated(watch, ours.fileno())
+    reset(theirs)
+    assert watch.wait(10) == [entry]
+    assert entry.broken
+
+
+def test_so_may_one_whose_error_was_taken_by_who_closes_the_connection(
+    watch: Watch, tcp: Pair
+) -> None:
+    ours, theirs = tcp
+    entry, _owner = seated(watch, ours.fileno())
+    reset(theirs)
+    taken(ours)
+    entry.reason = "discarded"
+    ours.close()
+    entry.hang_up()
+    assert watch.wait(10) == [entry]
+    assert entry.broken
+
+
+@pytest.mark.parametrize("hangs_up", ["before", "after"])
+def test_a_reset_that_answers_our_farewell_is_the_servers_own(
+    watch: Watch, tcp: Pair, hangs_up: str
+) -> None:
+    """It had not read all of it."""
+    ours, theirs = tcp
+    entry, _owner = seated(watch, ours.fileno())
+    entry.reason = "lifetime"
+    ours.sendall(b"farewell")
+    ours.close()
+    if hangs_up == "before":
+        entry.hang_up()
+    until(lambda: theirs.recv(1, socket.MSG_PEEK))
+    theirs.close()
+    assert watch.wait(10) == [entry]
+    entry.hang_up()
+    assert not entry.broken
+
+
+def test_an_end_that_answers_ours_is_the_servers_own(watch: Watch, tcp: Pair) -> None:
+    ours, theirs = tcp
+    entry, _owner = seated(watch, ours.fileno())
+    entry.reason = "lifetime"
+    ours.close()
+    entry.hang_up()
+    assert theirs.recv(1) == b""
+    theirs.close()
+    assert watch.wait(10) == [entry]
+    assert not entry.broken

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
+from poolguard.budget.ledger import TEND_EVERY
 from poolguard.budget.sharing import Owed
 from poolguard.budget.slots import Backend, Orphan, Slot
 from poolguard.budget.static import NoOrphans, NoSiblings, StaticLedger
 from poolguard.pool.entry import Entry
 from poolguard.pool.events import Listener
 from poolguard.pool.housekeeper import Housekeeper
-from poolguard.pool.leases import ASK_CALMLY, ASK_EVERY, TEND_AT_REST, TEND_EVERY, Leases
+from poolguard.pool.leases import ASK_CALMLY, ASK_EVERY, Leases
 from poolguard.pool.upkeep import Pace
 from poolguard.pool.waiter import Waiter
 
@@ -41,6 +42,8 @@ class Recording(StaticLedger, NoSiblings, NoOrphans):
     @property
     def recheck(self) -> float | None:
         return self._recheck
+
+    left_alone = 5.0
 
     @property
     def has_taken_over(self) -> bool:
@@ -283,7 +286,7 @@ def test_at_rest_a_shared_ledger_is_tended_ever_more_rarely() -> None:
         now = again
         return pauses[-1]
 
-    assert [tend() for _ in range(5)] == [1, 2, 4, TEND_AT_REST, TEND_AT_REST]
+    assert [tend() for _ in range(5)] == [1, 2, 4, 5, 5]
     assert tend(at_rest=False) == TEND_EVERY
     assert [tend(), tend()] == [1, 2]
     ledger.dead = True

@@ -62,6 +62,7 @@ class CountingSiblings:
         self.drain = siblings.drain
         self.guaranteed = siblings.guaranteed
         self.owed = siblings.owed
+        self.left_alone = siblings.left_alone
 
     @property
     def could_help(self) -> bool:

@@ -17,7 +17,7 @@ from poolguard.history.minutes import DAY, Demand
 from poolguard.history.table import Table
 from poolguard.lab.postgres import PrivatePostgres
 from poolguard.runtime.runtime import Runtime
-from tests.history.hosts import Host, make_table
+from tests.history.hosts import Host, connected
 from tests.support import until
 
 Open = Callable[..., Guard]
@@ -28,9 +28,7 @@ LEARNED = 9
 
 @pytest.fixture
 def conn(postgres: PrivatePostgres) -> Iterator[psycopg.Connection]:
-    with postgres.connect() as made:
-        made.autocommit = True
-        make_table(made, TABLE)
+    with connected(postgres, TABLE) as made:
         yield made
 
 

@@ -16,7 +16,7 @@ from ...util.rundir import RuntimeDir
 from ..host.ledger import HostLedger
 from ..host.locktable import LockTable
 from ..host.sharedfile import SharedFile
-from ..ledger import Say, Siblings
+from ..ledger import TEND_EVERY, Say, Siblings
 from ..quotas import Quota
 from ..sharing import Member, Owed, rights
 from ..slots import Seat, Slot
@@ -242,6 +242,8 @@ def _kept(quotas: Sequence[Quota]) -> int:
 
 class _FleetSiblings:
     """The host's other processes, and beyond them the keeper, who speaks for all hosts."""
+
+    left_alone = TEND_EVERY  # where the keeper dies, other hosts wait for what this one can give
 
     def __init__(self, siblings: Siblings, keeper: Keeper) -> None:
         self._siblings = siblings

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from time import monotonic
 
+from ...util.logs import logger
 from ..session import backends_of, gone_among, pids_of, to_be_ended
 from ..sharing import Owed
 from ..slots import Orphan
@@ -217,8 +218,8 @@ class Session:
     def _ask_about_the_dead(self) -> bool:
         """See which slots of dead owners are free, for processes that may have no connection to ask
         with; whether there are such slots."""
-        orphans = [] if self._host.orphans is None else self._host.orphans.claim()
-        if not orphans or self._host.orphans is None:
+        dead = self._host.orphans
+        if dead is None or not (orphans := dead.claim()):
             return False
         gone: list[Orphan] = []
         try:
@@ -226,9 +227,10 @@ class Session:
             living = backends_of(rows)
             if overdue := to_be_ended(orphans, living):
                 self.control.ask(sql.end(overdue))
+                logger.info("ended %s sessions whose clients are gone", len(overdue))
             gone = gone_among(orphans, living)
         finally:
-            self._host.orphans.resolve(orphans, gone)
+            dead.resolve(orphans, gone)
         return True
 
     def _tidy(self) -> None:
