@@ -76,7 +76,7 @@ def test_a_phase_begins_at_the_same_minute_of_each_day() -> None:
     assert PACE.story.seconds == pytest.approx(2 * PACE.motion.day)
 
 
-def test_where_the_limit_was_refused_nothing_is_divided_by_it() -> None:
+def test_where_the_limit_was_refused_what_is_divided_by_it_is_missed() -> None:
     ours = next(each for each in CONTENDERS if each.name == POOLGUARD)
     samples = [
         Sample(day * PACE.motion.day + PACE.starts(phase), 0.2, 200, phase)
@@ -88,6 +88,7 @@ def test_where_the_limit_was_refused_nothing_is_divided_by_it() -> None:
     days = Days(None, PACE, {POOLGUARD: [NOTHING] * (1440 * PACE.days)})  # type: ignore[arg-type]
     rows = [*days.rows(ours, Rounds([{POOLGUARD: run}]))]
     assert [row.who for row in rows] == ["poolguard, day 1", "poolguard, day 2", "poolguard, later"]
-    assert "calm" not in rows[-1].figures
+    assert rows[-1].missed == ["calm", "burst"]
     assert rows[-1].judged("created") == 0
     assert str(Table("days", rows))
+    assert [*days.rows(ours, Rounds([]))] == []

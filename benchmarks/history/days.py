@@ -11,6 +11,7 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from math import nan
 from time import monotonic, time
 
 from poolguard.cli.report.summary import BURST, percentile
@@ -198,7 +199,10 @@ class Days:
                 return [each or NOTHING for each in history.read(first, end)]
 
     def rows(self, contender: Contender, rounds: Rounds) -> Iterator[Row]:
-        """A row for each day, and one for all but the first, which is judged."""
+        """A row for each day, and one for all but the first, which is judged; none where it was not
+        measured."""
+        if not rounds.of(contender.name):
+            return
         figures = [self._figures(contender, rounds, day) for day in range(self.pace.days)]
         for day, each in enumerate(figures):
             yield Row(f"{contender.name}, day {day + 1}", each)
@@ -220,7 +224,7 @@ class Days:
             for phase in LEVELS:
                 at = self.pace.minute(begun + self.pace.starts(phase))
                 figures[f"level: {phase}"] = [minutes[at].level]
-        return {name: values for name, values in figures.items() if values}  # no limit, no ratio
+        return figures
 
     def _relative(
         self, figure: Callable[[Lived], float], contender: Contender, rounds: Rounds, day: int
@@ -229,7 +233,7 @@ class Days:
         for ours, limit in rounds.pairs(contender.name, limit_of(contender)):
             unit = [figure(lived(limit, self.pace, each)) for each in range(self.pace.days)]
             found.append(figure(lived(ours, self.pace, day)) / statistics.median(unit))
-        return found
+        return found or [nan]  # the limit was not measured: no goal is met by that
 
 
 def play_days(*, quick: bool = False) -> Table:
@@ -240,7 +244,7 @@ def play_days(*, quick: bool = False) -> Table:
         days = Days(on, pace)
         rounds = play_rounds(contenders, 1 if quick else ROUNDS, days.play, LAG_MOST)
         budget = on.plan(days.setting).budget
-    rows = [row for each in contenders if rounds.of(each.name) for row in days.rows(each, rounds)]
+    rows = [row for each in contenders for row in days.rows(each, rounds)]
     title = (
         f"days: {pace.days} in a row, each of {pace.motion.day:.0f} s; an hour with traffic takes "
         f"{pace.busy:g} s; at most {budget} connections"

@@ -12,6 +12,7 @@ import pytest
 import poolguard
 from poolguard.budget.fleet.keys import Keys
 from poolguard.budget.fleet.ledger import FleetLedger
+from poolguard.budget.ledger import TEND_EVERY
 from poolguard.lab.proxy import SlowProxy
 from tests.runtime.test_async import eventually
 from tests.support import until
@@ -175,6 +176,13 @@ def test_connections_that_the_network_has_reset_are_ended_before_others_take_the
     assert peak[0] == 4
 
 
+def test_a_fleets_ledger_is_looked_after_at_rest_as_often_as_ever(guard: Open) -> None:
+    """Where its keeper dies, other hosts wait for what this one could give."""
+    one = guard()
+    assert one.open(wait=10)
+    assert fleet_of(one).siblings.left_alone == TEND_EVERY
+
+
 def test_a_guard_that_opens_for_the_first_time_learns_the_budget_from_the_server(
     guard: Open, rows: Rows, label: str
 ) -> None:
@@ -224,8 +232,6 @@ def test_two_guards_of_two_databases_share_one_budget_by_one_ledger(
 def test_without_its_ledger_a_host_goes_on_with_what_it_has_and_says_so(
     guard: Open, caplog: pytest.LogCaptureFixture, postgres: PrivatePostgres
 ) -> None:
-    from poolguard.lab.proxy import SlowProxy
-
     with SlowProxy(target=("127.0.0.1", postgres.port), connect_delay=0.0) as proxy:
         port = f":{postgres.port}/"
         one = guard(floor=1, ledger_dsn=postgres.dsn.replace(port, f":{proxy.port}/"))
