@@ -126,6 +126,7 @@ class Host:
     def _join(self, pause: float) -> None:
         world, policy, f = self.world, self.policy, self._figures
         world.lines[self.pid] = policy.line(world.now, f).text(KEYS)
+        world.began[self.pid] = world.now - JOINED * ROUND_TRIP
         policy.joined(world.now, self.pid, DOOR, lost=False, restarted=True)
         policy.saw(world.now, world.board(), f)
         world.count(self.pid, "join", 5, CLAIM)
@@ -264,7 +265,7 @@ class Host:
         if step.urgent:
             world.urgent.add(self.pid)
         if step.urgent or not world.urgent - {self.pid}:
-            got = world.claim(step.n, step.end, self.pid)
+            got = world.claim(step.n, step.end, self.pid, sure=step.sure, left=step.left)
         return partial(self._claimed, step, f, got)
 
     def _claimed(self, step: Claim, f: Figures, got: list[int]) -> None:

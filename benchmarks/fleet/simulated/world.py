@@ -69,6 +69,8 @@ class World:
         self.seated: set[int] = set()
         """Slots that a session occupies."""
         self.lines: dict[int, str] = {}
+        self.began: dict[int, float] = {}
+        """When the control sessions have begun."""
         self.urgent: set[int] = set()
         self._free = [*range(1, budget)]
         self._places = {slot: place for place, slot in enumerate(self._free)}
@@ -98,9 +100,12 @@ class World:
         """Slots that are free, but for the door."""
         return len(self._free)
 
-    def claim(self, n: int, end: int, pid: int) -> list[int]:
-        """Lease up to *n* free slots below *end* to a host, from anywhere on."""
+    def claim(self, n: int, end: int, pid: int, *, sure: int = 0, left: int = 0) -> list[int]:
+        """Lease up to *n* free slots below *end* to a host, from anywhere on: *sure* ones, and
+        more as long as so many are *left*."""
         free, got = self._free, list[int]()
+        if left:
+            n = min(n, max(sure, sum(slot < end for slot in free) - left))
         at = self.random.randrange(len(free)) if free else 0
         for place in range(len(free)):
             if len(got) == n:
@@ -167,7 +172,8 @@ class World:
     def board(self) -> Board:
         """Read by one host."""
         self.asked.seconds += LOOK + len(self.seated) * OF_A_SESSION
-        return Board.read(KEYS, self.lines.items())
+        ages = {pid: self.now - self.began[pid] for pid in self.lines}
+        return Board.read(KEYS, self.lines.items())._replace(ages=ages)
 
     def notify(self, note: Note) -> None:
         """Tell all members that listen."""

@@ -7,8 +7,8 @@ server keeps 63 bytes of the name (``NAMEDATALEN``).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, NamedTuple
 
 from ...settings import MOST_SLOTS
 from .keys import VERSION, Keys
@@ -76,6 +76,14 @@ class Board(NamedTuple):
     lines: Mapping[int, Line] = {}
     strangers: frozenset[int] = frozenset()
     """Versions of the protocol that other members of the same label go by."""
+    ages: Mapping[int, float] = {}
+    """For how many seconds sessions have been there, as far as that is known."""
+
+    @classmethod
+    def of(cls, keys: Keys, rows: Collection[Mapping[str, Any]]) -> Board:
+        """Make it of what :func:`.statements.board` asks for."""
+        board = cls.read(keys, ((row["pid"], row["name"]) for row in rows))
+        return board._replace(ages={row["pid"]: row["age"] for row in rows})
 
     @classmethod
     def read(cls, keys: Keys, rows: Iterable[tuple[int, str]]) -> Board:

@@ -29,6 +29,9 @@ __all__ = ["Estate", "FleetSettings", "Joining"]
 
 PREDECESSOR_ENDS = 3.0
 """Seconds that a keeper waits for its predecessor's session to end, whose locks it shares."""
+DOOR_TAKEN = 0.3
+"""The same where it finds no slot at all, and another one that joins stands in the door: seconds.
+What it is one session beyond, it is for a moment each time that it asks."""
 CROWDED = 15.0
 """Seconds until a host tries again that finds too many of them: while it asks, it is one session
 beyond the budget."""
@@ -124,7 +127,7 @@ class Joining:
             sql.board(keys),
             sql.nothing() if estate.lives else self._claim_seat(),
         )
-        board = Board.read(keys, ((row["pid"], row["name"]) for row in rows))
+        board = Board.of(keys, rows)
         self._insist(facts, board, control)
         self._insist_on_room(board, figures.budget, {facts["pid"], estate.pid})
         restarted = facts["server"] != self._server
@@ -219,7 +222,10 @@ class Joining:
             [[row]] = session.control.ask(self._claim_seat())
             claimed = row["claimed"]
         if not claimed:
-            raise Lost("no slot of the budget is free for another host, and others are joining")
+            raise Lost(
+                "no slot of the budget is free for another host, and others are joining",
+                again=DOOR_TAKEN,
+            )
         return claimed[0]
 
     def _end_predecessor(self, session: Session, estate: Estate) -> None:

@@ -206,6 +206,7 @@ class Policy(FleetView):
         elif note.word == "hello":
             self._byes.discard(note.sender)  # a session has the pid of one that has ended
             self._hellos.add(note.sender)
+            self.has_come(now, note.sender)
         if note.word in ("hello", "bye"):
             if self.notifies:
                 self.was_told(1 if note.word == "hello" else -1)
@@ -335,12 +336,16 @@ class Policy(FleetView):
         moves = wants > self.whole(f).need
         if not budget:  # the first connection asks what there is: there is one for each worker
             return Claim(wants, 2 + max(1, f.workers), urgent=False, moves=moves)
+        # A host has a session before it has a slot. Where several come at once, each leaves some to
+        # the next ones, once each of its own processes can have a connection.
+        left = self.arriving(now)
+        sure = moves + max(0, f.workers - self.whole(f).granted) if left else 0
         if lacks := self.lacks(f, SPARE):
             self._goes_round = not self.right(f).guaranteed
-            return Claim(lacks, budget, urgent=True, moves=moves)
+            return Claim(lacks, budget, urgent=True, moves=moves, sure=sure, left=left)
         if any(self.ordered(now)):
             return None  # it would take what it has just given
-        return Claim(wants + SPARE, budget, urgent=False)
+        return Claim(wants + SPARE, budget, urgent=False, sure=sure, left=left)
 
     def _may_ask(self, f: Figures) -> bool:
         return self._in_vain > 0 and self.notifies and self.budget(f) > 0

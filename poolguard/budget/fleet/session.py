@@ -165,7 +165,7 @@ class Session:
             self.control.ask(sql.listen(self.keys, on=self.listens))
 
     def _saw(self, rows: Collection[Row], figures: Figures) -> None:
-        board = Board.read(self.keys, ((row["pid"], row["name"]) for row in rows))
+        board = Board.of(self.keys, rows)
         self._policy.saw(monotonic(), board, figures)
         self._voice.budgets(self._host.name, figures.budget, board, self._policy.me)
         self.note_standing()
@@ -191,6 +191,8 @@ class Session:
             step.n,
             step.end,
             self.leased,
+            sure=step.sure,
+            left=step.left,
             yields=not step.urgent,
             mark=step.urgent and not policy.urgent,
         )

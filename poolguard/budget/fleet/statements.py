@@ -86,8 +86,9 @@ def publish(keys: Keys, line: Line) -> str:
 
 def board(keys: Keys) -> str:
     """Ask for the lines of all members, whatever version of the protocol they go by."""
+    age = "extract(epoch FROM clock_timestamp() - backend_start)::float8"
     return (
-        "SELECT pid, application_name AS name FROM pg_stat_activity "
+        f"SELECT pid, application_name AS name, {age} AS age FROM pg_stat_activity "
         f"WHERE datname = current_database() AND application_name LIKE 'poolguard %{keys.short}:%'"
     )
 
@@ -98,6 +99,8 @@ def claim(
     end: int,
     mine: Collection[int],
     *,
+    sure: int = 0,
+    left: int = 0,
     yields: bool = False,
     mark: bool = False,
 ) -> str:
@@ -105,6 +108,8 @@ def claim(
     there are fewer, see as well how many are lost: occupied, and leased by no host.
 
     :param mine: slots that this session has leased already.
+    :param sure: so many are claimed even if fewer than *left* remain.
+    :param left: so many that are free are left to others.
     :param yields: claim none while another host needs what is its by right.
     :param mark: say from now on that this host does.
     """
@@ -113,7 +118,7 @@ def claim(
     taken = (
         f"SELECT i FROM ({_all_below(end)} OFFSET 0) s "
         f"WHERE CASE WHEN i = ANY({_array(mine)}) THEN false ELSE {_is_claimed(keys, 'i')} END "
-        f"LIMIT {n}"
+        f"LIMIT {n + left}"
     )
     claimed = f"array({taken})"
     lock = f"({keys.urgent}, 0)"
@@ -125,9 +130,15 @@ def claim(
         f"SELECT count(*) FROM ({_all_below(end)} OFFSET 0) s WHERE CASE "
         f"WHEN i = ANY({_array(mine)} || claimed) THEN false ELSE {_is_lost(keys, 'i')} END"
     )
+    found = f"SELECT {claimed} AS claimed OFFSET 0"
+    if left:
+        kept = f"least({n}, greatest({sure}, cardinality(claimed) - {left}))"
+        unlock = f"pg_advisory_unlock_shared({keys.lease}, i)"
+        back = f"SELECT count({unlock}) FROM unnest(claimed[{kept} + 1:]) i"
+        found = f"SELECT claimed[:{kept}] AS claimed, ({back}) AS back FROM ({found}) f OFFSET 0"
     return (
         f"SELECT claimed, CASE WHEN cardinality(claimed) < {n} THEN ({lost}) END AS lost{marked} "
-        f"FROM (SELECT {claimed} AS claimed OFFSET 0) c"
+        f"FROM ({found}) c"
     )
 
 

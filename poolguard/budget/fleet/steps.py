@@ -45,6 +45,10 @@ class Claim(NamedTuple):
     """This host is below its fair share: those that are not leave the slots alone meanwhile."""
     moves: bool = False
     """The first one is for the control session itself, which leaves its own."""
+    sure: int = 0
+    """So many are claimed even if fewer than *left* remain."""
+    left: int = 0
+    """So many that are free are left to hosts that are about to come."""
 
 
 class Prove(NamedTuple):

@@ -76,6 +76,11 @@ def test_other_sessions_are_passed_over(name: str) -> None:
     assert Board.read(KEYS, [(1, name), (2, LINE.text(KEYS))]) == Board({2: LINE})
 
 
+def test_it_knows_for_how_long_its_members_have_been_there() -> None:
+    board = Board.of(KEYS, [{"pid": 1, "name": LINE.text(KEYS), "age": 1.5}])
+    assert board == Board({1: LINE}, ages={1: 1.5})
+
+
 def test_a_mark_that_is_not_known_is_passed_over() -> None:
     """A later release may have more of them."""
     assert Board.read(KEYS, [(1, f"{LINE.text(KEYS)} x")]).lines == {1: LINE}

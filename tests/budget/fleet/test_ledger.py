@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, suppress
+from functools import partial
 from threading import Event
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -192,6 +193,31 @@ def test_a_claim_that_finds_too_few_counts_the_slots_of_those_that_have_vanished
         assert claim(1) == 2
         assert sorted(mine) == [4, 5]
     rows("SELECT pg_advisory_unlock_all()")
+
+
+@pytest.mark.parametrize(
+    ("asks", "claimed"),
+    [
+        ({"n": 9}, 5),
+        ({"n": 9, "left": 2}, 3),
+        ({"n": 2, "left": 2}, 2),
+        ({"n": 9, "left": 2, "sure": 4}, 4),
+        ({"n": 2, "left": 2, "sure": 4}, 2),
+        ({"n": 9, "left": 9}, 0),
+        ({"n": 9, "left": 9, "sure": 1}, 1),
+    ],
+)
+def test_a_claim_leaves_what_it_is_to_leave(
+    postgres: PrivatePostgres, label: str, asks: dict[str, Any], claimed: int
+) -> None:
+    """Of slots 1 to 5. What is left is free for others, and what is claimed is not."""
+    claim = partial(statements.claim, Keys.of(label), end=6, mine=[])
+    with postgres.connect(autocommit=True) as one, postgres.connect(autocommit=True) as other:
+        [[got, lost]] = one.execute(claim(**asks)).fetchall()
+        [[rest, _]] = other.execute(claim(n=9)).fetchall()
+    assert len(got) == claimed
+    assert lost == (0 if claimed < asks["n"] else None)
+    assert sorted([*got, *rest]) == [1, 2, 3, 4, 5]
 
 
 def test_the_smaller_budget_rules_and_is_named(
