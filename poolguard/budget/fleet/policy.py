@@ -336,9 +336,9 @@ class Policy(FleetView):
         moves = wants > self.whole(f).need
         if not budget:  # the first connection asks what there is: there is one for each worker
             return Claim(wants, 2 + max(1, f.workers), urgent=False, moves=moves)
-        # A host has a session before it has a slot. Where several come at once, each leaves some to
-        # the next ones, once each of its own processes can have a connection.
-        left = self.arriving(now)
+        # A host has a session before it has a slot. Where several come at once, each leaves to the
+        # next ones what they need first of all: a slot for that, and for each of their processes.
+        left = self.arriving(now) * (1 + max(1, f.workers))
         sure = moves + max(0, f.workers - self.whole(f).granted) if left else 0
         if lacks := self.lacks(f, SPARE):
             self._goes_round = not self.right(f).guaranteed

@@ -148,16 +148,17 @@ def test_a_control_session_leaves_the_door_first_of_all() -> None:
     assert one.next(0.0, f) == Claim(1, 40, urgent=True, moves=True)
 
 
-def test_while_hosts_come_as_many_slots_are_left_as_have_just_come() -> None:
-    """A host has a session before it has a slot. 3 has come long ago, 4 and 5 just now."""
+def test_while_hosts_come_slots_are_left_to_as_many_as_have_just_come() -> None:
+    """One for its session, and one for each of its two workers. 3 has come long ago, 4 and 5 just
+    now."""
     f = figures(8, 8, need=3)
     one = policy(f, {OTHER: line()})
     ages = {ME: 0.1, 3: ARRIVING + 1, 4: ARRIVING - 0.1}
     one.saw(0.0, Board({ME: one.line(0.0, f), **dict.fromkeys((3, 4, 5), line())}, ages=ages), f)
-    assert one.next(0.0, f) == Claim(3 + SPARE, 40, urgent=False, left=1)
+    assert one.next(0.0, f) == Claim(3 + SPARE, 40, urgent=False, left=3)
     one.heard(0.0, Note("hello", 5))
-    assert one.next(0.0, f) == Claim(3 + SPARE, 40, urgent=False, left=2)
-    assert one.next(0.2, f) == Claim(3 + SPARE, 40, urgent=False, left=1)
+    assert one.next(0.0, f) == Claim(3 + SPARE, 40, urgent=False, left=6)
+    assert one.next(0.2, f) == Claim(3 + SPARE, 40, urgent=False, left=3)
     assert one.next(ARRIVING, f) == Claim(3 + SPARE, 40, urgent=False)
 
 
@@ -165,7 +166,7 @@ def test_none_is_left_of_what_lets_a_process_have_its_first_connection() -> None
     f = figures(1, 1, need=5)
     one = policy(f, {OTHER: line()}, slot=DOOR)
     one.heard(0.0, Note("hello", OTHER))
-    claim = Claim(1 + 5 + SPARE, 40, urgent=True, moves=True, sure=1 + 1, left=1)
+    claim = Claim(1 + 5 + SPARE, 40, urgent=True, moves=True, sure=1 + 1, left=3)
     assert one.next(0.0, f) == claim
 
 
