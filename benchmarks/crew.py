@@ -6,6 +6,7 @@ of the processor. On Linux alone, whose /proc tells it.
 
 from __future__ import annotations
 
+import compileall
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Literal
 
+import poolguard
 from poolguard.errors import LabError
 from poolguard.lab.processes import descendants, processes
 from poolguard.lab.server import Gunicorn, WebServer, listen
@@ -143,6 +145,8 @@ def measure(
     name: str, parts: Mapping[str, Part], *chosen: str, quick: bool = False
 ) -> dict[str, Table]:
     """Measure the *chosen* parts, or all."""
+    for folder in (*poolguard.__path__, str(Path(__file__).parent)):
+        compileall.compile_dir(folder, quiet=1)  # as pip leaves a package that it has installed
     settings = {"max_connections": str(MAX_CONNECTIONS)}
     with database("crew", connect_delay=CONNECT_DELAY, settings=settings) as there:
         return show(name, parts, chosen, Stage(there, quick))

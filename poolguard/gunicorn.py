@@ -37,7 +37,7 @@ from .budget.plan import known_budget, make_plan
 from .errors import PoolguardError
 from .runtime.guards import Guard
 from .runtime.lookup import guards, guards_to_open, of_environment, spelled_out
-from .runtime.preload import import_pool, preload
+from .runtime.preload import forget, import_pool, preload
 from .runtime.prewarm import prewarm
 from .runtime.usage import announce
 from .runtime.warmup import wait_warm
@@ -162,10 +162,12 @@ def pre_fork(server: Any, worker: Any) -> None:
 
 
 def _preload(cfg: Any) -> None:
-    if not is_green(cfg):  # what is to be patched is imported after that
-        kind = workplace_of(cfg).mode or "sync"
-        preload(kind)
-        _middleware(kind)
+    if is_green(cfg):  # what is to be patched is imported after that
+        forget()
+        return
+    kind = workplace_of(cfg).mode or "sync"
+    preload(kind)
+    _middleware(kind)
 
 
 def _check_anew(server: Any, generations: Generations) -> None:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import gc
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
+import psycopg
 import pytest
 
 import poolguard
 from poolguard.runtime.preload import import_pool
 from poolguard.settings import Kind
+
+ROOT = Path(__file__).parents[2]
 
 
 def modules_after(code: str) -> set[str]:
@@ -29,13 +35,18 @@ def preloaded(worker_class: str, *, before: str = "") -> set[str]:
     )
 
 
-@pytest.mark.parametrize("worker_class", ["sync", "gthread", "uvicorn_worker.UvicornWorker"])
-def test_the_master_imports_no_driver_that_a_reload_could_not_renew(worker_class: str) -> None:
+@pytest.mark.parametrize(
+    ("worker_class", "pool"),
+    [
+        ("sync", "poolguard.pool.sync"),
+        ("gthread", "poolguard.pool.sync"),
+        ("uvicorn_worker.UvicornWorker", "poolguard.pool.aio"),
+    ],
+)
+def test_the_master_imports_the_driver_and_the_pool(worker_class: str, pool: str) -> None:
     found = preloaded(worker_class)
-    assert "poolguard.pool.upkeep" in found
-    tops = {name.partition(".")[0] for name in found}
-    assert not tops & {"psycopg", "psycopg_binary", "psycopg_c", "psycopg_pool", "opentelemetry"}
-    assert "typing_extensions" not in tops, "an application may want a newer one after a reload"
+    assert {"psycopg", pool} <= found
+    assert not {each for each in found if each.startswith("opentelemetry")}
 
 
 def test_the_master_imports_the_door_of_its_workers_alone() -> None:
@@ -49,21 +60,58 @@ def test_what_is_to_be_patched_is_imported_after_that() -> None:
     assert "poolguard.pool.sockets" not in preloaded("gevent")
 
 
-@pytest.mark.parametrize(
-    ("worker_class", "pool"),
-    [
-        ("sync", "poolguard.pool.sync"),
-        ("uvicorn_worker.UvicornWorker", "poolguard.pool.aio"),
-    ],
-)
-def test_a_master_that_has_the_driver_imports_the_pool_too(worker_class: str, pool: str) -> None:
-    """By gunicorn.conf.py, or by the application under ``preload_app``."""
-    assert pool in preloaded(worker_class, before="import psycopg")
-
-
 def test_what_a_python_or_a_driver_lacks_is_for_the_worker_to_say() -> None:
     lacking = "import sys, psycopg; sys.modules.update(dict.fromkeys(['ctypes', 'psycopg_pool']))"
-    assert "poolguard.pool.upkeep" in preloaded("sync", before=lacking)
+    assert "poolguard.telemetry.spans" in preloaded("sync", before=lacking)
+
+
+CHANGED = """
+import os, pathlib, sys
+{before}
+import poolguard.gunicorn
+from gunicorn.config import Config
+cfg = Config()
+poolguard.gunicorn._preload(cfg)
+assert not hasattr(sys.modules["psycopg"], "CHANGED")
+{change}
+poolguard.gunicorn._preload(cfg)
+print(*sorted(sys.modules.keys() & {{"psycopg", "psycopg_pool", "poolguard.pool.sync"}}))
+from poolguard.runtime.preload import import_pool
+import_pool("sync")
+import psycopg, poolguard.pool.errors
+print(hasattr(psycopg, "CHANGED"), poolguard.pool.errors.psycopg is psycopg)
+"""
+UPGRADE = """
+import psycopg
+pathlib.Path(psycopg.__file__).open('a').write('CHANGED = True')
+for each in pathlib.Path(psycopg.__file__).parent.rglob("*.py"):
+    os.utime(each, (1, 1))
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "change", "kept", "new"),
+    [
+        ("", "import psycopg", True, False),
+        ("", UPGRADE, False, True),
+        ("", "cfg.set('worker_class', 'gevent')", False, False),
+        ("import psycopg", UPGRADE, True, False),
+    ],
+    ids=["as it was", "another version", "to be patched", "the configuration's own"],
+)
+def test_a_reload_finds_the_driver_that_is_installed_by_then(
+    tmp_path: Path, before: str, change: str, *, kept: bool, new: bool
+) -> None:
+    if "gevent" in change:
+        pytest.importorskip("gevent")
+    [where] = psycopg.__path__
+    shutil.copytree(where, tmp_path / "psycopg")
+    script = CHANGED.format(before=before, change=change)
+    environ = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    told = subprocess.check_output([sys.executable, "-c", script], text=True, env=environ)
+    shared, found = told.splitlines()
+    assert shared == ("poolguard.pool.sync psycopg psycopg_pool" if kept else "")
+    assert found == f"{new} True"
 
 
 @pytest.fixture
