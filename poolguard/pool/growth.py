@@ -12,6 +12,7 @@ __all__ = [
     "connects_to_begin",
     "late_ones",
     "lent_at_most",
+    "likely_back",
     "low_water",
     "next_look",
     "patience",
@@ -44,6 +45,16 @@ def patience(connect_time: float) -> float:
     one that takes half as long as a connect is probably asking a connection that is dead.
     """
     return max(SHORTEST_PATIENCE, connect_time / 2)
+
+
+def likely_back(lent: int, within: float, ended: int, usage: float) -> int:
+    """How many of so many that are *lent* are likely to come back *within* so many seconds, by how
+    long others were lent.
+
+    :param ended: so many of these have come back, which were lent for *usage* seconds in all. While
+        there is none, it is not known when any will.
+    """
+    return int(lent * within * ended / max(usage, 1e-9)) if ended > 0 else 0
 
 
 def late_ones(
@@ -91,9 +102,10 @@ def step(connect_time: float) -> float:
 def connects_to_begin(now: float, s: Snapshot) -> int:
     """How many connects to begin at *now*.
 
-    With nothing lent out, nothing can come back: every waiter needs a connect. Otherwise the
-    queue may empty itself, so growth starts slowly (one connect, doubling with each step that the
-    queue persists): a queue of a millisecond's length opens nothing that is not needed. While
+    What will not come back within a connect cannot serve the queue: every other waiter needs a
+    connect at once. The rest of the queue may empty itself, so that growth starts slowly (one
+    connect, doubling with each step that the queue persists): a queue of a millisecond's length
+    opens nothing that is not needed. While
     connecting fails, one connect at a time probes; one that hangs is none. What is opened ahead
     does not go slowly.
     """
@@ -101,8 +113,11 @@ def connects_to_begin(now: float, s: Snapshot) -> int:
     if s.counts.lent and for_queue > 0:
         doublings = int(s.waited / step(s.connect_time))
         if doublings < SLOW_DOUBLINGS:
-            for_queue = min(for_queue, (1 << doublings) - 1 - s.begun)
+            slowly = (1 << doublings) - 1 - s.begun
+            for_queue = min(for_queue, max(slowly, for_queue - s.returning))
     ahead = headroom(s) if now >= s.headroom_from else 0
+    if s.counts.waiting:
+        ahead = min(ahead, max(0, s.for_queue))  # beyond that it would slow down those waited for
     n = min(max(for_queue, s.for_floor, ahead, for_level(now, s)), s.room)
     if s.retry_at is not None:
         n = min(n, 0 if s.coming or now < s.retry_at else 1)

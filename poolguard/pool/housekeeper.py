@@ -21,7 +21,7 @@ from .core import Core
 from .entry import Entry
 from .events import Listener, Warmed, hears_returns
 from .expected import Expected
-from .growth import low_water, patience
+from .growth import likely_back, low_water, patience
 from .inquiry import Inquiry
 from .leaks import Leaks
 from .leases import Leases
@@ -223,6 +223,12 @@ class Housekeeper:
             begun=self._begun,
             waited=0.0 if self._queue_since is None else now - self._queue_since,
             connect_time=self.lifecycle.expected,
+            returning=likely_back(
+                counts.lent,
+                self.lifecycle.expected,
+                core.taken_free + core.queued - counts.waiting - counts.lent,
+                core.usage,
+            ),
             retry_at=self.outage.retry_at(
                 asked=counts.waiting > 0, closed=self.outage.refused and self.leases.has_room
             ),

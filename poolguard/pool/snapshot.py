@@ -5,6 +5,7 @@ Its first part is what ``pool.counts()`` answers.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -70,6 +71,8 @@ class Snapshot(NamedTuple):
     connecting: Sequence[Entry] = ()
     """Those whose connects are under way."""
     late: Late = Late()
+    returning: int = sys.maxsize
+    """How many of those that are lent are likely to come back within a connect."""
     promised: int = 0
     """Connections that are being verified, and are likely to serve waiters in a moment."""
     promised_until: float | None = None

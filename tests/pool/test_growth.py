@@ -16,6 +16,7 @@ from poolguard.pool.growth import (
     connects_to_begin,
     late_ones,
     lent_at_most,
+    likely_back,
     next_look,
     patience,
     step,
@@ -56,6 +57,26 @@ def state_of(
     checking = size - idle - lent - opening
     counts = Counts(idle, lent, checking, opening, waiting, floor, max_size)
     return CALM._replace(counts=counts, **others)
+
+
+@pytest.mark.parametrize(
+    ("ended", "usage", "back"), [(0, 0.0, 0), (1, 2.0, 1), (10, 20.0, 1), (10, 2.0, 15)]
+)
+def test_how_many_come_back_in_time_follows_from_how_long_others_were_lent(
+    ended: int, usage: float, back: int
+) -> None:
+    assert likely_back(3, 1.0, ended, usage) == back
+
+
+@pytest.mark.parametrize(("returning", "begins"), [(0, 15), (4, 11), (14, 1), (15, 0), (99, 0)])
+def test_what_will_not_come_back_in_time_is_no_reason_to_go_slowly(
+    returning: int, begins: int
+) -> None:
+    """Fifteen wait behind ten that are lent, and all of them have just come."""
+    queue = state_of(size=10, lent=10, waiting=15, returning=returning)
+    assert connects_to_begin(NOW, queue) == begins
+    two_steps = queue._replace(waited=2.1 * step(CALM.connect_time))
+    assert connects_to_begin(NOW, two_steps) == max(3, begins)
 
 
 def begins(**state: Any) -> int:
