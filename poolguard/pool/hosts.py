@@ -12,12 +12,14 @@ import socket
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any, NamedTuple
 
 from psycopg import OperationalError
 
 from ..budget.dialing import effective
+from ..util.clock import now as clock
 
 __all__ = ["addresses"]
 
@@ -43,7 +45,8 @@ async def addresses(conninfo: str, kwargs: Mapping[str, Any]) -> dict[str, str]:
 
     Raises :exc:`psycopg.OperationalError`, as psycopg does, where none is found.
     """
-    places = _places(effective(conninfo, **{k: kwargs[k] for k in _OF_PLACE if k in kwargs}))
+    given = tuple((k, str(kwargs[k])) for k in _OF_PLACE if kwargs.get(k) is not None)
+    places = _places(conninfo, given, int(clock()))
     if not any(place.is_name for place in places):
         return {}
     looks = [_look_up(place) for place in places]
@@ -66,8 +69,14 @@ async def addresses(conninfo: str, kwargs: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _places(given: Mapping[str, str]) -> list[Place]:
+@lru_cache(maxsize=1)
+def _places(
+    conninfo: str,
+    kwargs: tuple[tuple[str, str], ...],
+    second: int,  # noqa: ARG001 - for so long all connects of a burst share the answer
+) -> list[Place]:
     """Empty where the lists do not fit, which psycopg says better."""
+    given = effective(conninfo, **dict(kwargs))
     hosts, listed, ports = (
         given[key].split(",") if given.get(key) else [] for key in ("host", "hostaddr", "port")
     )
