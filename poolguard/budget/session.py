@@ -25,6 +25,7 @@ __all__ = [
     "KEEPALIVES",
     "LONGEST_NAME",
     "OPTIONS",
+    "OVERRULES",
     "PLAIN_GREETING",
     "RESEAT",
     "RESET_MARK",
@@ -98,36 +99,45 @@ SELECT pg_advisory_unlock(%(kind)s, %(slot)s),
 """Takes that lock again, where the application has let go of it. A session's locks are counted, and
 so it is let go of first."""
 
-RESTORE = """
+_OPERATORS = """
+  FROM pg_db_role_setting s, unnest(setconfig) AS each
+ WHERE s.setrole IN (0, (SELECT oid FROM pg_roles WHERE rolname = session_user))
+   AND s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+   AND split_part(each, '=', 1) IN ('client_connection_check_interval',
+       'tcp_keepalives_idle', 'tcp_keepalives_interval', 'tcp_keepalives_count')
+"""
+RESTORE = f"""
 SELECT set_config(name, value, false)
   FROM (SELECT DISTINCT ON (1) split_part(each, '=', 1) AS name,
-               substr(each, strpos(each, '=') + 1) AS value
-          FROM pg_db_role_setting s, unnest(setconfig) AS each
-         WHERE s.setrole IN (0, (SELECT oid FROM pg_roles WHERE rolname = session_user))
-           AND s.setdatabase IN (0, (SELECT oid FROM pg_database
-                                      WHERE datname = current_database()))
-           AND split_part(each, '=', 1) IN ('client_connection_check_interval',
-               'tcp_keepalives_idle', 'tcp_keepalives_interval', 'tcp_keepalives_count')
+               substr(each, strpos(each, '=') + 1) AS value {_OPERATORS}
          ORDER BY 1, s.setrole = 0, s.setdatabase = 0) AS theirs
  WHERE pg_backend_pid() = %(login_pid)s;
 """
 """Sets what the operator has set for this role or database, which the options have overruled."""
 
+OVERRULES = f""",
+       EXISTS (SELECT {_OPERATORS}) AS overrules
+"""
+"""Added to the greeting, asks whether there is any of that."""
+
 # The pid that was given at login is this session's own, unless a pooler gave it. A setting that the
 # server does not know is NULL, and one that its operator has made strict already is left alone.
 GREETING = f"""
 SELECT {_BACKEND},
-       CASE WHEN pg_backend_pid() = %(login_pid)s THEN concat(
-         CASE WHEN current_setting('client_connection_check_interval', true) = '0' THEN
-              set_config('client_connection_check_interval', '{CHECK_INTERVAL}', false) END,
-         CASE WHEN current_setting('tcp_keepalives_idle')::int
-                   NOT BETWEEN 1 AND {KEEPALIVES_IDLE + KEEPALIVES_INTERVAL * KEEPALIVES_COUNT} THEN
-              set_config('tcp_keepalives_idle', '{KEEPALIVES_IDLE}', false)
-              || set_config('tcp_keepalives_interval', '{KEEPALIVES_INTERVAL}', false)
-              || set_config('tcp_keepalives_count', '{KEEPALIVES_COUNT}', false) END
-       ) END AS told
+       CASE WHEN pg_backend_pid() = %(login_pid)s
+             AND current_setting('client_connection_check_interval', true) = '0' THEN
+            set_config('client_connection_check_interval', '{CHECK_INTERVAL}', false)
+       END AS told_interval,
+       CASE WHEN pg_backend_pid() = %(login_pid)s
+             AND current_setting('tcp_keepalives_idle')::int
+                 NOT BETWEEN 1 AND {KEEPALIVES_IDLE + KEEPALIVES_INTERVAL * KEEPALIVES_COUNT} THEN
+            set_config('tcp_keepalives_idle', '{KEEPALIVES_IDLE}', false)
+            || set_config('tcp_keepalives_interval', '{KEEPALIVES_INTERVAL}', false)
+            || set_config('tcp_keepalives_count', '{KEEPALIVES_COUNT}', false)
+       END AS told_keepalives
 """
-"""Asks the same, and sets what lets the server notice that the client is gone."""
+"""Asks the same, and sets what lets the server notice that the client is gone, where the options
+have not."""
 
 ASK_ALIVE = """
 SELECT pid, coalesce(extract(epoch FROM backend_start), 0)::float8 AS started,

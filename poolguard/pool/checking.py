@@ -86,15 +86,22 @@ class Checking(Returning):
             return not await self._takes_no_writes(conn, ask=True)
         if not answered and entry.seat is not None:
             return await self._takes_its_seat(conn, entry)
+        if entry.stranger and self._introduce is not None and not self._is_waited_for(entry):
+            await done(self._introduce(conn))
+            return True
         if not (answered or self._is_to_inquire()):
             await done(self.check_connection(conn))
         return True
 
     async def _recall(self, conn: Any, entry: Entry) -> None:
         """Have the memory ask over the connection what it wants to, unless an acquire waits."""
-        memory, check = self._keeper.expected.memory, entry.check
-        if memory is not None and memory.asks and check is not None and not check.for_waiter:
+        memory = self._keeper.expected.memory
+        if memory is not None and memory.asks and not self._is_waited_for(entry):
             await memory.ask(conn)
+
+    def _is_waited_for(self, entry: Entry) -> bool:
+        """An acquire waits for the end of its check."""
+        return entry.check is None or entry.check.for_waiter
 
     async def _check_idle(self) -> None:
         """Check the idle connections one after the other, so that an acquire finds the others."""

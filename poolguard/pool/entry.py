@@ -84,6 +84,8 @@ class Entry:
     """What is being checked."""
     checkout: Checkout | None = None
     """What has it, where that is of interest."""
+    stranger: bool = False
+    """It was not greeted, since it was waited for: it is to be as soon as it is idle."""
     seat: Seat | None = None
     """The lock by which the session occupies the slot; None where it has none."""
     seated_until: float = math.inf

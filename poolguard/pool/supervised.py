@@ -24,20 +24,23 @@ class Supervised(Base):
     dial_again: Callable[[Exception], bool] | None = None
     """Told of a connect's error; true: it has replaced :attr:`kwargs`, to try again at once."""
     _inquire: Callable[[Any], Any] | None = None
+    _introduce: Callable[[Any], Any] | None = None
     _when_refused: Callable[[], None] | None = None
     _when_voiceless: Callable[[], None] | None = None
 
     def attend(
         self,
         inquire: Callable[[Any], Any],
+        introduce: Callable[[Any], Any],
         when_refused: Callable[[], None],
         when_voiceless: Callable[[], None],
     ) -> None:
         """Have *inquire* called with an idle connection, to ask the server what it grants;
-        *when_refused* when the server had no room for a connection; and *when_voiceless* when none
-        has been at hand to ask with for so long that what was learned once ends."""
-        self._inquire, self._when_refused = inquire, when_refused
-        self._when_voiceless = when_voiceless
+        *introduce* with one that is to :meth:`greet_later`; *when_refused* when the server
+        had no room for a connection; and *when_voiceless* when none has been at hand to ask with
+        for so long that what was learned once ends."""
+        self._inquire, self._introduce = inquire, introduce
+        self._when_refused, self._when_voiceless = when_refused, when_voiceless
         self._keeper.inquiry.wanted = True
 
     def recall_by(self, memory: Memory) -> None:
@@ -73,7 +76,17 @@ class Supervised(Base):
         """Say which session a connection of this pool is with: should this process die, its slot
         stays taken until that session is gone."""
         if (entry := entry_of(conn)) is not None:
+            entry.stranger = False
             self._keeper.leases.record_backend(entry, backend)
+
+    def greet_later(self, conn: Any) -> bool:
+        """Whether a connection is to be introduced once it is idle, since an acquire waits for
+        it."""
+        entry = entry_of(conn)
+        if entry is None or not self._core.waiting:
+            return False
+        entry.stranger = True
+        return True
 
     def seat_of(self, conn: Any) -> Seat | None:
         """The lock by which a connection of this pool is to occupy its slot, if there is one."""

@@ -66,6 +66,7 @@ class Tasks(Tending):
 
     async def _end_tasks(self, until: float) -> None:
         """Give up connects and checks, and wait until the server has ended what is being closed."""
+        await asyncio.sleep(0)  # one that is cancelled before it has begun would tidy nothing up
         # A callback that closes the pool runs in one of these tasks itself.
         tasks = {t: what for t, what in self._under_way.items() if t is not asyncio.current_task()}
         for task, what in tasks.items():

@@ -34,7 +34,7 @@ class AsyncRuntime(Runtime):
         self._thread = threading.get_ident()
         self._tasks: set[asyncio.Task[None]] = set()  # the loop itself would let a task go
         try:
-            pool = self._assembled(AsyncGuardedPool, self._welcome, self._inquire)
+            pool = self._assembled(AsyncGuardedPool, lambda job: job)
         except BaseException:
             self._let_go()
             raise
@@ -67,14 +67,6 @@ class AsyncRuntime(Runtime):
             return self.alive and self.loop is not asyncio.get_running_loop()
         except RuntimeError:  # no loop runs here
             return False
-
-    async def _welcome(self, conn: Any) -> None:
-        if (pool := self.pool) is not None:
-            await self.greeting.welcome(pool, conn)
-
-    async def _inquire(self, conn: Any) -> None:
-        if (pool := self.pool) is not None:
-            await self.greeting.inquire(pool, conn)
 
     async def wait_warm(self, timeout: float) -> bool:
         """As that of a sync one."""

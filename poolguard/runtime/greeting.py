@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..budget.capacity import OTHERS, QUERY
 from ..budget.session import (
     GREETING,
+    OVERRULES,
     PLAIN_GREETING,
     RESTORE,
     SEAT,
@@ -21,6 +22,7 @@ from ..budget.session import (
 from ..budget.slots import POOLED, Backend, Seat
 from ..errors import PoolguardError
 from ..pool.arguments import PoolArguments
+from ..util.clock import now as clock
 from .connecting import Connecting
 from .memory import GuardMemory
 from .sizing import Sizing
@@ -31,6 +33,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Greeting"]
 
+FAMILIAR = 600.0
+"""Seconds for which what one connection has found is taken to hold for others to the same place.
+The operator may set something for the role meanwhile."""
+
 
 class Greeting:
     """The questions of one pool.
@@ -38,6 +44,10 @@ class Greeting:
     A new connection is asked for its backend, whose pid goes into the ledger. Where that pid is not
     the login's, a pooler stands in between. The first connection is asked for the capacity too, and
     so is an idle one now and then. Only then is a connection the application's.
+
+    Where that has found nothing that the next connection to the same place would have to be asked,
+    or told, before it is used, one that a request waits for is greeted afterwards. Of many that are
+    opened at once the greetings would take the server as long as all the rest.
 
     :param rows: asks the server one thing (:func:`poolguard.budget.queries.rows`, or its async
         counterpart).
@@ -59,6 +69,8 @@ class Greeting:
         """What knows by earlier days what will be needed."""
         self._plainly = False
         """The server's platform cannot look for its clients, so it is not told to."""
+        self._familiar: dict[object, float] = {}
+        """Where connections lead that need no more than a login, and when one was last asked."""
 
     def __repr__(self) -> str:
         return f"<Greeting pooler={self._pooler}{' plainly' if self._plainly else ''}>"
@@ -78,11 +90,12 @@ class Greeting:
 
         if _is_amid(conn):  # by the application's class, as it connected
             await done(conn.commit())
-        seat = pool.seat_of(conn)
-        row = await self._greet(conn, seat)
-        pool.greeted(conn, self._judged(conn, row))
-        if seat is not None and row.get("seated") is not None:
-            pool.seated(conn, seat, seated=row["seated"])
+        seat, familiar = pool.seat_of(conn), self._knows(conn)
+        if seat is not None or not familiar or not pool.greet_later(conn):
+            row = await self._greet(conn, seat, briefly=familiar)
+            pool.greeted(conn, self._judged(conn, row))
+            if seat is not None and row.get("seated") is not None:
+                pool.seated(conn, seat, seated=row["seated"])
         if self._sizing.must_ask(recovering=pool.recovering):
             await self.inquire(pool, conn)
         if self.memory is not None and await self.memory.learn(conn):
@@ -90,6 +103,10 @@ class Greeting:
         if self._configure is not None:
             await done(self._configure(conn))
             _insist_on_its_end(conn)
+
+    async def introduce(self, pool: GuardedPool[Any] | AsyncGuardedPool[Any], conn: Any) -> None:
+        """Greet an idle connection that was not greeted as it came. Raises :exc:`psycopg.Error`."""
+        pool.greeted(conn, self._judged(conn, await self._greet(conn, None, briefly=False)))
 
     async def inquire(self, pool: GuardedPool[Any] | AsyncGuardedPool[Any], conn: Any) -> None:
         """Ask what the server grants now, and give *pool* the size that follows."""
@@ -114,7 +131,7 @@ class Greeting:
             sizing.was_asked(pool, told=True)
             await done(pool.resize(*bounds))
 
-    async def _greet(self, conn: Any, seat: Seat | None) -> Mapping[str, Any]:
+    async def _greet(self, conn: Any, seat: Seat | None, *, briefly: bool) -> Mapping[str, Any]:
         from psycopg import Error
 
         from ..pool.jobs import done
@@ -124,10 +141,13 @@ class Greeting:
         if seat is not None and not self._sizing.behind_pooler:
             taking = SEAT
             values |= {"kind": seat.kind, "slot": seat.slot}
-        if not (self._plainly or self._sizing.behind_pooler):
-            restore = RESTORE if self._connecting.sends_options else ""
+        if not (briefly or self._plainly or self._sizing.behind_pooler):
+            query = GREETING + taking
+            if self._connecting.sends_options:
+                query = RESTORE + GREETING + OVERRULES + taking
             try:
-                [row] = await done(self._rows(conn, restore + GREETING + taking, values))
+                [row] = await done(self._rows(conn, query, values))
+                self._note(conn, row)
                 return row  # type: ignore[no-any-return]
             except Error as error:
                 if error.sqlstate != UNSUPPORTED:
@@ -135,6 +155,27 @@ class Greeting:
             self._plainly = True
         [row] = await done(self._rows(conn, PLAIN_GREETING + taking, values))
         return row  # type: ignore[no-any-return]
+
+    def _knows(self, conn: Any) -> bool:
+        """Nothing has to be found out, or told, before a connection there is used."""
+        since = self._familiar.get(_place_of(conn))
+        return since is not None and clock() - since < FAMILIAR
+
+    def _note(self, conn: Any, row: Mapping[str, Any]) -> None:
+        """Note what the whole greeting says of those to come: whether the login was enough."""
+        place = _place_of(conn)
+        login_told_all = row.get("told_interval", "") is None and (
+            row["told_keepalives"] is None or conn.pgconn.host[:1] in (b"", b"/", b"@")
+        )
+        if (
+            login_told_all
+            and row.get("overrules") is False
+            and row["pid"] == conn.info.backend_pid
+            and self._pooler in ("auto", "none")
+        ):
+            self._familiar[place] = clock()
+        else:
+            self._familiar.pop(place, None)
 
     def _judged(self, conn: Any, row: Mapping[str, Any]) -> Backend:
         """Whom the session is with, by the answer to the greeting."""
@@ -150,6 +191,12 @@ class Greeting:
             if self._pooler != "session":
                 conn.prepare_threshold = None  # the next statement may be another server's
         return backend
+
+
+def _place_of(conn: Any) -> object:
+    """To which server it leads: of several hosts, and of a name's several addresses."""
+    pgconn = conn.pgconn
+    return pgconn.host, pgconn.hostaddr, pgconn.port
 
 
 def _is_amid(conn: Any) -> bool:

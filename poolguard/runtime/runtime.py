@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ from .sizing import Bounds, Sizing
 if TYPE_CHECKING:
     from ..budget.fleet.ledger import FleetLedger
     from ..pool.aio import AsyncGuardedPool
+    from ..pool.jobs import Job
     from ..pool.sync import GuardedPool
 
 __all__ = ["BUILD_TIMEOUT", "CLOSE_TIMEOUT", "Runtime"]
@@ -128,11 +130,22 @@ class Runtime:
 
     # -- making the pool -----------------------------------------------------------------------
 
-    def _assembled(self, kind: type[Any], welcome: Any, inquire: Any) -> Any:
+    def _assembled(self, kind: type[Any], begin: Callable[[Job[None]], Any]) -> Any:
         """The pool, with all that it follows from. It is not open yet.
+
+        :param begin: runs one of the guard's coroutines, or has it awaited.
 
         Raises :exc:`~poolguard.errors.PoolguardError` where the settings cannot work.
         """
+
+        def over(question: Callable[[Any, Any], Job[None]]) -> Callable[[Any], Any]:
+            """What the pool calls with a connection that the server is to be asked over."""
+
+            def ask(conn: Any) -> Any:
+                return None if self.pool is None else begin(question(self.pool, conn))
+
+            return ask
+
         self._connecting.check()
         floor, max_size = self.sizing.begin()  # settings → plan → ledger → bounds
         own = {  # these go before settings of the same name: the plan's, not what was asked for
@@ -143,7 +156,7 @@ class Runtime:
             "ledger": self.sizing.ledger,
             "listener": _listeners(self.settings, self._given.listener),
             "at_once": context.current().workplace.most_at_once,
-            "configure": welcome,
+            "configure": over(self.greeting.welcome),
             "reset": self._given.reset,
             "check": self._given.check,
             "reconnect_timeout": math.inf,
@@ -151,7 +164,12 @@ class Runtime:
         }
         pool = kind(**_settings_for(kind, self.settings) | self._connect_arguments() | own)
         pool.dial_again = self._connecting.refused
-        pool.attend(inquire, self.sizing.when_refused, self.sizing.when_voiceless)
+        pool.attend(
+            over(self.greeting.inquire),
+            over(self.greeting.introduce),
+            self.sizing.when_refused,
+            self.sizing.when_voiceless,
+        )
         self.memory = open_memory(self.name, self.settings, self._given.kwargs, self._rows)
         self.greeting.memory = self.memory
         if self.memory is not None:

@@ -53,9 +53,10 @@ class SyncRuntime(Runtime):
 
     def _run(self) -> None:
         try:
+            from ..pool.jobs import at_once
             from ..pool.sync import GuardedPool
 
-            pool = self._assembled(GuardedPool, self._welcome, self._inquire)
+            pool = self._assembled(GuardedPool, at_once)
             with self._lock:
                 if self.closed:
                     self._let_go()
@@ -74,18 +75,6 @@ class SyncRuntime(Runtime):
             if self.error is not None:
                 self._let_go()
             self._built.set()
-
-    def _welcome(self, conn: Any) -> None:
-        from ..pool.jobs import at_once
-
-        if (pool := self.pool) is not None:
-            at_once(self.greeting.welcome(pool, conn))
-
-    def _inquire(self, conn: Any) -> None:
-        from ..pool.jobs import at_once
-
-        if (pool := self.pool) is not None:
-            at_once(self.greeting.inquire(pool, conn))
 
     def built(self, timeout: float) -> GuardedPool[Any] | None:
         if not (self._built.is_set() or (timeout > 0 and self._built.wait(waitable(timeout)))):
