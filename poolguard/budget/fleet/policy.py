@@ -206,7 +206,7 @@ class Policy(FleetView):
         elif note.word == "hello":
             self._byes.discard(note.sender)  # a session has the pid of one that has ended
             self._hellos.add(note.sender)
-            self.has_come(now, note.sender)
+            self.arrivals.note(now, note.sender)
         if note.word in ("hello", "bye"):
             if self.notifies:
                 self.was_told(1 if note.word == "hello" else -1)
@@ -338,7 +338,7 @@ class Policy(FleetView):
             return Claim(wants, 2 + max(1, f.workers), urgent=False, moves=moves)
         # A host has a session before it has a slot. Where several come at once, each leaves to the
         # next ones what they need first of all: a slot for that, and for each of their processes.
-        left = self.arriving(now) * (1 + max(1, f.workers))
+        left = self.arrivals.expected(now, self.me) * (1 + max(1, f.workers))
         sure = moves + max(0, f.workers - self.whole(f).granted) if left else 0
         if lacks := self.lacks(f, SPARE):
             self._goes_round = not self.right(f).guaranteed

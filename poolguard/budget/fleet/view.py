@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from ..sharing import Member, Owed, Right, owed_by_all, rights
 from ..terms import Terms
+from .arrivals import Arrivals
 from .board import Board, Line
 from .keys import DOOR
 from .room import room_for_pools
@@ -21,8 +22,6 @@ __all__ = ["MOST_NOTIFIED", "FleetView"]
 MOST_NOTIFIED = 50
 """Hosts up to which they notify each other. A notification wakes every one of them, so that those
 of a larger fleet look by themselves."""
-ARRIVING = 1.5
-"""Seconds for which a host counts as one that has just come."""
 ROUNDING = 1e-9
 
 
@@ -65,8 +64,7 @@ class FleetView:
         """Since when hosts have no slot and need one, by their control sessions."""
         self._told = 0
         """How many hosts more there are since the board was read, as they have said themselves."""
-        self._came: dict[int, float] = {}
-        """When the hosts came that have come lately, by their control sessions."""
+        self.arrivals = Arrivals()
         self._counts: tuple[int, int] | None = None
         """How many hosts were counted first since then, and last."""
         self._shares: tuple[object, _Shares] | None = None
@@ -79,10 +77,7 @@ class FleetView:
         waiting = {pid for pid, line in board.lines.items() if line.need and not line.granted}
         self._without_since = {pid: self._without_since.get(pid, now) for pid in waiting}
         self.board, self._told, self._counts = board, 0, None
-        for pid, age in board.ages.items():
-            if age < ARRIVING:
-                self.has_come(now - age, pid)
-        self._came = {pid: at for pid, at in self._came.items() if now - at < ARRIVING}
+        self.arrivals.note_all(now, board.ages)
         self._least = board.budget
         lines = (each for each in board.lines.items() if each[0] != self.me)
         others = [self._member(pid, line) for pid, line in lines]
@@ -98,16 +93,7 @@ class FleetView:
         """So many hosts more are there, or fewer, as they have said themselves."""
         self._told += by
 
-    def has_come(self, at: float, pid: int) -> None:
-        """A host has joined."""
-        self._came[pid] = max(at, self._came.get(pid, at))
-
     # -- what is known -------------------------------------------------------------------------
-
-    def arriving(self, now: float) -> int:
-        """How many hosts are to be expected at any moment: as many as have just come, this one left
-        out. They come together: as a service is started or rolled out, or its server comes back."""
-        return sum(now - at < ARRIVING for pid, at in self._came.items() if pid != self.me)
 
     @property
     def hosts(self) -> int:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from poolguard.budget.fleet.arrivals import ARRIVING
 from poolguard.budget.fleet.board import Board, Line
 from poolguard.budget.fleet.debts import ASKED_FOR
 from poolguard.budget.fleet.keys import DOOR
@@ -35,7 +36,6 @@ from poolguard.budget.fleet.policy import (
     Step,
 )
 from poolguard.budget.fleet.room import room_for_pools
-from poolguard.budget.fleet.view import ARRIVING
 from poolguard.budget.sharing import Owed, Right
 from poolguard.settings import MOST_SLOTS
 
