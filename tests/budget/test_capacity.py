@@ -76,7 +76,8 @@ def _clients(conn: psycopg.Connection) -> int:
 def ask(stack: ExitStack, conninfo: str) -> Capacity:
     """What the server says to a connection that stays open, once those are gone that do not."""
     conn = stack.enter_context(psycopg.connect(conninfo, autocommit=True))
-    until(lambda: _clients(conn) <= len(stack._exit_callbacks))  # type: ignore[attr-defined]
+    mine = len(stack._exit_callbacks)  # type: ignore[attr-defined]
+    until(lambda: answer(conn).used_server <= mine)  # a role sees no backend_type of another's
     return answer(conn)
 
 
