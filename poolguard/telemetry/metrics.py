@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from ..util.version import __version__
 from .figures import Figures, figures
 from .names import CREATE_TIME, POOL_NAME, USE_TIME, WAIT_TIME
+from .serving import context_of
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, Histogram, MeterProvider, Observation
+    from opentelemetry.trace import Span
 
 __all__ = ["BUCKETS", "INSTRUMENTS", "Instrument", "Made"]
 
@@ -258,12 +260,20 @@ class Made:
                 observe = partial(self._observe, each)
                 make[each.kind](each.name, [observe], each.unit, each.description)
 
+    def record(self, histogram: str, seconds: float, pool: str, span: Span | None) -> None:
+        """Record it in the context of *span*, to which its exemplar leads; None has no exemplar."""
+        self.histograms[histogram].record(seconds, {POOL_NAME: pool}, context_of(span))
+
     def _observe(self, each: Instrument, _: CallbackOptions) -> Iterable[Observation]:
         from opentelemetry.metrics import Observation
 
+        # Who collects may be a request that has a span; the figures are none of its trace.
+        context = context_of(None)
         return [
             Observation(
-                figure, {POOL_NAME: pool} | ({} if not each.attribute else {each.attribute: value})
+                figure,
+                {POOL_NAME: pool} | ({} if not each.attribute else {each.attribute: value}),
+                context,
             )
             for pool, value, figure in self._round.series(each.name)
         ]

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CURRENT",
+    "DEFERRED_AT_MOST",
     "Reader",
     "Request",
     "hear_exclusions",
@@ -123,7 +124,7 @@ class Request(Acquirer):
         self.answered = False
         """The response is complete: what begins in this context now may be another request, since
         some servers begin the next one of a connection from within this one's last ``send``."""
-        self._deferred: list[Callable[[Span], None]] | None = None
+        self._deferred: list[Callable[[Span | None], None]] | None = None
         self._is_marked = False
         """An instrumentation has marked the record: the request is to have no server span."""
         self.left_out: str | None = None
@@ -147,9 +148,9 @@ class Request(Acquirer):
         return escaped(f"{self._method} {self._path}")
 
     @property
-    def has_span(self) -> bool:
-        """It is known which span is to have the tags."""
-        return self._span is not None
+    def span(self) -> Span | None:
+        """The one that has the tags; None while it is not known which that will be."""
+        return self._span
 
     def lasts(self, source: object) -> bool:
         """A middleware of ours further in, of an application that is mounted in another one, has
@@ -209,15 +210,18 @@ class Request(Acquirer):
             self._tag(self._span)
         return self._span
 
-    def defer(self, add: Callable[[Span], None]) -> None:
-        """Have *add* called with the request's span once that is known, at the end at the latest.
+    def defer(self, add: Callable[[Span | None], None], at_most: int = DEFERRED_AT_MOST) -> bool:
+        """Have *add* called at the request's end, with its span, or with None if it gets none.
 
-        Those beyond the first hundred are left out: a request may be a websocket of many hours.
+        False once it is over, and where *at_most* so many wait already: those beyond are left out,
+        since a request may be a websocket of many hours.
         """
         with self._lock:
             deferred = self._deferred = [] if self._deferred is None else self._deferred
-            if not self.over and len(deferred) < DEFERRED_AT_MOST:
+            takes = not self.over and len(deferred) < at_most
+            if takes:
                 deferred.append(add)
+            return takes
 
     def _tag(self, span: Span) -> None:
         if span.is_recording():
@@ -258,20 +262,26 @@ class Request(Acquirer):
 
     def _finish(self, otel: Api, status: int | str | None, error: BaseException | None) -> None:
         own = None
-        if self._span is None and self.acquires and not self._is_marked:
-            own = begin_own(
-                otel,
-                Seen(
-                    self._began, self._method, self._path, self._record, self._reader, self.left_out
-                ),
-            )
-            self._span = own
         try:
+            if self._span is None and self.acquires and not self._is_marked:
+                own = self._span = begin_own(otel, self._seen())
             if own is not None:
                 self._tag(own)
-            if self._span is not None:
-                for add in self._deferred or ():
-                    add(self._span)
         finally:
-            if own is not None:
-                end_own(own, status, error)
+            try:
+                self._add_deferred()
+            finally:
+                if own is not None:
+                    end_own(own, status, error)
+
+    def _seen(self) -> Seen:
+        return Seen(
+            self._began, self._method, self._path, self._record, self._reader, self.left_out
+        )
+
+    def _add_deferred(self) -> None:
+        for add in self._deferred or ():
+            try:
+                add(self._span)
+            except Exception:  # noqa: BLE001 - as in end; the next one may do better
+                failures.log("deferred", "an acquire could not be told of; the request goes on")

@@ -11,9 +11,18 @@ from ..util.rarely import Failures
 from .api import api
 
 if TYPE_CHECKING:
+    from opentelemetry.context import Context
     from opentelemetry.trace import Span
 
-__all__ = ["SERVING", "failures", "local_span", "reference", "span_around"]
+__all__ = [
+    "SERVING",
+    "context_of",
+    "failures",
+    "lasting",
+    "local_span",
+    "reference",
+    "span_around",
+]
 
 Reference = Callable[[], "Span | None"]
 
@@ -30,6 +39,23 @@ def reference(span: Span) -> Reference:
         return ref(span)
     except TypeError:
         return lambda: span
+
+
+def lasting(span: Span) -> Span:
+    """What says of *span* which one it is, and keeps nothing else of it."""
+    otel = api()
+    return span if otel is None else otel.trace.NonRecordingSpan(span.get_span_context())
+
+
+def context_of(span: Span | None) -> Context | None:
+    """This context with *span* as the current one, or with no span at all; None where nobody
+    records spans, and the context is as good as any."""
+    otel = api()
+    if otel is None:
+        return None
+    current = otel.trace.INVALID_SPAN if span is None else span
+    context: Context = otel.trace.set_span_in_context(current)
+    return context
 
 
 def local_span() -> Span | None:

@@ -59,10 +59,12 @@ class SpanListener(Listener):
             request.defer(partial(_add_spans, otel, event))
 
 
-def _add_spans(otel: Api, event: AcquireEnded, parent: Span) -> None:
+def _add_spans(otel: Api, event: AcquireEnded, parent: Span | None) -> None:
     # The children of one that has ended are recorded too, as in a background task: it cannot say
     # any more that its request acquired, but they do.
-    if not (parent.is_recording() or parent.get_span_context().trace_flags.sampled):
+    if parent is None or not (
+        parent.is_recording() or parent.get_span_context().trace_flags.sampled
+    ):
         return
     # Read in this order: what may pass between the two moves the spans later, and so neither before
     # the request's begin nor past this moment.

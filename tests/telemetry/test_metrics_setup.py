@@ -298,3 +298,27 @@ assert len(_recorder._kept) == 5, _recorder._kept
         env={**os.environ, "POOLGUARD_RUNTIME_DIR": str(tmp_path / "run")},
     )
     assert ran.returncode == 0, ran.stderr
+
+
+def test_what_was_kept_leads_to_its_own_trace(run: Run) -> None:
+    """And not to that of the request which happens to be served when there is a provider."""
+    run("""
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from poolguard.telemetry.durations import look
+
+trace.set_tracer_provider(TracerProvider())
+tracer = trace.get_tracer("tests")
+reader = InMemoryMetricReader()
+with Guard(dsn, budget=2, floor=1, ledger="static") as guard:
+    with lent(guard), tracer.start_as_current_span("early") as early:
+        use(guard)
+    with tracer.start_as_current_span("late"):
+        set_up(reader)
+        look(wait=20)
+        look(wait=20)
+found = collected(reader, "default")
+[exemplar] = found.histogram(f"{DB}wait_time").exemplars
+assert exemplar.span_id == early.get_span_context().span_id
+assert found.histogram(f"{DB}create_time").exemplars == []
+""")
