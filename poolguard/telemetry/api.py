@@ -70,6 +70,7 @@ def _look() -> Api | None:
         else:  # other first requests may be here just now: each looks for itself
             _known = Api()
     except Exception:  # OTEL_PROPAGATORS may name what is not installed
-        _is_unusable = True
-        logger.exception("OpenTelemetry cannot be used, so no span says what was acquired")
+        is_said, _is_unusable = _is_unusable, True  # another thread may have looked as well
+        if not is_said:
+            logger.exception("OpenTelemetry cannot be used, so no span says what was acquired")
     return _known

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 from wsgiref.handlers import SimpleHandler
 from wsgiref.util import setup_testing_defaults
@@ -225,10 +226,12 @@ def test_where_its_own_span_cannot_be_begun_a_request_ends_nobody_elses(
     assert tags(span) == {}
 
 
+@pytest.mark.usefixtures("exported")
 def test_where_opentelemetry_is_set_up_wrongly_requests_are_served(
     dsn: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A propagator that is not installed: the API cannot be imported whole. It is said once."""
+    import_module("opentelemetry.propagate")  # or there is nothing to forget, where this runs alone
     for name in [name for name in sys.modules if name.startswith("opentelemetry.propagate")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.delattr("opentelemetry.propagate")
