@@ -11,6 +11,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from ..util.logs import logger
+from ..util.version import __version__
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -36,7 +37,7 @@ class Api:
         self.context = context
         self.propagate = propagate
         self.trace = trace
-        self.tracer = trace.get_tracer("poolguard")
+        self.tracer = trace.get_tracer("poolguard", __version__)
 
 
 LOOK_AGAIN = 0.1

@@ -20,7 +20,7 @@ from .api import api
 from .exclusions import is_marked, listen
 from .own import HEADERS_ALONE, Reader, Seen, begin_own, end_own
 from .providers import watch
-from .serving import failures, local_span, span_around
+from .serving import failures, local_span, span_around, told
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -228,7 +228,7 @@ class Request(Acquirer):
             tags: Attributes = {
                 "poolguard.request.outcome": self.outcome,
                 "poolguard.request.acquire_count": self.acquires,
-                "poolguard.request.wait_time": self.wait_time,
+                "poolguard.request.wait_time": told(self.wait_time),
             }
             if self.waited:
                 tags["poolguard.request.waited_count"] = self.waited

@@ -17,7 +17,7 @@ from ..util.clock import now as clock
 from .api import Api, api
 from .own import fail
 from .request import Request
-from .serving import local_span
+from .serving import local_span, told
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -73,11 +73,11 @@ def _add_spans(otel: Api, event: AcquireEnded, parent: Span | None) -> None:
     attributes: dict[str, AttributeValue] = {
         "db.client.connection.pool.name": event.pool,
         "poolguard.acquire.outcome": event.outcome,
-        "poolguard.acquire.wait_time": event.ended - event.began,
+        "poolguard.acquire.wait_time": told(event.ended - event.began),
     }
     connected = event.connected
     if connected is not None:
-        attributes["poolguard.connection.age"] = event.ended - connected.ended
+        attributes["poolguard.connection.age"] = told(event.ended - connected.ended)
     if event.place is not None:
         attributes |= _where(event.place)
     span = otel.tracer.start_span(

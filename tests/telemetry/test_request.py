@@ -78,6 +78,12 @@ def test_each_acquire_is_written_through_at_once(exported: InMemorySpanExporter)
         assert tags(span) == pytest.approx(expected | {"created_count": 1, "acquire_count": 3})
 
 
+def test_the_wait_is_told_to_the_microsecond(exported: InMemorySpanExporter) -> None:
+    with server_span() as span:
+        request().note(acquire("waited", 1 / 3))
+        assert tags(span)["wait_time"] == 0.333333
+
+
 @pytest.mark.parametrize("failure", ["timeout", "rejected", "error"])
 def test_a_failed_acquire_counts_and_is_the_worst(
     failure: Outcome, exported: InMemorySpanExporter

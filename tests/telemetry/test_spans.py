@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 from psycopg.conninfo import conninfo_to_dict
 
-from poolguard import Guard
+from poolguard import Guard, __version__
 from poolguard.lab.postgres import PrivatePostgres
 from poolguard.pool.errors import PoolClosed, PoolTimeout, TooManyRequests
 from poolguard.telemetry import spans as spans_module
@@ -78,7 +78,12 @@ def test_an_acquire_that_had_to_connect(
     assert start_of(acquire) <= start_of(connect) < end_of(connect) <= end_of(acquire)
     assert lasted(connect) >= 0.1
     assert lasted(acquire) == pytest.approx(wait, abs=1e-6)
-    assert age == pytest.approx((end_of(acquire) - end_of(connect)) / 1e9, abs=1e-6)
+    assert age == pytest.approx((end_of(acquire) - end_of(connect)) / 1e9, abs=2e-6)
+    for seconds in (wait, age):
+        assert seconds == round(seconds, 6), "somebody reads it"
+    for span in (acquire, connect):
+        assert span.instrumentation_scope is not None
+        assert span.instrumentation_scope.version == __version__
 
 
 def test_an_acquire_that_waited_for_a_return(dsn: str, exported: InMemorySpanExporter) -> None:
@@ -203,7 +208,8 @@ def test_several_acquires_of_one_request(dsn: str, exported: InMemorySpanExporte
     assert outcomes == ["created", "timeout"]
     said = tags(server)
     assert said.pop("wait_time") == pytest.approx(
-        sum(said["poolguard.acquire.wait_time"] for said in acquires)
+        sum(said["poolguard.acquire.wait_time"] for said in acquires),
+        abs=1e-5,
     )
     assert said == {"outcome": "timeout", "acquire_count": 4, "created_count": 1}
 
