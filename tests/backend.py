@@ -30,6 +30,8 @@ class Backend:
     services: set[str] = field(default_factory=set)
     metrics: dict[tuple[str, str], set[str]] = field(default_factory=dict)
     """Their names, by the service's name and the id of its instance."""
+    exemplars: dict[str, set[str]] = field(default_factory=dict)
+    """The ids of the spans to which those of each histogram lead, by its name."""
 
     def take_metrics(self, request: ExportMetricsServiceRequest) -> None:
         for of_resource in request.resource_metrics:
@@ -37,6 +39,10 @@ class Backend:
             names = {each.name for scope in of_resource.scope_metrics for each in scope.metrics}
             key = (who["service.name"], who["service.instance.id"])
             self.metrics.setdefault(key, set()).update(names)
+            for metric in (each for scope in of_resource.scope_metrics for each in scope.metrics):
+                for point in metric.histogram.data_points:
+                    spans = {exemplar.span_id.hex() for exemplar in point.exemplars}
+                    self.exemplars.setdefault(metric.name, set()).update(spans)
 
     def take(self, request: ExportTraceServiceRequest) -> None:
         for of_resource in request.resource_spans:

@@ -97,7 +97,8 @@ def test_raw_use_needs_no_file_of_gunicorns(dsn: str, tmp_path: Path) -> None:
 
 
 def test_the_tracing_example_tells_who_waited(slow_dsn: str, tmp_path: Path) -> None:
-    """Its spans reach files, which ``poolguard trace`` reads, and a backend that is named."""
+    """Its spans reach files, which ``poolguard trace`` reads, and a backend that is named; and the
+    exemplars of its metrics lead to them."""
     with (
         tracing_backend() as backend,
         serving(
@@ -108,6 +109,7 @@ def test_the_tracing_example_tells_who_waited(slow_dsn: str, tmp_path: Path) -> 
             POOLGUARD_MAX_SIZE="3",
             SPANS=str(tmp_path),
             OTEL_EXPORTER_OTLP_ENDPOINT=backend.url,
+            OTEL_EXPORTER_OTLP_METRICS_ENDPOINT=f"{backend.url}/v1/metrics",
         ) as port,
         ThreadPoolExecutor(20) as crowd,
     ):
@@ -134,6 +136,8 @@ def test_the_tracing_example_tells_who_waited(slow_dsn: str, tmp_path: Path) -> 
         assert ("pool.connect" in names) == (request["outcome"] == "created")
     assert len(backend.span_ids) == told["read"]["spans"]
     assert backend.services == {"reports"}
+    assert backend.exemplars["db.client.connection.wait_time"]
+    assert backend.exemplars["db.client.connection.wait_time"] <= backend.span_ids
 
 
 def test_the_metrics_example_tells_each_workers_figures(slow_dsn: str, tmp_path: Path) -> None:
