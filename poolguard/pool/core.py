@@ -216,7 +216,7 @@ class Core(Entries):
 
     def _place(self, entry: Entry, now: float, *, fresh: bool = False) -> Fate:
         entry.verdict = None
-        entry.plain_until = 0.0 if entry.stranger else min(entry.retire_at, entry.seated_until)
+        entry.plain_until = min(entry.retire_at, entry.seated_until)
         entry.proved_at = now
         if self.closed:
             return self._close(entry, "shutdown")
@@ -225,8 +225,7 @@ class Core(Entries):
         if entry.connected_at <= self.drained_at:
             return self._close(entry, "discarded", worn=True)
         fate = self._judge(entry, now, fresh)
-        is_due = entry.stranger and not self.waiting
-        if fate is None and (is_due or entry.writable_at < self.read_only_at):
+        if fate is None and entry.writable_at < self.read_only_at:
             fate = Ask(())
         if isinstance(fate, Close):
             return self._close(entry, fate.reason)
@@ -234,7 +233,7 @@ class Core(Entries):
             entry.state, entry.kept = "checking", entry.conn
             entry.check = Check(now, writable=entry.writable_at < self.read_only_at)
             return fate
-        if entry.plain_until <= now and not entry.stranger:
+        if entry.plain_until <= now:
             self.look_due = True  # it is due to be replaced, and was lent when that was looked at
         waiter = self._join(entry)
         if waiter is not None:

@@ -233,6 +233,7 @@ class Housekeeper:
                 asked=counts.waiting > 0, closed=self.outage.refused and self.leases.has_room
             ),
             late=self.lifecycle.late(now, [entry.began for entry in connecting]),
+            strangers=any(entry.stranger for entry in core.entries),
             promised=len(promised),
             promised_until=min(promised, default=None),
             starved=self.leases.starved_until(now) is not None,

@@ -73,6 +73,8 @@ class Snapshot(NamedTuple):
     late: Late = Late()
     returning: int = sys.maxsize
     """How many of those that are lent are likely to come back within a connect."""
+    strangers: bool = False
+    """Some connections are still to be greeted, once they are idle."""
     promised: int = 0
     """Connections that are being verified, and are likely to serve waiters in a moment."""
     promised_until: float | None = None

@@ -80,10 +80,10 @@ class Supervised(Base):
             self._keeper.leases.record_backend(entry, backend)
 
     def greet_later(self, conn: Any) -> bool:
-        """Whether a connection is to be introduced once it is idle, since an acquire waits for
-        it."""
+        """Whether a connection is to be introduced once it is idle, since the pool has grown for an
+        acquire that waits."""
         entry = entry_of(conn)
-        if entry is None or not self._core.waiting:
+        if entry is None or not self._core.waiting or self._keeper.warm_after is None:
             return False
         entry.stranger = True
         return True

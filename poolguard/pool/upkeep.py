@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
@@ -49,6 +50,8 @@ twice as many connections are kept as are needed.)"""
 LOOK_FOR_CONNECTS = 1.0
 """Seconds after which connects under way are looked at again. One that has got as far as a session
 is given up a while later, of which nothing tells, and which is never shorter."""
+INTRODUCED = 1.0
+"""Seconds without use after which a connection is greeted that was not greeted as it came."""
 EXPIRY = 0.95
 """Part of max_lifetime after which a connection that comes back is not lent again."""
 
@@ -159,6 +162,8 @@ def decide(now: float, s: Snapshot, pace: Pace) -> tuple[list[Action], float | N
     elif s.counts.lent:
         # What is lent comes back without a word, and may then be left alone.
         wakes.append(now + pace.check_interval)
+    if s.strangers:
+        wakes.append(now + INTRODUCED)
 
     fewer, later = _fewer(now, s, pace, actions)
     actions += fewer
@@ -225,7 +230,7 @@ def _care(now: float, s: Snapshot, pace: Pace) -> tuple[list[Action], float]:
     """The one idle connection that needs replacing or checking most, and the next look at them."""
     counts = s.counts
     retiring = min(s.idle, key=attrgetter("retire_at"))
-    oldest = min(s.idle, key=attrgetter("proved_at"))
+    oldest = min(s.idle, key=partial(_check_at, pace=pace))
     # Both steps of a replacement follow from the counts, whatever opened the one too many. Where
     # the pool is full, the old one has to make room, one at a time and while connecting works.
     # Otherwise its successor is begun so early that it is there in time: connections that were
@@ -233,7 +238,7 @@ def _care(now: float, s: Snapshot, pace: Pace) -> tuple[list[Action], float]:
     full = counts.size >= counts.max_size and not counts.opening and s.retry_at is None
     spare = full or counts.size - counts.opening > counts.min_size
     replace_at = max(retiring.retire_at, s.retire_from) - (0.0 if spare else s.connect_time)
-    check_at = oldest.proved_at + pace.check_interval
+    check_at = _check_at(oldest, pace)
     if replace_at > now and check_at > now:
         return [], min(replace_at, check_at)
     # With the others lent out, a request is about to ask for the last idle one: let it.
@@ -248,6 +253,12 @@ def _care(now: float, s: Snapshot, pace: Pace) -> tuple[list[Action], float]:
     if check_at <= now and not needed:
         return [Verify(oldest)], later
     return [], later
+
+
+def _check_at(entry: Entry, pace: Pace) -> float:
+    """When an idle connection is to be asked for a sign of life."""
+    after = pace.check_interval
+    return entry.proved_at + (min(INTRODUCED, after) if entry.stranger else after)
 
 
 def lifetime(nth: int, max_lifetime: float, offset: float) -> float:

@@ -128,18 +128,6 @@ def test_the_longest_idle_is_lent_first() -> None:
     assert bench.core.taken_free == 2
 
 
-def test_a_stranger_is_lent_to_whoever_waits_and_asked_otherwise() -> None:
-    bench = Bench()
-    entry, _conn = bench.connected()
-    entry.stranger = True
-    waiter = bench.queued()
-    assert bench.core.arrive(entry, NOW) is waiter
-    assert bench.core.give_back(entry, NOW + 1) == Ask(())
-    entry.stranger = False
-    assert bench.core.was_checked(entry, NOW + 1) is None
-    assert state_of(entry) == "idle"
-
-
 def test_while_it_is_lent_only_the_borrower_refers_to_it() -> None:
     bench = Bench()
     entry = bench.idle()

@@ -13,6 +13,7 @@ from poolguard.pool.upkeep import (
     EXPIRY,
     FALLEN,
     HEADROOM,
+    INTRODUCED,
     LINGER,
     SPREAD,
     Abandon,
@@ -133,6 +134,16 @@ def test_it_wakes_when_the_next_is_due() -> None:
 def test_exactly_at_the_interval_it_is_due() -> None:
     due = entry(proved=25)
     assert now(pool(due)) == [Verify(due)]
+
+
+def test_one_that_was_not_greeted_is_asked_as_soon_as_it_has_not_been_used_for_a_while() -> None:
+    new, old = entry(proved=INTRODUCED - 0.5), entry(proved=20)
+    new.stranger = True
+    assert wake(pool(new, old)) == pytest.approx(0.5)
+    new.proved_at -= 0.5
+    assert now(pool(new, old)) == [Verify(new)]
+    assert wake(pool(lent=2, strangers=True)) == pytest.approx(INTRODUCED)
+    assert wake(pool(lent=2)) == pytest.approx(PACE.check_interval)
 
 
 def test_the_last_idle_one_is_left_to_requests_while_others_are_lent() -> None:
