@@ -39,7 +39,8 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[Any]]
+App = Callable[[Any, Any, Any], Awaitable[Any]]
+"""An application. Each framework has types of its own for what one is called with."""
 
 
 class PoolGuardMiddleware:

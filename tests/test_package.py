@@ -52,7 +52,7 @@ def test_every_public_name_resolves(name: str) -> None:
 
 def test_a_name_that_does_not_exist_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'Gaurd'"):
-        _ = poolguard.Gaurd
+        _ = poolguard.Gaurd  # type: ignore[attr-defined]
 
 
 def test_no_submodule_takes_the_place_of_a_public_name() -> None:

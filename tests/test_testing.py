@@ -780,7 +780,7 @@ class Client:
 
 async def page(request: Request) -> PlainTextResponse:
     async with poolguard.aconnection() as conn:
-        row = await (await conn.execute(NAME, (7,))).fetchone()
+        [row] = await (await conn.execute(NAME, (7,))).fetchall()
     return PlainTextResponse(row[0])
 
 

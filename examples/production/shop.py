@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def now(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     """Answer with the server's time."""
     with poolguard.connection() as conn:
-        row = conn.execute("SELECT now()::text").fetchone()
+        [row] = conn.execute("SELECT now()::text").fetchall()
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [row[0].encode() + b"\n"]
 

@@ -16,7 +16,7 @@ def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[
     """Answer with the server's time, after 0.2 seconds of work in the server for a report."""
     seconds = 0.2 if environ["PATH_INFO"] == "/report" else 0
     with poolguard.connection() as conn:
-        row = conn.execute("SELECT now()::text FROM pg_sleep(%s)", [seconds]).fetchone()
+        [row] = conn.execute("SELECT now()::text FROM pg_sleep(%s)", [seconds]).fetchall()
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [row[0].encode() + b"\n"]
 

@@ -72,7 +72,8 @@ class AsyncGuardedPool(Tasks, AsyncConnectionPool[ACT], Generic[ACT]):
         self,
         conninfo: AsyncConninfoParam = "",
         *,
-        connection_class: type[ACT] = cast("type[ACT]", AsyncConnection),  # noqa: B008
+        # No cast: pyright would make of it a pool whose connections are of no known class.
+        connection_class: type[ACT] = AsyncConnection,  # type: ignore[assignment]
         kwargs: AsyncKwargsParam | None = None,
         min_size: int = 4,
         max_size: int | None = None,

@@ -92,7 +92,8 @@ class GuardedPool(Threads, ConnectionPool[CT], Generic[CT]):
         self,
         conninfo: ConninfoParam = "",
         *,
-        connection_class: type[CT] = cast("type[CT]", Connection),  # noqa: B008
+        # No cast: pyright would make of it a pool whose connections are of no known class.
+        connection_class: type[CT] = Connection,  # type: ignore[assignment]
         kwargs: KwargsParam | None = None,
         min_size: int = 4,
         max_size: int | None = None,

@@ -26,6 +26,8 @@ from .sync import SyncRuntime
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
+    from psycopg import AsyncConnection, Connection
+
     from ..pool.aio import AsyncGuardedPool
     from ..pool.sync import GuardedPool
 
@@ -207,7 +209,7 @@ class Guard(Lifecycle):
 
     # -- use -----------------------------------------------------------------------------------
 
-    def connection(self, timeout: float | None = None) -> AbstractContextManager[Any]:
+    def connection(self, timeout: float | None = None) -> AbstractContextManager[Connection[Any]]:
         """A connection of the sync pool, as a context manager: ``with guard.connection() as conn``.
 
         *timeout*, in seconds, is ``acquire_timeout`` unless given. Raises
@@ -219,7 +221,9 @@ class Guard(Lifecycle):
         pool: GuardedPool[Any] = self._pool_of("sync")
         return pool.connection(timeout)
 
-    def aconnection(self, timeout: float | None = None) -> AbstractAsyncContextManager[Any]:
+    def aconnection(
+        self, timeout: float | None = None
+    ) -> AbstractAsyncContextManager[AsyncConnection[Any]]:
         """A connection of the async pool: ``async with guard.aconnection() as conn``.
 
         Raises :exc:`~poolguard.errors.PoolguardError` where the guard is open on another loop.

@@ -13,6 +13,8 @@ from .lifecycle import stand_in
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
+    from psycopg import AsyncConnection, Connection
+
 __all__ = [
     "aconnection",
     "connection",
@@ -110,11 +112,11 @@ def _default() -> Guard:
     return found
 
 
-def connection(timeout: float | None = None) -> AbstractContextManager[Any]:
+def connection(timeout: float | None = None) -> AbstractContextManager[Connection[Any]]:
     """A connection of the default guard: ``with poolguard.connection() as conn``."""
     return guard().connection(timeout)
 
 
-def aconnection(timeout: float | None = None) -> AbstractAsyncContextManager[Any]:
+def aconnection(timeout: float | None = None) -> AbstractAsyncContextManager[AsyncConnection[Any]]:
     """A connection of the default guard: ``async with poolguard.aconnection() as conn``."""
     return guard().aconnection(timeout)

@@ -24,7 +24,7 @@ async def status() -> dict[str, Any]:
 
 async def query() -> int:
     async with poolguard.aconnection() as conn:
-        row = await (await conn.execute("SELECT pg_backend_pid()")).fetchone()
+        [row] = await (await conn.execute("SELECT pg_backend_pid()")).fetchall()
     return int(row[0])
 
 

@@ -65,7 +65,7 @@ async def acquire(guard: poolguard.Guard) -> None:
 
 async def backend(guard: poolguard.Guard) -> bytes:
     async with guard.aconnection() as conn:
-        row = await (await conn.execute("SELECT pg_backend_pid()")).fetchone()
+        [row] = await (await conn.execute("SELECT pg_backend_pid()")).fetchall()
     return str(row[0]).encode()
 
 

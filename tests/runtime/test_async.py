@@ -38,7 +38,7 @@ def descriptors() -> int:
 
 async def answer(guard: Guard) -> object:
     async with guard.aconnection() as conn:
-        row = await (await conn.execute("SELECT 1")).fetchone()
+        [row] = await (await conn.execute("SELECT 1")).fetchall()
         return row[0]
 
 

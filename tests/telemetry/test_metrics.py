@@ -308,7 +308,8 @@ def test_use_is_not_timed_otherwise(dsn: str, name: str, read: Read) -> None:
     assert found.number("poolguard.acquires", "acquired") == 1
     assert f"{DB}use_time" not in found.points
     with guard.connection() as conn:
-        assert conn._poolguard_entry.checkout is None  # nobody notes who has it
+        entry = conn._poolguard_entry  # type: ignore[attr-defined]
+        assert entry.checkout is None  # nobody notes who has it
 
 
 def test_off_says_nothing(dsn: str, name: str, read: Read) -> None:

@@ -200,8 +200,8 @@ def test_it_goes_on_with_the_guard_that_the_hooks_have_opened(
     monkeypatch.setenv("POOLGUARD_FLOOR", "2")
     before = poolguard.guard()
     before.open(10)
-    with before.connection() as conn:
-        pid = conn.info.backend_pid
+    with before.connection() as warm:
+        pid = warm.info.backend_pid
     engine = create_engine(
         url,
         connect_args={"prepare_threshold": 2, "client_encoding": "latin1", "autocommit": True},

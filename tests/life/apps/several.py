@@ -25,12 +25,14 @@ in_threads = poolguard.Guard(name="in threads", mode="sync", **BUDGETS)
 
 def ask(guard: poolguard.Guard) -> str:
     with guard.connection() as conn:
-        return str(conn.execute(WHO).fetchone()[0])
+        [row] = conn.execute(WHO).fetchall()
+        return str(row[0])
 
 
 async def aask(guard: poolguard.Guard) -> str:
     async with guard.aconnection() as conn:
-        return str((await (await conn.execute(WHO)).fetchone())[0])
+        [row] = await (await conn.execute(WHO)).fetchall()
+        return str(row[0])
 
 
 def statuses() -> dict[str, Any]:
