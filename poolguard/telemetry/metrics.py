@@ -226,8 +226,10 @@ class _Round:
     def series(self, instrument: str) -> Iterable[tuple[str, str, float]]:
         """The pool, the value of the instrument's own attribute, and the figure."""
         now = monotonic()
-        if instrument in self._told or now - self._read_at >= NEW_FOR:
+        is_next = instrument in self._told
+        if is_next or now - self._read_at >= NEW_FOR:
             self._figures, self._read_at = figures(), now
+        if is_next:  # not for a collection that takes long: the next one would take old figures
             self._told = set()
         self._told.add(instrument)
         for pool, found in self._figures.items():

@@ -301,9 +301,10 @@ def test_an_ordinary_user_runs_it(tmp_path: Path) -> None:
     environ = {"PATH": "/usr/bin:/bin", "PYTHONPATH": ":".join(map(str, paths)), "HOME": "/"}
     name = f"python{sys.version_info[0]}.{sys.version_info[1]}"
     probe = "import poolguard.lab.postgres as p; p.find()"
-    for python in (sys.executable, shutil.which(name, path="/usr/local/bin:/usr/bin")):
-        with contextlib.suppress(PermissionError, TypeError):
-            argv = [str(python), "-W", "error", "-c"]
+    others = shutil.which(name, path="/usr/local/bin:/usr/bin")
+    for python in [sys.executable, others] if others else [sys.executable]:
+        with contextlib.suppress(PermissionError):
+            argv = [python, "-W", "error", "-c"]
             as_nobody: dict[str, Any] = {
                 "user": NOBODY,
                 "group": NOBODY,

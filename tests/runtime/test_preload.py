@@ -20,19 +20,23 @@ from poolguard.settings import Kind
 ROOT = Path(__file__).parents[2]
 
 
-def modules_after(code: str) -> set[str]:
-    script = f"{code}\nimport sys; print(*sys.modules)"
+def preloaded(worker_class: str, *, before: str = "") -> set[str]:
+    """The modules of a master that is about to fork workers of that class, but for those that
+    gunicorn has imported for the class itself."""
+    script = f"""
+import sys
+{before}
+from gunicorn.config import Config
+cfg = Config()
+cfg.set("worker_class", {worker_class!r})
+cfg.worker_class
+theirs = {{*sys.modules}}
+import poolguard.gunicorn
+poolguard.gunicorn._preload(cfg)
+print(*sys.modules.keys() - theirs)
+"""
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     return {*ran.stdout.split()}
-
-
-def preloaded(worker_class: str, *, before: str = "") -> set[str]:
-    """The modules of a master that is about to fork workers of that class."""
-    return modules_after(
-        f"{before}\nimport poolguard.gunicorn\nfrom gunicorn.config import Config\n"
-        f"cfg = Config()\ncfg.set('worker_class', {worker_class!r})\n"
-        f"poolguard.gunicorn._preload(cfg)"
-    )
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,11 @@ from poolguard.pool.errors import PoolTimeout, TooManyRequests
 from poolguard.pool.housekeeper import Housekeeper
 from poolguard.pool.status import status_of
 from poolguard.telemetry import figures as figures_module
+from poolguard.telemetry import metrics as metrics_module
 from poolguard.telemetry.durations import _recorder, look
 from poolguard.telemetry.metrics import BUCKETS, INSTRUMENTS
 from poolguard.telemetry.names import POOL_NAME
+from poolguard.testing import ManualClock
 from poolguard.util import clock
 
 from ..support import until
@@ -426,6 +428,32 @@ def test_one_collection_asks_the_pool_once(
         assert read(name).number("poolguard.acquires", "acquired") == n
     assert asked.count(name) == 4 * once
     assert once <= 2, "once, and once for the warm-up"
+
+
+def test_a_collection_that_takes_long_leaves_the_next_one_no_old_figures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whose first instruments it would have, over and over, as long as they come fast."""
+    clock = ManualClock(0)
+    readings = count(1.0)
+
+    def figures() -> dict[str, figures_module.Figures]:
+        reading = next(readings)
+        return {"shop": {"first": {"": reading}, "second": {"": reading}}}
+
+    monkeypatch.setattr(metrics_module, "monotonic", clock)
+    monkeypatch.setattr(metrics_module, "figures", figures)
+    told = metrics_module._Round()
+
+    def collected(*, takes: float = 0.0) -> list[float]:
+        found = [*told.series("first")]
+        clock.advance(takes)
+        return [figure for _, _, figure in [*found, *told.series("second")]]
+
+    assert collected() == [1, 1]
+    assert collected(takes=metrics_module.NEW_FOR) == [2, 3]
+    assert collected() == [4, 4]
+    assert collected() == [5, 5]
 
 
 def test_one_pool_that_cannot_be_read_hides_no_other(
