@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+import poolguard.status
 from poolguard import Guard
 from poolguard.errors import RuntimeDirError
 from poolguard.lab.postgres import PrivatePostgres
@@ -93,6 +94,15 @@ def test_it_is_there_while_the_guard_is_open(dsn: str) -> None:
             until(lambda: board.published()[0]["used"] == 1)
     assert board.published() == []
     assert writers() == []
+
+
+def test_a_program_reads_the_folder_that_the_workers_are_told_of(
+    publish: Callable[..., None], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(1, idle=2)
+    assert poolguard.status.published() == []
+    monkeypatch.setenv("POOLGUARD_RUNTIME_DIR", str(folder))
+    assert [each["idle"] for each in poolguard.status.published()] == [2]
 
 
 def test_reading_makes_no_folder(folder: Path) -> None:
