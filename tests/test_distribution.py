@@ -109,22 +109,19 @@ def builder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     venv.create(folder, with_pip=True)
     python = folder / "bin" / "python"
     [wanted] = re.findall(r'^requires = \["(.*)"\]$', PYPROJECT, re.MULTILINE)
-    pip: list[str | Path] = [
-        python,
-        "-m",
-        "pip",
-        "install",
-        "-q",
-        "--disable-pip-version-check",
-        wanted,
-    ]
+    install(python, wanted)
+    return python
+
+
+def install(python: Path, what: str | Path, *, of: Path | None = None) -> None:
+    """Install *what* with the pip of *of*. Skips the test where a registry is out of reach."""
+    pip: list[str | Path] = [of or python, "-m", "pip", "--python", python, "install", "-q", what]
     ran = subprocess.run(pip, capture_output=True, text=True, check=False)
     if ran.returncode:
-        said = f"no registry has {wanted}: {(ran.stderr.strip() or '?').splitlines()[-1]}"
+        said = f"pip cannot install {what}: {(ran.stderr.strip() or '?').splitlines()[-1]}"
         if os.environ.get(REGISTRY_REQUIRED) == "1":
             pytest.fail(f"{REGISTRY_REQUIRED}=1, but {said}")
         pytest.skip(f"{said} ({REGISTRY_REQUIRED}=1 makes this a failure)")
-    return python
 
 
 def copy(names: list[str], folder: Path, *, private: bool = False) -> Path:
@@ -233,9 +230,7 @@ def installed(built: Built, builder: Path, tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp("installed")
     venv.create(folder / "venv")
     python = folder / "venv" / "bin" / "python"
-    pip: list[str | Path] = [builder, "-m", "pip", "--python", python, "install", "-q", built.wheel]
-    ran = subprocess.run(pip, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr
+    install(python, built.wheel, of=builder)
     (folder / "work").mkdir()
     return Installed(folder / "work", python)
 
