@@ -122,6 +122,7 @@ def test_hooks_that_are_installed_twice_act_once(
     how: str, dsn: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A file builds on another one that has installed them, which has hooks of its own."""
+    ASGI.must_exist()
     monkeypatch.setenv("DATABASE_URL", dsn)
     monkeypatch.setenv("POOLGUARD_BUDGET", "2")
     monkeypatch.setenv("POOLGUARD_WARMUP_TIMEOUT", "40")
@@ -439,6 +440,7 @@ def test_what_the_hooks_say_is_written_where_gunicorns_logger_is_disabled(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As by a preloaded application that configures logging, and by any other in the worker."""
+    ASGI.must_exist()
     monkeypatch.setenv("POOLGUARD_WARMUP_TIMEOUT", "40")
     cfg = Config()
     cfg.set("worker_class", "asgi")
@@ -476,6 +478,7 @@ def test_gunicorns_own_asgi_worker_gives_a_lifespan_30_seconds(
     door: Door, waits: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So a longer wait would be cut short there, and the application served without its pools."""
+    door.must_exist()
     monkeypatch.setenv("POOLGUARD_WARMUP_TIMEOUT", "40")
     said: list[str] = []
     log = SimpleNamespace(warning=lambda line, *values: said.append(line % values))

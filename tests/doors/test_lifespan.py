@@ -82,6 +82,11 @@ class OldGunicorn:
     async def shutdown(self) -> None:
         await self._lifespan.shutdown()
 
+    @property
+    def _task(self) -> Any:
+        lifespan: Any = self._lifespan
+        return lifespan._task
+
 
 def gunicorn(app: App) -> Lifespan:
     """gunicorn's own asgi worker's."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gunicorn
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
@@ -63,7 +64,10 @@ class Reloaded:
         self._more = self._more if more is None else more
         self._write()
         self._seen.add(self.server.status()["pid"])
+        ended = len(self.server.lines("Worker exiting"))
         self.server.process.send_signal(signal.SIGHUP)
+        if gunicorn.version_info < (24,):  # its gthread resets what it accepts as it ends
+            until(lambda: len(self.server.lines("Worker exiting")) > ended, within=30)
         status: dict[str, Any] = {}
 
         def renewed() -> bool:
