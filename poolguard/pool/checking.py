@@ -16,6 +16,7 @@ from ..budget.slots import Orphan
 from ..util.clock import now as clock
 from ..util.logs import logger as ours
 from .entry import Entry
+from .evidence import ASK_STATES, Asked, reply_of
 from .jobs import done
 from .outbox import logger
 from .returning import Returning
@@ -45,10 +46,13 @@ class Checking(Returning):
         """
         gone: Collection[Orphan] = ()
         fate: Fate
+        question = () if entry.check is None else entry.check.question
         try:
             if ask:
                 gone = await self._gone(conn, ask)
-            is_fit = await self._is_fit(conn, entry, answered=bool(ask))
+            if question:
+                await self._ask_about(conn, question)
+            is_fit = await self._is_fit(conn, entry, answered=bool(ask or question))
             if self._inquire is not None and self._is_to_inquire() and is_fit:
                 await done(self._inquire(conn))
             if is_fit:
@@ -82,7 +86,7 @@ class Checking(Returning):
         :param answered: it has answered already, or is asked something else anyway.
         """
         check = entry.check
-        if not answered and check is not None and check.writable:
+        if check is not None and check.writable:
             return not await self._takes_no_writes(conn, ask=True)
         if not answered and entry.seat is not None:
             return await self._takes_its_seat(conn, entry)
@@ -102,6 +106,13 @@ class Checking(Returning):
     def _is_waited_for(self, entry: Entry) -> bool:
         """An acquire waits for the end of its check."""
         return entry.check is None or entry.check.for_waiter
+
+    async def _ask_about(self, conn: Any, question: tuple[Asked, ...]) -> None:
+        """Ask the server about commands over other connections, which get no answer."""
+        pids = [asked.backend.pid for asked in question]
+        reply = reply_of(await done(rows(conn, ASK_STATES, {"pids": pids})))
+        with self._mutex:
+            self._keeper.suspects.heard(clock(), question, reply)
 
     async def _check_idle(self) -> None:
         """Check the idle connections one after the other, so that an acquire finds the others."""

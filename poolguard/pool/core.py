@@ -11,6 +11,7 @@ from typing import Any
 
 from .entries import Entries
 from .entry import Check, Entry
+from .evidence import Asked
 from .transitions import Ask, Close, Condition, Fate, Misplaced, Reset
 from .waiter import Waiter
 
@@ -194,12 +195,18 @@ class Core(Entries):
         return self._place(entry, now) if is_fit else self._close(entry, "discarded")
 
     def check(
-        self, entry: Entry, now: float, *, likely: bool = True, for_waiter: bool = False
+        self,
+        entry: Entry,
+        now: float,
+        *,
+        likely: bool = True,
+        for_waiter: bool = False,
+        question: tuple[Asked, ...] = (),
     ) -> Any:
         """An idle one is being checked (:class:`~poolguard.pool.entry.Check`): its connection."""
         self._leave(entry, "idle")
         writable = entry.writable_at < self.read_only_at
-        entry.state, entry.check = "checking", Check(now, likely, for_waiter, writable)
+        entry.state, entry.check = "checking", Check(now, likely, for_waiter, writable, question)
         return entry.kept
 
     def was_checked(self, entry: Entry, now: float) -> Fate:
@@ -226,12 +233,13 @@ class Core(Entries):
             return self._close(entry, "discarded", worn=True)
         fate = self._judge(entry, now, fresh)
         if fate is None and entry.writable_at < self.read_only_at:
-            fate = Ask(())
+            fate = Ask()
         if isinstance(fate, Close):
             return self._close(entry, fate.reason)
         if fate is not None:
             entry.state, entry.kept = "checking", entry.conn
-            entry.check = Check(now, writable=entry.writable_at < self.read_only_at)
+            writable = entry.writable_at < self.read_only_at
+            entry.check = Check(now, writable=writable, question=fate.question)
             return fate
         if entry.plain_until <= now:
             self.look_due = True  # it is due to be replaced, and was lent when that was looked at

@@ -10,6 +10,7 @@ import errno
 import math
 import select
 import socket
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -18,6 +19,7 @@ from weakref import ReferenceType, ref
 from ..budget.slots import Seat, Slot
 from ..util.gevent_originals import WATCHES, Poll
 from .events import CloseReason, Connected
+from .evidence import Asked
 
 if TYPE_CHECKING:
     from .acquirer import Checkout
@@ -46,6 +48,8 @@ class Check(NamedTuple):
     """An acquire waits for it."""
     writable: bool = False
     """The server is to say as well that it takes writes."""
+    question: tuple[Asked, ...] = ()
+    """It is asked about these commands over other connections."""
 
 
 @dataclass(eq=False, repr=False, slots=True)
@@ -76,6 +80,8 @@ class Entry:
     plain: bool = False
     """Its class begins and ends a block as psycopg's own does."""
     lent_at: float = 0.0
+    waits_since: float = 0.0
+    """Since when the application has waited for what is under way; 0 while it does not."""
     owner: ReferenceType[Any] | None = None
     """The thread, or greenlet, that used it last; dead once that has ended."""
     unowned_at: float | None = None
@@ -121,6 +127,12 @@ class Entry:
     def conn(self) -> Any:
         """The connection; None before there is one, and once nothing refers to it any more."""
         return None if self._conn is None else self._conn()
+
+    @property
+    def is_remote(self) -> bool:
+        """The network can lose the connection without a word, and the kernel tells of it."""
+        sock = self.socket
+        return sock is not None and sys.platform == "linux" and sock.family != socket.AF_UNIX
 
     def take(self, conn: Any) -> None:
         """This is the connection, which has just been made."""

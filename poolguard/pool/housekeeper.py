@@ -17,9 +17,11 @@ from typing import Any
 
 from ..budget.ledger import Ledger
 from ..budget.slots import Orphan
+from .command import command_of
 from .core import Core
 from .entry import Entry
 from .events import Listener, Warmed, hears_returns
+from .evidence import Asked
 from .expected import Expected
 from .growth import likely_back, low_water, patience
 from .inquiry import Inquiry
@@ -30,11 +32,14 @@ from .outage import JITTER
 from .outbox import Outbox
 from .outcomes import Outcomes
 from .snapshot import Counts, Snapshot
+from .suspects import Suspects
 from .transitions import Ask, Close
 from .upkeep import (
     Abandon,
     Action,
     CloseIdle,
+    Cut,
+    Doubt,
     Open,
     Opening,
     Pace,
@@ -43,6 +48,8 @@ from .upkeep import (
     Verify,
     between_retirements,
     decide,
+    is_asking,
+    reply_time,
 )
 
 __all__ = ["Housekeeper"]
@@ -53,6 +60,8 @@ UNOWNED = 5.0
 """Seconds for which a connection stays lent whose owner has ended: another may have it, ..."""
 UNOWNED_WHEN_WAITING = 1.0
 """... and while an acquire waits."""
+ANY = 1 << 30
+"""However many are idle, the next acquire has the pool looked at."""
 
 
 class Housekeeper:
@@ -96,6 +105,7 @@ class Housekeeper:
         # Workers that were started together are not to ask the server together.
         every = pace.check_interval * random.uniform(1 - JITTER, 1)
         self.pace = pace._replace(check_interval=every)
+        self.suspects = Suspects(pace.check_timeout, every, command_of)
         self.max_connecting = max_connecting
         self.at_once = at_once
         self.asked = 0
@@ -148,6 +158,8 @@ class Housekeeper:
         wakes.append(told_again)
         at_rest = not (counts.lent or counts.waiting or counts.opening)
         wakes.append(leases.tend(now, self.outbox.say, at_rest=at_rest))
+        suspects = self.suspects
+        wakes.append(suspects.look(now, core.entries, core.taken_free + core.queued))
         snapshot = self._snapshot(now, counts)
         actions, wake = decide(now, snapshot, self.pace)
         wakes += [wake, self.leaks.overdue(now)]
@@ -155,8 +167,9 @@ class Housekeeper:
         wakes.append(self._need(now, snapshot, todo))
         self._ask(now, todo)
         begun_now = snapshot.after(len(todo.openings))._replace(headroom_from=self._headroom_from)
-        core.look_below(low_water(now, begun_now))
+        core.look_below(ANY if suspects.at_rest else low_water(now, begun_now))
         core.alert = core.closed or leases.returned_owed > 0 or leases.asks or self._inquires(now)
+        core.alert = core.alert or bool(suspects.due)
         core.alert = core.alert or bool(leases.beyond(core.those("lent")))
         wakes.append(self.inquiry.next_look(now))
         todo.wake = min((at for at in wakes if at is not None), default=None)
@@ -174,11 +187,35 @@ class Housekeeper:
             todo.surplus.append(self.core.close(action.entry, "lifetime"))
         elif isinstance(action, Verify):
             likely, for_waiter = action.likely, action.for_waiter
-            conn = self.core.check(action.entry, now, likely=likely, for_waiter=for_waiter)
+            question = self._question(now) if action.asks else ()
+            conn = self.core.check(
+                action.entry, now, likely=likely, for_waiter=for_waiter, question=question
+            )
             todo.checks.append((action.entry, conn, ()))
+        elif isinstance(action, Doubt):
+            self.core.doubt(action.since)
+        elif isinstance(action, Cut):
+            self._cut(action.entry, now)
         elif isinstance(action, Abandon):
             action.entry.cut()
         return None
+
+    def _question(self, now: float) -> tuple[Asked, ...]:
+        """What the server is to be asked about late commands, if it is not asked just now."""
+        soon = reply_time(self.lifecycle.expected, self.pace)
+        checks = (entry.check for entry in self.core.those("checking"))
+        return () if is_asking(now, checks, soon) else self.suspects.ask(now, soon)
+
+    def _cut(self, entry: Entry, now: float) -> None:
+        """End a lent connection over which no answer will come: its command raises an error."""
+        took, why = now - entry.waits_since, self.suspects.why(entry)
+        entry.cut()
+        entry.broken |= entry.severed  # the server may count its session for hours, unless told
+        self.outbox.say(
+            logging.WARNING,
+            f"pool {self.name!r} has cut a connection on which an answer was awaited for "
+            f"{took:.1f} s: {why}. The network has lost it without a word",
+        )
 
     def _need(self, now: float, snapshot: Snapshot, todo: Round) -> float | None:
         """Tell the ledger how many slots more are needed; returns when to ask for them again."""
@@ -249,6 +286,9 @@ class Housekeeper:
             idle_low_since=self._idle_low_since,
             reason="warmup" if self.warm_after is None else "replace",
             owed=owed.idle,
+            suspects=len(self.suspects.due),
+            lost=[suspect.entry for suspect in self.suspects.lost()],
+            unheard=self.suspects.unheard(now),
             leaving=self.leaving,
         )
 
@@ -332,7 +372,8 @@ class Housekeeper:
             return Close("lifetime")
         due = self._inquires(now) or now >= entry.seated_until
         orphans = self._orphans(now, fresh=fresh)
-        return Ask(orphans) if orphans or due else None
+        question = self._question(now)
+        return Ask(orphans, question) if orphans or due or question else None
 
     def _retired(self, now: float) -> None:
         self.outbox.log(logging.INFO, "discarding expired connection")

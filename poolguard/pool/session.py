@@ -61,6 +61,8 @@ def arrive(conn: Any, entry: Entry, watch: Watch, leases: Leases) -> None:
 def note_errors(conn: Any, entry: Entry) -> None:
     """Have errors that come over the connection noted on its entry, and the thread that uses it.
 
+    And since when it has waited for what is under way.
+
     Frameworks handle an error before they return the connection, which tells nothing of it then.
     All that psycopg does over a connection goes through its ``wait()``.
     """
@@ -72,19 +74,25 @@ def note_errors(conn: Any, entry: Entry) -> None:
     def wait(*args: Any, **kwargs: Any) -> Any:
         entry.owner = HERE.owner
         conn = connection()
+        entry.waits_since = clock()
         try:
             return own(conn, *args, **kwargs)
         except psycopg.Error as error:
             _note(entry, conn, error)
             raise
+        finally:
+            entry.waits_since = 0.0
 
     async def async_wait(*args: Any, **kwargs: Any) -> Any:
         conn = connection()
+        entry.waits_since = clock()
         try:
             return await own(conn, *args, **kwargs)
         except psycopg.Error as error:
             _note(entry, conn, error)
             raise
+        finally:
+            entry.waits_since = 0.0
 
     conn.wait = async_wait if iscoroutinefunction(own) else wait
 

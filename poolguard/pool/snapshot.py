@@ -97,6 +97,12 @@ class Snapshot(NamedTuple):
     """No connection is to be retired before: the last one was so just now."""
     owed: int = 0
     """Idle connections that the siblings want, as far as they are above the floor."""
+    suspects: int = 0
+    """Commands that have been under way for long, and that the server is to be asked about."""
+    lost: Sequence[Entry] = ()
+    """Lent ones whose commands get no answer, by the server's word."""
+    unheard: Entry | None = None
+    """A lent one that the server may never have heard: nothing sent over it is acknowledged."""
     leaving: bool = False
     """The process will end: what its last requests do not use is closed."""
 

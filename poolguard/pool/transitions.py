@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from ..budget.slots import Orphan
 from .events import CloseReason
+from .evidence import Asked
 from .waiter import Waiter
 
 __all__ = ["Ask", "Close", "Condition", "Fate", "Misplaced", "Reset"]
@@ -39,7 +40,8 @@ class Reset(NamedTuple):
 class Ask(NamedTuple):
     """Ask the server, over the connection, about these: its entry is ``checking``."""
 
-    orphans: Collection[Orphan]
+    orphans: Collection[Orphan] = ()
+    question: tuple[Asked, ...] = ()
 
 
 Fate: TypeAlias = "Waiter | Close | Reset | Ask | None"

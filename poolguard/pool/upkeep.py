@@ -7,14 +7,14 @@ is lost with the event, a state is not.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
 from ..budget.slots import Orphan
-from .entry import Entry
+from .entry import Check, Entry
 from .events import CreateReason
 from .growth import connects_to_begin, next_look, patience, with_headroom
 from .memory import Asked
@@ -24,6 +24,8 @@ __all__ = [
     "Abandon",
     "Action",
     "CloseIdle",
+    "Cut",
+    "Doubt",
     "Open",
     "Opening",
     "Pace",
@@ -52,6 +54,9 @@ LOOK_FOR_CONNECTS = 1.0
 is given up a while later, of which nothing tells, and which is never shorter."""
 INTRODUCED = 1.0
 """Seconds without use after which a connection is greeted that was not greeted as it came."""
+SHORTEST_REPLY = 0.1
+"""Seconds for which a reply about late commands is awaited at least: ten times what it takes from a
+server far away."""
 EXPIRY = 0.95
 """Part of max_lifetime after which a connection that comes back is not lent again."""
 
@@ -79,6 +84,20 @@ class Verify(NamedTuple):
     entry: Entry
     likely: bool = True
     for_waiter: bool = False
+    asks: bool = False
+    """It asks about the commands that have been under way for long."""
+
+
+class Doubt(NamedTuple):
+    """Lend none unverified that has not been proved since then."""
+
+    since: float
+
+
+class Cut(NamedTuple):
+    """End a lent connection over which no answer will come."""
+
+    entry: Entry
 
 
 class Abandon(NamedTuple):
@@ -100,7 +119,7 @@ class CloseIdle(NamedTuple):
     reason: Literal["idle", "shutdown", "yielded"]
 
 
-Action = Open | Verify | Abandon | Retire | CloseIdle
+Action = Open | Verify | Doubt | Cut | Abandon | Retire | CloseIdle
 
 
 class Opening(NamedTuple):
@@ -129,14 +148,16 @@ class Round:
 
 def decide(now: float, s: Snapshot, pace: Pace) -> tuple[list[Action], float | None]:
     """What to do at *now*, and when to look again if nothing happens before."""
-    actions: list[Action] = [*_checks_asked_for(s)]
-    if actions and isinstance(actions[0], Verify) and actions[0].likely:
+    s, silences = _silences(now, s, pace)
+    checks = [*_checks_asked_for(s)]
+    if checks and checks[0].likely:
         # Where a check has not answered in time, another is made beside a connect.
         late = sum(v.likely for v in s.checking.values()) - s.promised
         s = s._replace(
-            promised=s.promised + max(0, len(actions) - late),
+            promised=s.promised + max(0, len(checks) - late),
             promised_until=min(now + patience(s.connect_time), s.promised_until or math.inf),
         )
+    actions: list[Action] = [*silences, *checks, *_question(now, s, pace, checks)]
 
     n = connects_to_begin(now, s)
     if n:
@@ -181,12 +202,57 @@ def _given_up(now: float, s: Snapshot, pace: Pace) -> tuple[list[Action], list[f
             actions.append(Abandon(entry))
         else:
             wakes.append(give_up_at)
+        answered_by = check.since + reply_time(s.connect_time, pace)
+        if check.question and answered_by > now:
+            wakes.append(answered_by)
     for entry in s.connecting:
         if entry.give_up_at > now:
             wakes.append(min(entry.give_up_at, now + LOOK_FOR_CONNECTS))
         elif not entry.severed:
             actions.append(Abandon(entry))
     return actions, wakes
+
+
+def reply_time(connect_time: float, pace: Pace) -> float:
+    """Seconds after which a question about late commands is late itself, where a connect takes
+    *connect_time*: a few of the usual round trips."""
+    return min(pace.check_timeout / 2, max(SHORTEST_REPLY, connect_time))
+
+
+def is_asking(now: float, checks: Iterable[Check | None], reply_time: float) -> bool:
+    """Whether a reply about late commands may still come, and is not late."""
+    return any(each and each.question and each.since + reply_time > now for each in checks)
+
+
+def _silences(now: float, s: Snapshot, pace: Pace) -> tuple[Snapshot, list[Action]]:
+    """What is to be done about commands that get no answer; and the pool with that in mind.
+
+    Where the server does not even reply to the question about them, the way to it may be lost for
+    all connections that are older.
+    """
+    actions: list[Action] = [Cut(entry) for entry in s.lost]
+    limit = now - reply_time(s.connect_time, pace)
+    unanswered = (c.since for c in s.checking.values() if c.question and c.since <= limit)
+    since = max(unanswered, default=-math.inf)
+    if since > s.doubted_at:
+        actions.append(Doubt(since))
+        s = s._replace(doubted_at=since)
+    unheard = s.unheard
+    if unheard and not (s.lost or s.idle or s.checking or s.counts.opening):
+        # Nobody can ask. So another is opened, which will; or the kernel's word has to be enough.
+        if s.room and (s.retry_at is None or s.retry_at <= now):
+            actions.append(Open(1, "headroom"))
+            s = s.after(1)
+        elif s.counts.size >= s.counts.max_size:
+            actions.append(Cut(unheard))
+    return s, actions
+
+
+def _question(now: float, s: Snapshot, pace: Pace, checks: Sequence[Verify]) -> Iterator[Verify]:
+    """Have the connection that was proved last ask about late commands, unless another does so."""
+    asking = is_asking(now, s.checking.values(), reply_time(s.connect_time, pace))
+    if s.suspects and s.idle and not checks and not asking:
+        yield Verify(max(s.idle, key=attrgetter("proved_at")), asks=True)
 
 
 def _fewer(

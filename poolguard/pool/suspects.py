@@ -1,0 +1,217 @@
+"""Connections over which a command gets no answer: which ones the server is asked about, and which
+are lost. Pure: time is an argument.
+
+A network that has lost a connection without a word leaves the application waiting until TCP gives
+up, after a quarter of an hour. A slow query looks the same from here. What tells them apart is the
+server's word, over another connection: it waits for a command itself, and nothing has come or gone
+on either side for long enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import NamedTuple
+
+from .entry import Entry
+from .evidence import IDLE, Asked, Command, Mark, Reply
+
+__all__ = ["LONGEST_PAUSE", "LOOK_EVERY", "SUSPECT", "Suspect", "Suspects"]
+
+SUSPECT = 0.5
+"""Seconds after which a command without an answer is asked about."""
+LOOK_EVERY = 0.5
+"""Seconds between two looks at what is lent."""
+LONGEST_PAUSE = 2.0
+"""Seconds between two questions, at most, as long as commands become old enough to be asked about:
+where many queries are long, the server is asked for nearly all of them at once."""
+RESENT = 3
+"""Times that a packet was sent again, without an acknowledgement, until it counts as unheard: after
+0.2, 0.4 and 0.8 seconds at the least (Linux, ``TCP_RTO_MIN``)."""
+
+
+class Evidence(NamedTuple):
+    """The server waited for a command itself, as this one was under way."""
+
+    mark: Mark
+    server: float
+    changed: float
+    until: float
+    """When it is to be asked whether it still does."""
+
+
+@dataclass(eq=False, slots=True)
+class Suspect:
+    """A command that has been under way for long. Times by the monotonic clock."""
+
+    entry: Entry
+    number: int
+    since: float
+    ask_at: float
+    pause: float = SUSPECT
+    command: Command | None = None
+    """What this side saw of it at the last look."""
+    server: float | None = None
+    """The server that has said that it has the session."""
+    evidence: Evidence | None = None
+    verdict: str = ""
+    """Why the connection is lost, if it is, ..."""
+    last: Mark | None = None
+    """... as long as this is true of the command."""
+
+    def calm(self, at: float, longest: float) -> None:
+        """It is likely to be alive: ask again after twice as long as before."""
+        self.evidence = None
+        self.ask_at = at + self.pause
+        self.pause = min(longest, 2 * self.pause)
+
+    def weigh(self, asked: Asked, reply: Reply, now: float, check_timeout: float) -> bool:
+        """Weigh what the server says; whether that speaks against the command.
+
+        A packet that was lost is sent again, after twice as long each time. So what is late for *t*
+        seconds may come after *t* more, though the network be well again: so long is waited, and
+        *check_timeout* more, until the server is asked for the second time.
+        """
+        said = reply.of(asked.backend)
+        if said is None:
+            # Another server does not know it either, or a pooler has made up the pid.
+            if self.server != reply.server:
+                return False
+            self.verdict, self.last = "the server has no such session any more", asked.mark
+            return True
+        self.server = reply.server
+        if said.state not in IDLE or said.changed is None or said.still is None:
+            return False
+        known = self.evidence
+        same = (asked.mark, reply.server, said.changed)
+        if known is None or same != (known.mark, known.server, known.changed):
+            late = min(asked.at - self.since, max(0.0, said.still))
+            self.ask_at = now + late + check_timeout
+            self.evidence = Evidence(*same, self.ask_at)
+        elif asked.at >= known.until:
+            self.last = asked.mark
+            self.verdict = f"the server has waited for a command itself for {said.still:.1f} s"
+        return True
+
+
+class Suspects:
+    """The commands of one pool that have been under way for long. Times by the monotonic clock.
+
+    :param longest: seconds between two questions about the same command, at most.
+    """
+
+    def __init__(
+        self,
+        check_timeout: float,
+        longest: float,
+        command_of: Callable[[Entry], Command | None],
+    ) -> None:
+        self.due: Sequence[Suspect] = ()
+        """The server is to be asked about these."""
+        self.at_rest = False
+        """Nothing is lent, and nothing was since the last look: the next acquire is to ring."""
+        self._check_timeout = check_timeout
+        self._longest = longest
+        self._command_of = command_of
+        self._known: Mapping[Entry, Suspect] = {}
+        self._numbers = count(1)
+        self._acquires = 0
+        self._pause = SUSPECT
+        self._ask_from = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Suspects: {len(self._known)}, {len(self.due)} to be asked about>"
+
+    def look(self, now: float, entries: Iterable[Entry], acquires: int) -> float | None:
+        """Look at those of the *entries* that are lent; returns when to look again.
+
+        :param acquires: how many there were so far.
+        """
+        remote = [entry for entry in entries if entry.is_remote]
+        lent = [entry for entry in remote if entry.state in ("lent", "resetting")]
+        quiet = not lent and acquires == self._acquires
+        self.at_rest = quiet and bool(remote)
+        self._acquires = acquires
+        known: dict[Entry, Suspect] = {}
+        for entry in lent:
+            since = entry.waits_since
+            if not since or now < since + SUSPECT:
+                continue
+            suspect = self._known.get(entry)
+            if suspect is None or suspect.since != since:
+                suspect = Suspect(entry, next(self._numbers), since, ask_at=now)
+            known[entry] = suspect
+        self._known = known
+        if not known:
+            self._pause, self._ask_from = SUSPECT, 0.0
+        self.due = [s for s in known.values() if s.ask_at <= now and self._is_open(s, now)]
+        return None if quiet or not remote else now + LOOK_EVERY
+
+    def _is_open(self, suspect: Suspect, now: float) -> bool:
+        """Whether there is anything to ask about this one now."""
+        command = suspect.command = self._command_of(suspect.entry)
+        if command is None or command.mark.since != suspect.since:
+            suspect.calm(now, self._longest)
+            return False
+        return suspect.evidence is not None or now >= self._ask_from
+
+    def lost(self) -> Iterable[Suspect]:
+        """Those whose connections are to be cut: still nothing has come or gone over them."""
+        for suspect in self._known.values():
+            if not suspect.verdict:
+                continue
+            command = self._command_of(suspect.entry)
+            if command is not None and command.mark == suspect.last:
+                yield suspect
+            else:
+                suspect.verdict, suspect.evidence = "", None
+
+    def why(self, entry: Entry) -> str:
+        """Why the connection of *entry* is given up."""
+        suspect = self._known.get(entry)
+        told = "" if suspect is None else suspect.verdict
+        return told or "nothing sent over it is acknowledged, and no other could ask the server"
+
+    def unheard(self, now: float) -> Entry | None:
+        """The one whose packets have gone unacknowledged for longest, far too long."""
+        found = None
+        longest = self._check_timeout
+        for suspect in self.due:
+            command = suspect.command
+            if command is None or not command.unacked or command.retransmits < RESENT:
+                continue
+            unheard = min(command.unheard, now - suspect.since)
+            if unheard > longest:
+                found, longest = suspect.entry, unheard
+        return found
+
+    def ask(self, now: float, patience: float) -> tuple[Asked, ...]:
+        """What is to be asked now. It may be asked again after *patience* without an answer."""
+        question = []
+        for suspect in self.due:
+            slot, command = suspect.entry.slot, suspect.command
+            backend = None if slot is None else slot.backend
+            if backend is None or backend.pid <= 0 or command is None:  # it is with a pooler
+                suspect.calm(now, self._longest)
+                continue
+            suspect.ask_at = now + patience
+            question.append(Asked(suspect.number, backend, command.mark, now))
+        self.due = ()
+        return tuple(question)
+
+    def heard(self, now: float, question: Iterable[Asked], reply: Reply) -> None:
+        """The server has replied to a *question*."""
+        known = {suspect.number: suspect for suspect in self._known.values()}
+        any_speaks = False
+        for asked in question:
+            suspect = known.get(asked.number)
+            if suspect is None:
+                continue  # its answer has come
+            speaks = suspect.weigh(asked, reply, now, self._check_timeout)
+            any_speaks |= speaks
+            if not speaks:
+                suspect.calm(asked.at, self._longest)
+        if not any_speaks:
+            self._ask_from = now + self._pause
+            self._pause = min(LONGEST_PAUSE, 2 * self._pause)
