@@ -21,7 +21,6 @@ from .command import command_of
 from .core import Core
 from .entry import Entry
 from .events import Listener, Warmed, hears_returns
-from .evidence import Asked
 from .expected import Expected
 from .growth import likely_back, low_water, patience
 from .inquiry import Inquiry
@@ -48,7 +47,6 @@ from .upkeep import (
     Verify,
     between_retirements,
     decide,
-    is_asking,
     reply_time,
 )
 
@@ -140,10 +138,10 @@ class Housekeeper:
     def look(self, now: float, ended: Collection[Entry] = ()) -> Round:
         """Note that the server has *ended* these; decide and begin what is due *now*."""
         todo = Round()
-        core, leases = self.core, self.leases
+        core, leases, lifecycle = self.core, self.leases, self.lifecycle
         core.mend()
         for entry in ended:
-            if (conn := self.lifecycle.ended(entry, now)) is not None:
+            if (conn := lifecycle.ended(entry, now)) is not None:
                 todo.dead.append(conn)
         wakes = [self._take_back_unowned(now, todo)]
         for entry in leases.beyond([*core.idle]):
@@ -158,8 +156,8 @@ class Housekeeper:
         wakes.append(told_again)
         at_rest = not (counts.lent or counts.waiting or counts.opening)
         wakes.append(leases.tend(now, self.outbox.say, at_rest=at_rest))
-        suspects = self.suspects
-        wakes.append(suspects.look(now, core.entries, core.taken_free + core.queued))
+        acquires, soon = core.taken_free + core.queued, reply_time(lifecycle.expected, self.pace)
+        wakes.append(self.suspects.look(now, core.entries, acquires, soon))
         snapshot = self._snapshot(now, counts)
         actions, wake = decide(now, snapshot, self.pace)
         wakes += [wake, self.leaks.overdue(now)]
@@ -167,9 +165,9 @@ class Housekeeper:
         wakes.append(self._need(now, snapshot, todo))
         self._ask(now, todo)
         begun_now = snapshot.after(len(todo.openings))._replace(headroom_from=self._headroom_from)
-        core.look_below(ANY if suspects.at_rest else low_water(now, begun_now))
+        core.look_below(ANY if self.suspects.at_rest else low_water(now, begun_now))
         core.alert = core.closed or leases.returned_owed > 0 or leases.asks or self._inquires(now)
-        core.alert = core.alert or bool(suspects.due)
+        core.alert = core.alert or bool(self.suspects.due)
         core.alert = core.alert or bool(leases.beyond(core.those("lent")))
         wakes.append(self.inquiry.next_look(now))
         todo.wake = min((at for at in wakes if at is not None), default=None)
@@ -187,7 +185,7 @@ class Housekeeper:
             todo.surplus.append(self.core.close(action.entry, "lifetime"))
         elif isinstance(action, Verify):
             likely, for_waiter = action.likely, action.for_waiter
-            question = self._question(now) if action.asks else ()
+            question = self.suspects.ask(now, self.core.those("checking")) if action.asks else ()
             conn = self.core.check(
                 action.entry, now, likely=likely, for_waiter=for_waiter, question=question
             )
@@ -195,27 +193,11 @@ class Housekeeper:
         elif isinstance(action, Doubt):
             self.core.doubt(action.since)
         elif isinstance(action, Cut):
-            self._cut(action.entry, now)
+            self.outbox.say(logging.WARNING, self.suspects.report(self.name, action.entry, now))
+            action.entry.cut(lost=True)
         elif isinstance(action, Abandon):
             action.entry.cut()
         return None
-
-    def _question(self, now: float) -> tuple[Asked, ...]:
-        """What the server is to be asked about late commands, if it is not asked just now."""
-        soon = reply_time(self.lifecycle.expected, self.pace)
-        checks = (entry.check for entry in self.core.those("checking"))
-        return () if is_asking(now, checks, soon) else self.suspects.ask(now, soon)
-
-    def _cut(self, entry: Entry, now: float) -> None:
-        """End a lent connection over which no answer will come: its command raises an error."""
-        took, why = now - entry.waits_since, self.suspects.why(entry)
-        entry.cut()
-        entry.broken |= entry.severed  # the server may count its session for hours, unless told
-        self.outbox.say(
-            logging.WARNING,
-            f"pool {self.name!r} has cut a connection on which an answer was awaited for "
-            f"{took:.1f} s: {why}. The network has lost it without a word",
-        )
 
     def _need(self, now: float, snapshot: Snapshot, todo: Round) -> float | None:
         """Tell the ledger how many slots more are needed; returns when to ask for them again."""
@@ -372,7 +354,7 @@ class Housekeeper:
             return Close("lifetime")
         due = self._inquires(now) or now >= entry.seated_until
         orphans = self._orphans(now, fresh=fresh)
-        question = self._question(now)
+        question = self.suspects.ask(now, self.core.those("checking"))
         return Ask(orphans, question) if orphans or due or question else None
 
     def _retired(self, now: float) -> None:

@@ -14,15 +14,18 @@ from dataclasses import dataclass
 from itertools import count
 from typing import NamedTuple
 
-from .entry import Entry
+from .entry import Check, Entry
 from .evidence import IDLE, Asked, Command, Mark, Reply
 
-__all__ = ["LONGEST_PAUSE", "LOOK_EVERY", "SUSPECT", "Suspect", "Suspects"]
+__all__ = ["LONGEST_PAUSE", "LOOK_EVERY", "SUSPECT", "Suspect", "Suspects", "is_asking"]
 
-SUSPECT = 0.5
-"""Seconds after which a command without an answer is asked about."""
+SUSPECT = 0.3
+"""Seconds after which a command without an answer is asked about, at the next look."""
 LOOK_EVERY = 0.5
 """Seconds between two looks at what is lent."""
+FIRST_PAUSE = 0.5
+"""Seconds between the first two questions about a command that is alive; each pause is twice as
+long as the one before."""
 LONGEST_PAUSE = 2.0
 """Seconds between two questions, at most, as long as commands become old enough to be asked about:
 where many queries are long, the server is asked for nearly all of them at once."""
@@ -49,7 +52,7 @@ class Suspect:
     number: int
     since: float
     ask_at: float
-    pause: float = SUSPECT
+    pause: float = FIRST_PAUSE
     command: Command | None = None
     """What this side saw of it at the last look."""
     server: float | None = None
@@ -95,6 +98,12 @@ class Suspect:
         return True
 
 
+def is_asking(now: float, soon: float, checks: Iterable[Check]) -> bool:
+    """Whether the reply to a question about such commands is under way. It comes *soon*, in
+    seconds, or the way to the server is in doubt."""
+    return any(check.question and check.since + soon > now for check in checks)
+
+
 class Suspects:
     """The commands of one pool that have been under way for long. Times by the monotonic clock.
 
@@ -117,17 +126,22 @@ class Suspects:
         self._known: Mapping[Entry, Suspect] = {}
         self._numbers = count(1)
         self._acquires = 0
-        self._pause = SUSPECT
+        self._pause = FIRST_PAUSE
+        self._soon = 0.0
         self._ask_from = 0.0
 
     def __repr__(self) -> str:
         return f"<Suspects: {len(self._known)}, {len(self.due)} to be asked about>"
 
-    def look(self, now: float, entries: Iterable[Entry], acquires: int) -> float | None:
+    def look(
+        self, now: float, entries: Iterable[Entry], acquires: int, soon: float
+    ) -> float | None:
         """Look at those of the *entries* that are lent; returns when to look again.
 
         :param acquires: how many there were so far.
+        :param soon: seconds within which the server is to reply to a question.
         """
+        self._soon = soon
         remote = [entry for entry in entries if entry.is_remote]
         lent = [entry for entry in remote if entry.state in ("lent", "resetting")]
         quiet = not lent and acquires == self._acquires
@@ -144,9 +158,12 @@ class Suspects:
             known[entry] = suspect
         self._known = known
         if not known:
-            self._pause, self._ask_from = SUSPECT, 0.0
+            self._pause, self._ask_from = FIRST_PAUSE, 0.0
         self.due = [s for s in known.values() if s.ask_at <= now and self._is_open(s, now)]
-        return None if quiet or not remote else now + LOOK_EVERY
+        if quiet or not remote:
+            return None
+        second = (s.ask_at for s in known.values() if s.evidence and s.ask_at > now)
+        return min((now + LOOK_EVERY, *second))
 
     def _is_open(self, suspect: Suspect, now: float) -> bool:
         """Whether there is anything to ask about this one now."""
@@ -167,11 +184,15 @@ class Suspects:
             else:
                 suspect.verdict, suspect.evidence = "", None
 
-    def why(self, entry: Entry) -> str:
-        """Why the connection of *entry* is given up."""
+    def report(self, pool: str, entry: Entry, now: float) -> str:
+        """What is logged as the connection of *entry* is cut."""
         suspect = self._known.get(entry)
         told = "" if suspect is None else suspect.verdict
-        return told or "nothing sent over it is acknowledged, and no other could ask the server"
+        why = told or "nothing sent over it is acknowledged, and no other could ask the server"
+        return (
+            f"pool {pool!r} has cut a connection that the network has lost without a word: an "
+            f"answer was awaited for {now - entry.waits_since:.1f} s, and {why}"
+        )
 
     def unheard(self, now: float) -> Entry | None:
         """The one whose packets have gone unacknowledged for longest, far too long."""
@@ -186,8 +207,11 @@ class Suspects:
                 found, longest = suspect.entry, unheard
         return found
 
-    def ask(self, now: float, patience: float) -> tuple[Asked, ...]:
-        """What is to be asked now. It may be asked again after *patience* without an answer."""
+    def ask(self, now: float, checking: Iterable[Entry]) -> tuple[Asked, ...]:
+        """What is to be asked now, unless one of those that are *checking* asks already."""
+        checks = (entry.check for entry in checking if entry.check)
+        if not self.due or is_asking(now, self._soon, checks):
+            return ()
         question = []
         for suspect in self.due:
             slot, command = suspect.entry.slot, suspect.command
@@ -195,7 +219,7 @@ class Suspects:
             if backend is None or backend.pid <= 0 or command is None:  # it is with a pooler
                 suspect.calm(now, self._longest)
                 continue
-            suspect.ask_at = now + patience
+            suspect.ask_at = now + self._soon  # should there be no reply
             question.append(Asked(suspect.number, backend, command.mark, now))
         self.due = ()
         return tuple(question)

@@ -7,18 +7,19 @@ is lost with the event, a state is not.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
 from ..budget.slots import Orphan
-from .entry import Check, Entry
+from .entry import Entry
 from .events import CreateReason
 from .growth import connects_to_begin, next_look, patience, with_headroom
 from .memory import Asked
 from .snapshot import Snapshot
+from .suspects import is_asking
 
 __all__ = [
     "Abandon",
@@ -219,11 +220,6 @@ def reply_time(connect_time: float, pace: Pace) -> float:
     return min(pace.check_timeout / 2, max(SHORTEST_REPLY, connect_time))
 
 
-def is_asking(now: float, checks: Iterable[Check | None], reply_time: float) -> bool:
-    """Whether a reply about late commands may still come, and is not late."""
-    return any(each and each.question and each.since + reply_time > now for each in checks)
-
-
 def _silences(now: float, s: Snapshot, pace: Pace) -> tuple[Snapshot, list[Action]]:
     """What is to be done about commands that get no answer; and the pool with that in mind.
 
@@ -250,7 +246,7 @@ def _silences(now: float, s: Snapshot, pace: Pace) -> tuple[Snapshot, list[Actio
 
 def _question(now: float, s: Snapshot, pace: Pace, checks: Sequence[Verify]) -> Iterator[Verify]:
     """Have the connection that was proved last ask about late commands, unless another does so."""
-    asking = is_asking(now, s.checking.values(), reply_time(s.connect_time, pace))
+    asking = is_asking(now, reply_time(s.connect_time, pace), s.checking.values())
     if s.suspects and s.idle and not checks and not asking:
         yield Verify(max(s.idle, key=attrgetter("proved_at")), asks=True)
 
