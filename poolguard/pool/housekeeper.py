@@ -47,7 +47,6 @@ from .upkeep import (
     Verify,
     between_retirements,
     decide,
-    reply_time,
 )
 
 __all__ = ["Housekeeper"]
@@ -138,10 +137,10 @@ class Housekeeper:
     def look(self, now: float, ended: Collection[Entry] = ()) -> Round:
         """Note that the server has *ended* these; decide and begin what is due *now*."""
         todo = Round()
-        core, leases, lifecycle = self.core, self.leases, self.lifecycle
+        core, leases = self.core, self.leases
         core.mend()
         for entry in ended:
-            if (conn := lifecycle.ended(entry, now)) is not None:
+            if (conn := self.lifecycle.ended(entry, now)) is not None:
                 todo.dead.append(conn)
         wakes = [self._take_back_unowned(now, todo)]
         for entry in leases.beyond([*core.idle]):
@@ -156,8 +155,7 @@ class Housekeeper:
         wakes.append(told_again)
         at_rest = not (counts.lent or counts.waiting or counts.opening)
         wakes.append(leases.tend(now, self.outbox.say, at_rest=at_rest))
-        acquires, soon = core.taken_free + core.queued, reply_time(lifecycle.expected, self.pace)
-        wakes.append(self.suspects.look(now, core.entries, acquires, soon))
+        wakes.append(self.suspects.look(now, core.entries, core.taken_free + core.queued))
         snapshot = self._snapshot(now, counts)
         actions, wake = decide(now, snapshot, self.pace)
         wakes += [wake, self.leaks.overdue(now)]
@@ -269,6 +267,7 @@ class Housekeeper:
             reason="warmup" if self.warm_after is None else "replace",
             owed=owed.idle,
             suspects=len(self.suspects.due),
+            reply_time=self.suspects.reply_time,
             lost=[suspect.entry for suspect in self.suspects.lost()],
             unheard=self.suspects.unheard(now),
             leaving=self.leaving,

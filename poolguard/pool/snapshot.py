@@ -6,6 +6,7 @@ Its first part is what ``pool.counts()`` answers.
 from __future__ import annotations
 
 import sys
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -99,6 +100,8 @@ class Snapshot(NamedTuple):
     """Idle connections that the siblings want, as far as they are above the floor."""
     suspects: int = 0
     """Commands that have been under way for long, and that the server is to be asked about."""
+    reply_time: float = math.inf
+    """Seconds within which the server is to reply to that question."""
     lost: Sequence[Entry] = ()
     """Lent ones whose commands get no answer, by the server's word."""
     unheard: Entry | None = None

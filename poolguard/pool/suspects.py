@@ -26,6 +26,12 @@ LOOK_EVERY = 0.5
 FIRST_PAUSE = 0.5
 """Seconds between the first two questions about a command that is alive; each pause is twice as
 long as the one before."""
+LOOK_SOONEST = 0.25
+"""The same, where a command is under way that is almost old enough."""
+SHORTEST_REPLY = 0.1
+"""Seconds for which a reply is awaited at least, ..."""
+REPLY_FACTOR = 4
+"""... and so many times of what the last one took."""
 LONGEST_PAUSE = 2.0
 """Seconds between two questions, at most, as long as commands become old enough to be asked about:
 where many queries are long, the server is asked for nearly all of them at once."""
@@ -98,10 +104,9 @@ class Suspect:
         return True
 
 
-def is_asking(now: float, soon: float, checks: Iterable[Check]) -> bool:
-    """Whether the reply to a question about such commands is under way. It comes *soon*, in
-    seconds, or the way to the server is in doubt."""
-    return any(check.question and check.since + soon > now for check in checks)
+def is_asking(now: float, reply_time: float, checks: Iterable[Check]) -> bool:
+    """Whether the reply to a question about such commands is under way, and not late."""
+    return any(check.question and check.since + reply_time > now for check in checks)
 
 
 class Suspects:
@@ -127,30 +132,31 @@ class Suspects:
         self._numbers = count(1)
         self._acquires = 0
         self._pause = FIRST_PAUSE
-        self._soon = 0.0
+        self.reply_time = SHORTEST_REPLY
+        """Seconds within which the server is to reply; later, the way to it is in doubt."""
         self._ask_from = 0.0
 
     def __repr__(self) -> str:
         return f"<Suspects: {len(self._known)}, {len(self.due)} to be asked about>"
 
-    def look(
-        self, now: float, entries: Iterable[Entry], acquires: int, soon: float
-    ) -> float | None:
+    def look(self, now: float, entries: Iterable[Entry], acquires: int) -> float | None:
         """Look at those of the *entries* that are lent; returns when to look again.
 
         :param acquires: how many there were so far.
-        :param soon: seconds within which the server is to reply to a question.
         """
-        self._soon = soon
         remote = [entry for entry in entries if entry.is_remote]
         lent = [entry for entry in remote if entry.state in ("lent", "resetting")]
         quiet = not lent and acquires == self._acquires
         self.at_rest = quiet and bool(remote)
         self._acquires = acquires
         known: dict[Entry, Suspect] = {}
+        soonest = now + LOOK_EVERY
         for entry in lent:
             since = entry.waits_since
-            if not since or now < since + SUSPECT:
+            if not since:
+                continue
+            if now < since + SUSPECT:
+                soonest = min(soonest, since + SUSPECT)
                 continue
             suspect = self._known.get(entry)
             if suspect is None or suspect.since != since:
@@ -162,8 +168,8 @@ class Suspects:
         self.due = [s for s in known.values() if s.ask_at <= now and self._is_open(s, now)]
         if quiet or not remote:
             return None
-        second = (s.ask_at for s in known.values() if s.evidence and s.ask_at > now)
-        return min((now + LOOK_EVERY, *second))
+        second = [s.ask_at for s in known.values() if s.evidence and s.ask_at > now]
+        return max(now + LOOK_SOONEST, min([soonest, *second]))
 
     def _is_open(self, suspect: Suspect, now: float) -> bool:
         """Whether there is anything to ask about this one now."""
@@ -210,7 +216,7 @@ class Suspects:
     def ask(self, now: float, checking: Iterable[Entry]) -> tuple[Asked, ...]:
         """What is to be asked now, unless one of those that are *checking* asks already."""
         checks = (entry.check for entry in checking if entry.check)
-        if not self.due or is_asking(now, self._soon, checks):
+        if not self.due or is_asking(now, self.reply_time, checks):
             return ()
         question = []
         for suspect in self.due:
@@ -219,13 +225,15 @@ class Suspects:
             if backend is None or backend.pid <= 0 or command is None:  # it is with a pooler
                 suspect.calm(now, self._longest)
                 continue
-            suspect.ask_at = now + self._soon  # should there be no reply
+            suspect.ask_at = now + self.reply_time  # should there be no reply
             question.append(Asked(suspect.number, backend, command.mark, now))
         self.due = ()
         return tuple(question)
 
-    def heard(self, now: float, question: Iterable[Asked], reply: Reply) -> None:
+    def heard(self, now: float, question: Sequence[Asked], reply: Reply) -> None:
         """The server has replied to a *question*."""
+        took = now - min((asked.at for asked in question), default=now)
+        self.reply_time = min(self._check_timeout / 2, max(SHORTEST_REPLY, REPLY_FACTOR * took))
         known = {suspect.number: suspect for suspect in self._known.values()}
         any_speaks = False
         for asked in question:

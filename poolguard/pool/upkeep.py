@@ -149,7 +149,7 @@ class Round:
 
 def decide(now: float, s: Snapshot, pace: Pace) -> tuple[list[Action], float | None]:
     """What to do at *now*, and when to look again if nothing happens before."""
-    s, silences = _silences(now, s, pace)
+    s, silences = _silences(now, s)
     checks = [*_checks_asked_for(s)]
     if checks and checks[0].likely:
         # Where a check has not answered in time, another is made beside a connect.
@@ -158,7 +158,7 @@ def decide(now: float, s: Snapshot, pace: Pace) -> tuple[list[Action], float | N
             promised=s.promised + max(0, len(checks) - late),
             promised_until=min(now + patience(s.connect_time), s.promised_until or math.inf),
         )
-    actions: list[Action] = [*silences, *checks, *_question(now, s, pace, checks)]
+    actions: list[Action] = [*silences, *checks, *_question(now, s, checks)]
 
     n = connects_to_begin(now, s)
     if n:
@@ -203,7 +203,7 @@ def _given_up(now: float, s: Snapshot, pace: Pace) -> tuple[list[Action], list[f
             actions.append(Abandon(entry))
         else:
             wakes.append(give_up_at)
-        answered_by = check.since + reply_time(s.connect_time, pace)
+        answered_by = check.since + s.reply_time
         if check.question and answered_by > now:
             wakes.append(answered_by)
     for entry in s.connecting:
@@ -214,20 +214,14 @@ def _given_up(now: float, s: Snapshot, pace: Pace) -> tuple[list[Action], list[f
     return actions, wakes
 
 
-def reply_time(connect_time: float, pace: Pace) -> float:
-    """Seconds after which a question about late commands is late itself, where a connect takes
-    *connect_time*: a few of the usual round trips."""
-    return min(pace.check_timeout / 2, max(SHORTEST_REPLY, connect_time))
-
-
-def _silences(now: float, s: Snapshot, pace: Pace) -> tuple[Snapshot, list[Action]]:
+def _silences(now: float, s: Snapshot) -> tuple[Snapshot, list[Action]]:
     """What is to be done about commands that get no answer; and the pool with that in mind.
 
     Where the server does not even reply to the question about them, the way to it may be lost for
     all connections that are older.
     """
     actions: list[Action] = [Cut(entry) for entry in s.lost]
-    limit = now - reply_time(s.connect_time, pace)
+    limit = now - s.reply_time
     unanswered = (c.since for c in s.checking.values() if c.question and c.since <= limit)
     since = max(unanswered, default=-math.inf)
     if since > s.doubted_at:
@@ -244,9 +238,9 @@ def _silences(now: float, s: Snapshot, pace: Pace) -> tuple[Snapshot, list[Actio
     return s, actions
 
 
-def _question(now: float, s: Snapshot, pace: Pace, checks: Sequence[Verify]) -> Iterator[Verify]:
+def _question(now: float, s: Snapshot, checks: Sequence[Verify]) -> Iterator[Verify]:
     """Have the connection that was proved last ask about late commands, unless another does so."""
-    asking = is_asking(now, reply_time(s.connect_time, pace), s.checking.values())
+    asking = is_asking(now, s.reply_time, s.checking.values())
     if s.suspects and s.idle and not checks and not asking:
         yield Verify(max(s.idle, key=attrgetter("proved_at")), asks=True)
 
