@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
+from poolguard.budget.slots import Backend
 from poolguard.pool.entry import Check, Entry
+from poolguard.pool.evidence import Asked, Mark
 from poolguard.pool.snapshot import Counts, Snapshot
 from poolguard.pool.upkeep import (
     EXPIRY,
@@ -19,6 +22,8 @@ from poolguard.pool.upkeep import (
     Abandon,
     Action,
     CloseIdle,
+    Cut,
+    Doubt,
     Open,
     Pace,
     Retire,
@@ -573,3 +578,83 @@ def test_what_was_kept_for_a_level_that_has_fallen_is_closed_sooner(
     found = [action for action in now(s) if isinstance(action, CloseIdle)]
     assert found == ([CloseIdle(closed, "idle")] if closed else [])
     assert not [each for each in now(s._replace(level_fell=False)) if isinstance(each, CloseIdle)]
+
+
+# -- commands without an answer
+
+QUESTION = (Asked(1, Backend(4711, 5.0), Mark(NOW - 1, 0, 0), NOW),)
+REPLY = 0.1
+
+
+def silent(*idle: Entry, **others: Any) -> Snapshot:
+    """A pool in which two commands have been under way for long."""
+    return pool(*idle, lent=2, **{"suspects": 2, "reply_time": REPLY, **others})
+
+
+def asking(state: Snapshot, since: float) -> Snapshot:
+    """One of its connections asks about them, since then."""
+    counts = state.counts._replace(checking=1)
+    return state._replace(counts=counts, checking={entry(): Check(since, question=QUESTION)})
+
+
+def test_the_one_that_was_proved_last_asks_about_late_commands() -> None:
+    old, fresh = entry(proved=9), entry(proved=1)
+    assert now(silent(old, fresh)) == [Verify(fresh, asks=True)]
+    assert now(silent(old, fresh, suspects=0)) == []
+    assert now(silent()) == []
+
+
+def test_even_the_last_idle_one_asks() -> None:
+    last = entry()
+    assert now(silent(last)) == [Verify(last, asks=True)]
+
+
+def test_nobody_asks_what_another_one_asks() -> None:
+    state = asking(silent(entry()), NOW - REPLY / 2)
+    assert now(state) == []
+    assert wake(state) == pytest.approx(REPLY / 2)
+
+
+def test_those_that_are_verified_anyway_are_asked_nothing_else() -> None:
+    doubted = entry(proved=9)
+    state = silent(doubted, entry(proved=1), doubted_at=NOW - 5)
+    assert now(state) == [Verify(doubted, likely=False)]
+
+
+def test_where_the_reply_is_late_all_that_was_not_proved_since_is_in_doubt() -> None:
+    """Another one asks then, if there is one."""
+    old, since = entry(proved=9), NOW - REPLY
+    state = asking(silent(old), since)
+    assert now(state) == [Doubt(since), Verify(old, likely=False)]
+    assert now(state._replace(doubted_at=since)) == [Verify(old, likely=False)]
+    fresh = entry(proved=REPLY / 2)
+    assert now(asking(silent(fresh), since)) == [Doubt(since), Verify(fresh, asks=True)]
+
+
+def test_a_check_that_asks_nothing_casts_no_doubt() -> None:
+    assert now(silent(entry(), checking=entry(), since=NOW - 0.5, suspects=0)) == []
+
+
+def test_what_is_lost_is_cut() -> None:
+    gone = entry()
+    assert now(silent(lost=[gone], suspects=0)) == [Cut(gone)]
+
+
+def test_where_nobody_can_ask_about_one_that_is_unheard_another_is_opened() -> None:
+    unheard = entry()
+    assert now(silent(unheard=unheard)) == [Open(1, "headroom")]
+    assert now(silent(unheard=unheard, retry_at=NOW)) == [Open(1, "headroom")]
+    assert now(silent(unheard=unheard, retry_at=NOW + 1)) == []
+    assert now(silent(unheard=unheard, opening=1)) == []
+    assert now(silent(unheard=unheard, checking=entry())) == []
+    idle = entry()
+    assert now(silent(idle, unheard=unheard)) == [Verify(idle, asks=True)]
+
+
+def test_in_a_full_pool_one_that_is_unheard_makes_room_for_another() -> None:
+    unheard = entry()
+    full = silent(unheard=unheard, max_size=2)
+    assert now(full) == [Cut(unheard)]
+    assert now(full._replace(lost=[unheard])) == [Cut(unheard)]  # the one is enough
+    # Its slot would not be free before somebody has asked about its session.
+    assert now(silent(unheard=unheard, starved=True)) == []
