@@ -82,6 +82,8 @@ class Entry:
     lent_at: float = 0.0
     waits_since: float = 0.0
     """Since when the application has waited for what is under way; 0 while it does not."""
+    sent_before: int = 0
+    """Bytes sent over it before it was lent, as far as that was looked at."""
     owner: ReferenceType[Any] | None = None
     """The thread, or greenlet, that used it last; dead once that has ended."""
     unowned_at: float | None = None

@@ -17,7 +17,7 @@ from typing import Any
 
 from ..budget.ledger import Ledger
 from ..budget.slots import Orphan
-from .command import command_of
+from .command import command_of, sent_over
 from .core import Core
 from .entry import Entry
 from .events import Listener, Warmed, hears_returns
@@ -102,7 +102,7 @@ class Housekeeper:
         # Workers that were started together are not to ask the server together.
         every = pace.check_interval * random.uniform(1 - JITTER, 1)
         self.pace = pace._replace(check_interval=every)
-        self.suspects = Suspects(pace.check_timeout, every, command_of)
+        self.suspects = Suspects(pace.check_timeout, every, command_of, sent_over)
         self.max_connecting = max_connecting
         self.at_once = at_once
         self.asked = 0

@@ -35,6 +35,8 @@ REPLY_FACTOR = 4
 LONGEST_PAUSE = 2.0
 """Seconds between two questions, at most, as long as commands become old enough to be asked about:
 where many queries are long, the server is asked for nearly all of them at once."""
+SLOWEST_WAY = 128 * 1024
+"""Bytes a second that a slow way to the server carries: a megabit."""
 RESENT = 3
 """Times that a packet was sent again, without an acknowledgement, until it counts as unheard: after
 0.2, 0.4 and 0.8 seconds at the least (Linux, ``TCP_RTO_MIN``)."""
@@ -80,7 +82,8 @@ class Suspect:
 
         A packet that was lost is sent again, after twice as long each time. So what is late for *t*
         seconds may come after *t* more, though the network be well again: so long is waited, and
-        *check_timeout* more, until the server is asked for the second time.
+        *check_timeout* more, until the server is asked for the second time. Where much was sent, a
+        tunnel may have acknowledged all of it, and still be passing it on.
         """
         said = reply.of(asked.backend)
         if said is None:
@@ -96,7 +99,8 @@ class Suspect:
         same = (asked.mark, reply.server, said.changed)
         if known is None or same != (known.mark, known.server, known.changed):
             late = min(asked.at - self.since, max(0.0, said.still))
-            self.ask_at = now + late + check_timeout
+            passed_on = (asked.mark.acked - self.entry.sent_before) / SLOWEST_WAY
+            self.ask_at = now + late + max(check_timeout, passed_on)
             self.evidence = Evidence(*same, self.ask_at)
         elif asked.at >= known.until:
             self.last = asked.mark
@@ -120,6 +124,7 @@ class Suspects:
         check_timeout: float,
         longest: float,
         command_of: Callable[[Entry], Command | None],
+        sent_over: Callable[[Entry], int],
     ) -> None:
         self.due: Sequence[Suspect] = ()
         """The server is to be asked about these."""
@@ -128,6 +133,7 @@ class Suspects:
         self._check_timeout = check_timeout
         self._longest = longest
         self._command_of = command_of
+        self._sent_over = sent_over
         self._known: Mapping[Entry, Suspect] = {}
         self._numbers = count(1)
         self._acquires = 0
@@ -146,6 +152,9 @@ class Suspects:
         """
         remote = [entry for entry in entries if entry.is_remote]
         lent = [entry for entry in remote if entry.state in ("lent", "resetting")]
+        for entry in remote:
+            if entry.state == "idle":
+                entry.sent_before = self._sent_over(entry)
         quiet = not lent and acquires == self._acquires
         self.at_rest = quiet and bool(remote)
         self._acquires = acquires

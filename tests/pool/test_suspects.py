@@ -19,6 +19,7 @@ from poolguard.pool.suspects import (
     LOOK_SOONEST,
     RESENT,
     SHORTEST_REPLY,
+    SLOWEST_WAY,
     SUSPECT,
     Suspects,
 )
@@ -38,8 +39,10 @@ class Bench:
         self.entry.slot.backend = BACKEND  # type: ignore[union-attr]
         self.command: Command | None = Command(Mark(NOW, 100, 200))
         self.entries = [self.entry]
-        self.suspects = Suspects(TIMEOUT, LONGEST, self._command_of)
+        self.suspects = Suspects(TIMEOUT, LONGEST, self._command_of, lambda _: self.sent)
         self.acquires = 1
+        self.sent = 0
+        """Bytes, as long as the connection is idle."""
 
     def _command_of(self, entry: Entry) -> Command | None:
         if self.command is None or entry.waits_since == self.command.mark.since:
@@ -204,6 +207,20 @@ def test_what_became_late_just_now_is_not_waited_for_as_long_as_the_command_took
     assert bench.tell(NOW + 3600, still=2.0)
     assert bench.ask(NOW + 3600 + 2.9) == ()
     assert bench.tell(NOW + 3600 + 3.0, still=5.0)
+    assert bench.lost()
+
+
+def test_what_a_tunnel_may_still_be_passing_on_is_waited_for(bench: Bench) -> None:
+    """Of what was sent since the connection was idle, all is acknowledged, but by whom?"""
+    assert bench.command is not None
+    bench.entry.state, bench.sent = "idle", 1_000_000_000
+    bench.look(NOW - 1)
+    bench.entry.state = "lent"
+    sent = bench.sent + 10 * SLOWEST_WAY
+    bench.command = bench.command._replace(mark=Mark(NOW, 100, sent))
+    bench.tell(NOW + 0.5)
+    assert bench.ask(NOW + 0.5 + 0.5 + 9.9) == ()
+    bench.tell(NOW + 0.5 + 0.5 + 10.0)
     assert bench.lost()
 
 
