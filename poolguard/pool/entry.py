@@ -157,15 +157,11 @@ class Entry:
         """Let the FIN leave after a close: the duplicate would hold the socket open."""
         self._shutdown(socket.SHUT_WR)
 
-    def cut(self, *, lost: bool = False) -> None:
-        """End a connection whose peer does not answer: reading from it gives end-of-file.
-
-        :param lost: the network has lost it, and the server may count its session for long.
-        """
+    def cut(self) -> None:
+        """End a connection whose peer does not answer: reading from it gives end-of-file."""
         if not self.severed:  # once it is, the end may be our own
             self.severed = not self._has_ended()
             self.plain_until = 0.0
-            self.broken |= lost and self.severed
         self._shutdown(socket.SHUT_RDWR)
 
     def _has_ended(self) -> bool:

@@ -192,7 +192,7 @@ class Housekeeper:
             self.core.doubt(action.since)
         elif isinstance(action, Cut):
             self.outbox.say(logging.WARNING, self.suspects.report(self.name, action.entry, now))
-            action.entry.cut(lost=True)
+            action.entry.cut()
         elif isinstance(action, Abandon):
             action.entry.cut()
         return None

@@ -75,20 +75,32 @@ async def test_a_command_that_the_network_has_lost_ends_with_an_error(
         check_timeout=TIMEOUT,
     ) as pool:
         hung = await hang(pool, gate, 2)
-        # Those that were not asked for are in doubt before one of them is lent.
-        await eventually(lambda: pool.pool._core.doubted_at > 0, within=3.0)
-        conn = await pool.get()
-        await pool.execute(conn, "SELECT 1")
-        await pool.put(conn)
         for task in hung:
             with pytest.raises(psycopg.OperationalError):
                 await asyncio.wait_for(task, 8.0)
         await eventually(lambda: pool.status()["idle"] >= 4 and ledger.in_use == pool.size)
         assert cuts(pool) == 4
         assert [*pool.pool._core.those("lent")] == []
-        cut = [r.getMessage() for r in caplog.records if "has cut a connection" in r.getMessage()]
-        assert len(cut) == 2
-        assert "the server has waited for a command itself" in cut[0]
+        await eventually(lambda: caplog.text.count("has cut a connection") == 2)
+        assert "the server has waited for a command itself" in caplog.text
+
+
+@in_loop
+async def test_where_the_server_does_not_reply_the_others_are_verified_before_they_are_lent(
+    kind: Kind, gate: SlowProxy, gate_dsn: str
+) -> None:
+    """So acquires are given new ones long before anything is found dead."""
+    async with opened(
+        kind, gate_dsn, min_size=4, max_size=9, check_interval=NEVER, check_timeout=60.0
+    ) as pool:
+        await hang(pool, gate, 1)
+        await eventually(lambda: pool.pool._core.doubted_at > 0)
+        conn = await pool.get()
+        await pool.execute(conn, "SELECT 1")
+        await pool.put(conn)
+        assert pool.recorder.outcomes == ["acquired", "created"]
+        assert cuts(pool) == 0
+        gate.reset_all()
 
 
 @in_loop
@@ -108,13 +120,13 @@ async def test_a_session_that_the_server_has_ended_is_cut_at_once(
         await pool.put(fresh)
         known = pool.pool._keeper.suspects
         await eventually(lambda: any(s.evidence for s in known._known.values()))
+        [lent] = pool.pool._core.those("lent")
+        admin.execute("SELECT pg_terminate_backend(%s, 5000)", [lent.conn.info.backend_pid])
         [suspect] = known._known.values()
         suspect.evidence, suspect.ask_at = None, now()
-        [lent] = pool.pool._core.those("lent")
-        admin.execute("SELECT pg_terminate_backend(%s)", [lent.conn.info.backend_pid])
         with pytest.raises(psycopg.OperationalError):
             await asyncio.wait_for(hung, 5.0)
-        assert "the server has no such session any more" in caplog.text
+        await eventually(lambda: "the server has no such session any more" in caplog.text)
 
 
 @in_loop
