@@ -165,7 +165,8 @@ class Suspects:
             if not since:
                 continue
             if now < since + SUSPECT:
-                soonest = min(soonest, since + SUSPECT)
+                if now >= since + SUSPECT / 2:  # those that are quick are not waited for
+                    soonest = min(soonest, since + SUSPECT)
                 continue
             suspect = self._known.get(entry)
             if suspect is None or suspect.since != since:
