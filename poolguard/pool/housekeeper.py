@@ -191,7 +191,7 @@ class Housekeeper:
         elif isinstance(action, Doubt):
             self.core.doubt(action.since)
         elif isinstance(action, Cut):
-            self.outbox.say(logging.WARNING, self.suspects.report(self.name, action.entry, now))
+            self.outbox.say(logging.WARNING, self.suspects.give_up(self.name, action.entry, now))
             action.entry.cut()
         elif isinstance(action, Abandon):
             action.entry.cut()

@@ -22,12 +22,11 @@ __all__ = ["LONGEST_PAUSE", "LOOK_EVERY", "SUSPECT", "Suspect", "Suspects", "is_
 SUSPECT = 0.3
 """Seconds after which a command without an answer is asked about, at the next look."""
 LOOK_EVERY = 0.5
-"""Seconds between two looks at what is lent."""
+"""Seconds between two looks at what is lent; every other one may be as soon as a command that is
+under way becomes old enough."""
 FIRST_PAUSE = 0.5
 """Seconds between the first two questions about a command that is alive; each pause is twice as
 long as the one before."""
-LOOK_SOONEST = 0.25
-"""The same, where a command is under way that is almost old enough."""
 SHORTEST_REPLY = 0.1
 """Seconds for which a reply is awaited at least, ..."""
 REPLY_FACTOR = 4
@@ -137,6 +136,8 @@ class Suspects:
         self._known: Mapping[Entry, Suspect] = {}
         self._numbers = count(1)
         self._acquires = 0
+        self._soonest_from = 0.0
+        self._unheard_from = 0.0
         self._pause = FIRST_PAUSE
         self.reply_time = SHORTEST_REPLY
         """Seconds within which the server is to reply; later, the way to it is in doubt."""
@@ -159,14 +160,13 @@ class Suspects:
         self.at_rest = quiet and bool(remote)
         self._acquires = acquires
         known: dict[Entry, Suspect] = {}
-        soonest = now + LOOK_EVERY
+        soonest = regular = now + LOOK_EVERY
         for entry in lent:
             since = entry.waits_since
             if not since:
                 continue
             if now < since + SUSPECT:
-                if now >= since + SUSPECT / 2:  # those that are quick are not waited for
-                    soonest = min(soonest, since + SUSPECT)
+                soonest = min(soonest, since + SUSPECT)
                 continue
             suspect = self._known.get(entry)
             if suspect is None or suspect.since != since:
@@ -178,8 +178,11 @@ class Suspects:
         self.due = [s for s in known.values() if s.ask_at <= now and self._is_open(s, now)]
         if quiet or not remote:
             return None
-        second = [s.ask_at for s in known.values() if s.evidence and s.ask_at > now]
-        return max(now + LOOK_SOONEST, min([soonest, *second]))
+        if now < self._soonest_from:
+            soonest = regular
+        elif soonest < regular:  # the next look is for what is under way now, the one after is not
+            self._soonest_from = soonest + LOOK_EVERY
+        return min([soonest, *(s.ask_at for s in known.values() if s.evidence and s.ask_at > now)])
 
     def _is_open(self, suspect: Suspect, now: float) -> bool:
         """Whether there is anything to ask about this one now."""
@@ -200,8 +203,9 @@ class Suspects:
             else:
                 suspect.verdict, suspect.evidence = "", None
 
-    def report(self, pool: str, entry: Entry, now: float) -> str:
-        """What is logged as the connection of *entry* is cut."""
+    def give_up(self, pool: str, entry: Entry, now: float) -> str:
+        """The connection of *entry* is being cut; the answer is what is to be logged."""
+        self._unheard_from = now + self._check_timeout
         suspect = self._known.get(entry)
         told = "" if suspect is None else suspect.verdict
         why = told or "nothing sent over it is acknowledged, and no other could ask the server"
@@ -211,8 +215,11 @@ class Suspects:
         )
 
     def unheard(self, now: float) -> Entry | None:
-        """The one whose packets have gone unacknowledged for longest, far too long."""
+        """The one whose packets have gone unacknowledged for longest, far too long. But not just
+        after one was cut: what is opened in its place can ask about the others."""
         found = None
+        if now < self._unheard_from:
+            return None
         longest = self._check_timeout
         for suspect in self.due:
             command = suspect.command
