@@ -159,30 +159,29 @@ class Suspects:
         quiet = not lent and acquires == self._acquires
         self.at_rest = quiet and bool(remote)
         self._acquires = acquires
-        known: dict[Entry, Suspect] = {}
-        soonest = regular = now + LOOK_EVERY
-        for entry in lent:
-            since = entry.waits_since
-            if not since:
-                continue
-            if now < since + SUSPECT:
-                soonest = min(soonest, since + SUSPECT)
-                continue
-            suspect = self._known.get(entry)
-            if suspect is None or suspect.since != since:
-                suspect = Suspect(entry, next(self._numbers), since, ask_at=now)
-            known[entry] = suspect
-        self._known = known
+        waits = {entry: since for entry in lent if (since := entry.waits_since)}
+        known = [self._suspect(e, s, now) for e, s in waits.items() if now >= s + SUSPECT]
+        self._known = {suspect.entry: suspect for suspect in known}
         if not known:
             self._pause, self._ask_from = FIRST_PAUSE, 0.0
-        self.due = [s for s in known.values() if s.ask_at <= now and self._is_open(s, now)]
-        if quiet or not remote:
-            return None
-        if now < self._soonest_from:
-            soonest = regular
-        elif soonest < regular:  # the next look is for what is under way now, the one after is not
-            self._soonest_from = soonest + LOOK_EVERY
-        return min([soonest, *(s.ask_at for s in known.values() if s.evidence and s.ask_at > now)])
+        self.due = [each for each in known if each.ask_at <= now and self._is_open(each, now)]
+        return None if quiet or not remote else self._next_look(now, waits.values())
+
+    def _suspect(self, entry: Entry, since: float, now: float) -> Suspect:
+        known = self._known.get(entry)
+        if known is not None and known.since == since:
+            return known
+        return Suspect(entry, next(self._numbers), since, ask_at=now)
+
+    def _next_look(self, now: float, waits: Iterable[float]) -> float:
+        regular = now + LOOK_EVERY
+        again = [each.ask_at for each in self._known.values() if each.evidence]
+        if now >= self._soonest_from:
+            soonest = min((since + SUSPECT for since in waits), default=regular)
+            if now < soonest < regular:
+                self._soonest_from = soonest + LOOK_EVERY
+                again.append(soonest)
+        return min([regular, *(at for at in again if at > now)])
 
     def _is_open(self, suspect: Suspect, now: float) -> bool:
         """Whether there is anything to ask about this one now."""

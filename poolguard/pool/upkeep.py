@@ -176,7 +176,8 @@ def decide(now: float, s: Snapshot, pace: Pace) -> tuple[list[Action], float | N
     actions += given_up
     wakes = [next_look(now, s), *looks]
     if any(isinstance(a, Verify) for a in actions):
-        wakes.append(now + pace.check_timeout)
+        asks = any(isinstance(a, Verify) and a.asks for a in actions)
+        wakes.append(now + (s.reply_time if asks else pace.check_timeout))
     elif s.idle and not s.checking:
         care, wake = _care(now, s, pace)
         actions += care

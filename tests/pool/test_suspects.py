@@ -196,6 +196,7 @@ def test_a_reply_may_take_a_few_times_as_long_as_the_last_one(bench: Bench) -> N
 def test_one_is_lost_of_which_the_server_waits_for_a_command_twice(bench: Bench) -> None:
     assert bench.tell(NOW + 0.5)
     assert not bench.lost()
+    assert bench.look(NOW + 0.6) == LOOK_EVERY
     second = NOW + 0.5 + 0.5 + TIMEOUT  # as long again as it took, and check_timeout
     assert bench.ask(second - 0.01) == ()
     assert bench.look(second - 0.4) == 0.4  # and is looked at just then

@@ -600,6 +600,7 @@ def asking(state: Snapshot, since: float) -> Snapshot:
 def test_the_one_that_was_proved_last_asks_about_late_commands() -> None:
     old, fresh = entry(proved=9), entry(proved=1)
     assert now(silent(old, fresh)) == [Verify(fresh, asks=True)]
+    assert wake(silent(old, fresh)) == pytest.approx(REPLY)  # when the reply is late
     assert now(silent(old, fresh, suspects=0)) == []
     assert now(silent()) == []
 
