@@ -22,8 +22,10 @@ __all__ = ["LONGEST_PAUSE", "LOOK_EVERY", "SUSPECT", "Suspect", "Suspects", "is_
 SUSPECT = 0.3
 """Seconds after which a command without an answer is asked about, at the next look."""
 LOOK_EVERY = 0.5
-"""Seconds between two looks at what is lent; every other one may be as soon as a command that is
-under way becomes old enough."""
+"""Seconds between two looks at what is lent; ..."""
+QUICK = 0.05
+"""... every other one comes as soon as a command becomes old enough that has been under way for so
+many seconds: those that are quick need none."""
 FIRST_PAUSE = 0.5
 """Seconds between the first two questions about a command that is alive; each pause is twice as
 long as the one before."""
@@ -177,7 +179,8 @@ class Suspects:
         regular = now + LOOK_EVERY
         again = [each.ask_at for each in self._known.values() if each.evidence]
         if now >= self._soonest_from:
-            soonest = min((since + SUSPECT for since in waits), default=regular)
+            slow = (since + SUSPECT for since in waits if now >= since + QUICK)
+            soonest = min(slow, default=regular)
             if now < soonest < regular:
                 self._soonest_from = soonest + LOOK_EVERY
                 again.append(soonest)

@@ -16,6 +16,7 @@ from poolguard.pool.suspects import (
     FIRST_PAUSE,
     LONGEST_PAUSE,
     LOOK_EVERY,
+    QUICK,
     RESENT,
     SHORTEST_REPLY,
     SLOWEST_WAY,
@@ -105,7 +106,8 @@ def test_a_connection_within_this_host_is_not_looked_at(bench: Bench) -> None:
 
 
 def test_a_command_is_looked_at_as_soon_as_it_is_old_enough(bench: Bench) -> None:
-    """But with many of them, not once for each."""
+    """But with many of them, not once for each; and nobody waits for those that are quick."""
+    assert bench.look(NOW + 0.9 * QUICK) == LOOK_EVERY
     assert bench.look(NOW + 0.1) == SUSPECT - 0.1
     bench.entry.waits_since = NOW + 0.2
     assert bench.look(NOW + SUSPECT) == LOOK_EVERY
