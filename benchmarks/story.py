@@ -105,7 +105,8 @@ class Outage(Contest):
         "each happens while no request is under way: what fails, fails by what the pool does; "
         f"slowest: seconds, a client gives up after {GIVE_UP:g}",
         "in fast motion these are a few requests an hour, and each verifies its connection, which "
-        "was idle for 30 s; in real time none does",
+        "was idle for 30 s; in real time none does, and those fail that come before poolguard has "
+        "noticed that the first one gets no answer",
         "what has not yet recovered from the restart fails requests of the drop for that",
         "drop: nobody is told, the server neither: the sessions that it still has count against "
         "its max_connections, and against poolguard's budget",

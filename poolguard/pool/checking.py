@@ -10,6 +10,9 @@ import asyncio
 from collections.abc import Callable, Collection
 from typing import Any
 
+from psycopg import Error
+from psycopg.pq import TransactionStatus
+
 from ..budget.queries import rows
 from ..budget.session import ASK_ALIVE, END, backends_of, gone_among, pids_of, to_be_ended
 from ..budget.slots import Orphan
@@ -108,11 +111,21 @@ class Checking(Returning):
         return entry.check is None or entry.check.for_waiter
 
     async def _ask_about(self, conn: Any, question: tuple[Asked, ...]) -> None:
-        """Ask the server about commands over other connections, which get no answer."""
+        """Ask the server about commands over other connections, which get no answer.
+
+        Not every server that speaks PostgreSQL's protocol can say that: it is as alive as others.
+        """
         pids = [asked.backend.pid for asked in question]
-        reply = reply_of(await done(rows(conn, ASK_STATES, {"pids": pids})))
+        suspects = self._keeper.suspects
+        try:
+            reply = reply_of(await done(rows(conn, ASK_STATES, {"pids": pids})))
+        except Error:
+            if conn.pgconn.transaction_status != TransactionStatus.IDLE:
+                raise
+            suspects.refused(clock())
+            return
         with self._mutex:
-            self._keeper.suspects.heard(clock(), question, reply)
+            suspects.heard(clock(), question, reply)
 
     async def _check_idle(self) -> None:
         """Check the idle connections one after the other, so that an acquire finds the others."""

@@ -36,6 +36,8 @@ REPLY_FACTOR = 4
 LONGEST_PAUSE = 2.0
 """Seconds between two questions, at most, as long as commands become old enough to be asked about:
 where many queries are long, the server is asked for nearly all of them at once."""
+REFUSED_FOR = 600.0
+"""Seconds for which a server is asked nothing more that has refused an answer."""
 SLOWEST_WAY = 128 * 1024
 """Bytes a second that a slow way to the server carries: a megabit."""
 RESENT = 3
@@ -140,6 +142,7 @@ class Suspects:
         self._acquires = 0
         self._soonest_from = 0.0
         self._unheard_from = 0.0
+        self._refused_until = 0.0
         self._pause = FIRST_PAUSE
         self.reply_time = SHORTEST_REPLY
         """Seconds within which the server is to reply; later, the way to it is in doubt."""
@@ -192,7 +195,9 @@ class Suspects:
         if command is None or command.mark.since != suspect.since:
             suspect.calm(now, self._longest)
             return False
-        return suspect.evidence is not None or now >= self._ask_from
+        return now >= self._refused_until and (
+            suspect.evidence is not None or now >= self._ask_from
+        )
 
     def lost(self) -> Iterable[Suspect]:
         """Those whose connections are to be cut: still nothing has come or gone over them."""
@@ -248,6 +253,10 @@ class Suspects:
             question.append(Asked(suspect.number, backend, command.mark, now))
         self.due = ()
         return tuple(question)
+
+    def refused(self, now: float) -> None:
+        """The server cannot say that, or does not want to."""
+        self._refused_until = now + REFUSED_FOR
 
     def heard(self, now: float, question: Sequence[Asked], reply: Reply) -> None:
         """The server has replied to a *question*."""

@@ -16,7 +16,7 @@ import pytest
 
 from poolguard.budget.static import StaticLedger
 from poolguard.lab.proxy import SlowProxy
-from poolguard.pool import suspects
+from poolguard.pool import checking, suspects
 from poolguard.pool.command import command_of
 from poolguard.util.clock import now
 from tests.pool.support import Face, Kind, eventually, in_loop, opened
@@ -285,6 +285,26 @@ async def test_what_has_come_and_was_not_read_yet_is_no_silence(kind: Kind, dsn:
         await eventually(lambda: command_of(entry) is None)
         entry.waits_since = 0.0
         await pool.put(conn)
+
+
+@in_loop
+async def test_a_server_that_cannot_say_what_sessions_do_is_not_asked_again(
+    kind: Kind, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others than PostgreSQL speak its protocol. Its connections are as good as any."""
+    monkeypatch.setattr(checking, "ASK_STATES", "SELECT what_no_server_has()")
+    async with opened(
+        kind, dsn, min_size=2, max_size=2, check_interval=NEVER, check_timeout=TIMEOUT
+    ) as pool:
+        conn = await pool.get()
+        known = pool.pool._keeper.suspects
+        slow = asyncio.create_task(pool.execute(conn, "SELECT pg_sleep(1)"))
+        await eventually(lambda: known._refused_until)
+        until = known._refused_until
+        await slow
+        await pool.put(conn)
+        assert pool.recorder.closes == []
+        assert known._refused_until == until
 
 
 @in_loop
