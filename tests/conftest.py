@@ -81,6 +81,13 @@ def pgbouncer() -> None:
 
 
 @pytest.fixture
+def basebackup(postgres: PrivatePostgres) -> None:
+    """Skips what cannot be tested without the program that makes a standby."""
+    if not (postgres.binaries.bindir / "pg_basebackup").is_file():
+        pytest.skip(f"{postgres.binaries.bindir} has no pg_basebackup")
+
+
+@pytest.fixture
 def start_pgbouncer(postgres: PrivatePostgres, pgbouncer: None) -> Iterator[StartPgBouncer]:
     """Starts a PgBouncer that ends with the test."""
     from poolguard.lab.janitor import Janitor

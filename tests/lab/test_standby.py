@@ -21,6 +21,7 @@ def janitor() -> Iterator[Janitor]:
         yield janitor
 
 
+@pytest.mark.usefixtures("basebackup")
 def test_a_standby_takes_over_with_all_that_was_written_and_with_no_session_or_lock(
     janitor: Janitor,
 ) -> None:
