@@ -5,8 +5,8 @@ Its first part is what ``pool.counts()`` answers.
 
 from __future__ import annotations
 
-import sys
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 

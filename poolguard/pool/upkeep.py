@@ -55,9 +55,6 @@ LOOK_FOR_CONNECTS = 1.0
 is given up a while later, of which nothing tells, and which is never shorter."""
 INTRODUCED = 1.0
 """Seconds without use after which a connection is greeted that was not greeted as it came."""
-SHORTEST_REPLY = 0.1
-"""Seconds for which a reply about late commands is awaited at least: ten times what it takes from a
-server far away."""
 EXPIRY = 0.95
 """Part of max_lifetime after which a connection that comes back is not lent again."""
 
