@@ -313,8 +313,8 @@ async def test_a_large_command_that_takes_long_to_arrive_is_not_cut(
 ) -> None:
     """The server is idle until it has all of it, and says so over a faster way."""
     ways = [dsn, gate_dsn]
-    async with opened(
-        kind, ways.pop, min_size=1, max_size=2, check_interval=NEVER, check_timeout=0.1
+    async with opened(  # the answer to BEGIN is on its way for half a second, too
+        kind, ways.pop, min_size=1, max_size=2, check_interval=NEVER, check_timeout=0.7
     ) as pool:
         conn = await pool.get()
         await pool.call("resize", 2, 2)

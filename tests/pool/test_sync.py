@@ -13,6 +13,7 @@ import pytest
 
 from poolguard.budget.static import StaticLedger
 from poolguard.errors import ForkError
+from poolguard.lab.postgres import PrivatePostgres
 from poolguard.pool.entry import Entry
 from poolguard.pool.sync import GuardedPool
 from tests.pool.support import Recorder, held_elsewhere, in_child
@@ -142,10 +143,11 @@ def test_connects_know_nothing_of_the_request_that_needs_them(dsn: str) -> None:
 
 
 def test_one_that_ends_while_it_is_being_returned_is_not_left_in_the_pool(
-    dsn: str, admin: psycopg.Connection, recorder: Recorder
+    postgres: PrivatePostgres, admin: psycopg.Connection, recorder: Recorder
 ) -> None:
     """The upkeep hears of its end after the return has asked, and before it has put it down."""
-
+    # Over a network it would look at what is lent, and so wait for the lock that is held here.
+    dsn = postgres.conninfo(host=str(postgres.folder))
     with GuardedPool(dsn, min_size=1, max_size=1, listener=recorder) as pool:
         assert pool.wait_warm(10)
         conn = pool.getconn()
