@@ -315,7 +315,7 @@ def test_who_joins_is_served_though_floors_hold_all_that_there_is(dsn: str, hold
         with guard.connection(timeout=5) as conn:
             assert conn.execute("SELECT 1").fetchone() == (1,)
         assert guard.ready
-        until(lambda: held(guard) == 2)
+        until(lambda: held(guard) >= 2)  # it may have one more, as headroom
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
