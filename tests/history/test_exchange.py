@@ -29,9 +29,9 @@ TABLE = Table("kept", "history")
 MINUTE = 60.0
 OWN_SETTINGS = """
 SET search_path = nowhere; SET timezone = 'Asia/Kathmandu'; SET datestyle = 'German';
-SET statement_timeout = 1; SET default_transaction_read_only = on; SET bytea_output = 'escape';
+SET default_transaction_read_only = on; SET bytea_output = 'escape';
 SET standard_conforming_strings = off; SET default_transaction_isolation = 'serializable';
-SET client_encoding = 'LATIN1'; SET role = passer_by
+SET client_encoding = 'LATIN1'; SET role = passer_by; SET statement_timeout = 1
 """
 
 
