@@ -16,7 +16,6 @@ import sys
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -59,9 +58,9 @@ def run(module: str, *arguments: str, folder: Path, **environ: str) -> tuple[str
 
 
 @pytest.fixture
-def mypy(tmp_path: Path, pytestconfig: pytest.Config) -> Callable[..., Found]:
+def mypy(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Found]:
     """Checks files with mypy, as ``mypy --strict`` in a folder without a configuration."""
-    cache: Any = pytestconfig.cache
+    cache = tmp_path_factory.getbasetemp() / "mypy"
 
     def check(*files: Path) -> Found:
         names = [copied(each, tmp_path).name for each in files]
@@ -69,7 +68,7 @@ def mypy(tmp_path: Path, pytestconfig: pytest.Config) -> Callable[..., Found]:
             "mypy",
             *("--strict", "--config-file=", "--follow-imports=silent", "--no-error-summary"),
             *("--hide-error-context", "--no-pretty", "--no-color-output", "--python-version=3.10"),
-            f"--cache-dir={cache.mkdir('user_mypy')}",
+            f"--cache-dir={cache}",
             *names,
             folder=tmp_path,
             MYPYPATH=str(ROOT),
