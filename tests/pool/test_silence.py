@@ -93,7 +93,7 @@ async def test_where_the_server_does_not_reply_the_others_are_verified_before_th
     async with opened(
         kind, gate_dsn, min_size=4, max_size=9, check_interval=NEVER, check_timeout=60.0
     ) as pool:
-        await hang(pool, gate, 1)
+        hung = await hang(pool, gate, 1)
         await eventually(lambda: pool.pool._core.doubted_at > 0)
         conn = await pool.get()
         await pool.execute(conn, "SELECT 1")
@@ -101,6 +101,7 @@ async def test_where_the_server_does_not_reply_the_others_are_verified_before_th
         assert pool.recorder.outcomes == ["acquired", "created"]
         assert cuts(pool) == 0
         gate.reset_all()
+        await asyncio.wait(hung)
 
 
 @in_loop
@@ -127,6 +128,7 @@ async def test_a_session_that_the_server_has_ended_is_cut_at_once(
         with pytest.raises(psycopg.OperationalError):
             await asyncio.wait_for(hung, 5.0)
         await eventually(lambda: "the server has no such session any more" in caplog.text)
+        gate.reset_all()
 
 
 @in_loop
