@@ -264,7 +264,12 @@ async def test_what_is_alive_is_not_cut_however_silent_it_is(
     monkeypatch.setattr(suspects.Suspects, "heard", note)
     admin.execute("SELECT pg_advisory_lock(2201)")
     async with opened(
-        kind, dsn, min_size=len(LIVELY) + 1, max_size=12, check_interval=NEVER, check_timeout=0.1
+        kind,
+        dsn,
+        min_size=len(LIVELY) + 1,
+        max_size=12,
+        check_interval=NEVER,
+        check_timeout=TIMEOUT,
     ) as pool:
         conns = await pool.get_all(len(LIVELY))
         await asyncio.gather(
