@@ -89,7 +89,9 @@ def pyright(tmp_path: Path) -> Callable[..., Found]:
             copied(each, tmp_path)
         settings = {"typeCheckingMode": "strict", "pythonVersion": "3.10"}
         (tmp_path / "pyrightconfig.json").write_text(json.dumps(settings))
-        out, _ = run("basedpyright", "--outputjson", folder=tmp_path, PYTHONPATH=str(ROOT))
+        # Else it reads the packages of whichever python comes first in PATH.
+        here = ("--pythonpath", sys.executable)
+        out, _ = run("basedpyright", "--outputjson", *here, folder=tmp_path, PYTHONPATH=str(ROOT))
         told = json.loads(out)
         assert told["summary"]["filesAnalyzed"] == len(files)
         return by_line(
