@@ -15,6 +15,7 @@ from ..errors import ModeError, PoolguardError, SettingsError
 from ..pool.arguments import PoolArguments
 from ..settings import Kind, Settings
 from ..util.conninfo_location import same_database
+from ..util.descriptors import make_room
 from ..util.logs import logger
 from ..worker import context, publish, registry
 from .aio import AsyncRuntime
@@ -93,6 +94,7 @@ class Lifecycle:
             return before
         if isinstance(before, AsyncRuntime):
             before.abandon()
+        make_room()
         runtime: AnyRuntime
         if kind == "sync":
             runtime = self._begin_sync()
