@@ -17,8 +17,9 @@ __all__ = ["published"]
 def published(folder: Path | None = None) -> list[dict[str, Any]]:
     """What the living processes of this user have published last, by pid.
 
-    Each has an ``at`` more than :meth:`poolguard.Guard.status`: when it was written, in seconds
-    since the epoch. A folder that is not there holds nothing, and is not made.
+    Each has an ``at`` and a ``due`` more than :meth:`poolguard.Guard.status`: when it was written,
+    and by when it will be written again unless its process hangs, in seconds since the epoch. A
+    folder that is not there holds nothing, and is not made.
 
     :param folder: the workers' ``runtime_dir``; by default that of ``POOLGUARD_RUNTIME_DIR``, else
         the usual one.

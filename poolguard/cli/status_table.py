@@ -11,9 +11,8 @@ from .text import span
 
 __all__ = ["Rates", "Status", "stalled_for", "table"]
 
-STALLED_AFTER = 8.0
-"""Seconds after which a worker that has not written is said to stall. It writes every second, and
-every five where nothing changes."""
+STALLED_AFTER = 5.0
+"""Seconds after which a worker is said to stall whose status was due to be written again."""
 
 Status: TypeAlias = dict[str, Any]
 """What a worker publishes of one of its guards."""
@@ -100,8 +99,9 @@ def _worker_class(status: Status) -> str:
 
 
 def stalled_for(status: Status, now: float) -> float | None:
-    age = now - float(status["at"])
-    return age if age > STALLED_AFTER else None
+    """Seconds for which a worker has not written its status; None where that was not due."""
+    late = now - float(status["due"]) > STALLED_AFTER
+    return now - float(status["at"]) if late else None
 
 
 def _state(status: Status, now: float) -> str:

@@ -20,7 +20,7 @@ NAMED_MOST = 4
 _SHAPE: dict[str, Any] = {
     "name": str,
     "pid": int,
-    "at": int | float,
+    **dict.fromkeys(("at", "due"), int | float),
     "ready": bool,
     **dict.fromkeys(("idle", "used", "opening", "waiting"), int),
     **dict.fromkeys(("floor", "max_size"), int | None),
@@ -41,7 +41,7 @@ def is_whole(status: Status) -> bool:
     budget, ledger = status["budget"], status["ledger"]
     known = [budget.get(key) for key in ("capacity", "budget", "instance")]
     return (
-        abs(status["at"]) < _LATEST
+        max(abs(status["at"]), abs(status["due"])) < _LATEST
         and isinstance(budget.get("in_use"), int)
         and all(isinstance(n, int | None) for n in known)
         and _are_sessions(budget.get("others", []))

@@ -1,9 +1,9 @@
 """What each process publishes of its guards in the runtime folder, and how others read it.
 
 A file for each guard, written anew every second by one thread of the process, and ever more rarely
-while nothing changes. The process holds a lock on it, which the kernel frees at its death: by that
-the others know the files of the dead, and sweep them. Nobody needs access to a worker's port, nor a
-worker that answers.
+while nothing changes. It says by when it will be written again. The process holds a lock on it,
+which the kernel frees at its death: by that the others know the files of the dead, and sweep them.
+Nobody needs access to a worker's port, nor a worker that answers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ..util.rundir import RuntimeDir
 
 __all__ = ["PUBLISHED_EVERY", "publish", "published", "withdraw"]
 
-PUBLISHED_EVERY, PUBLISHED_AT_REST = 1.0, 5.0
+PUBLISHED_EVERY, PUBLISHED_AT_REST = 1.0, 10.0
 """Seconds between two writings of a status, and at most between two that are the same."""
 TRIES = 20
 """How often a file is read that is being written meanwhile."""
@@ -60,32 +60,39 @@ class _Page:
         self._name = f"{os.getpid()}-{os.urandom(4).hex()}.status"
         self._fd = -1
         self._described: Status = {}
+        self._pause = PUBLISHED_EVERY
+        self.due = 0.0
+        """When it is to be written again, by the monotonic clock."""
 
-    def write(self) -> bool:
-        """Write what the guard says now; whether it is something else than before. What fails is
-        logged, once, and tried again next time."""
-        described: Status = {}
+    def write(self) -> None:
+        """Write what the guard says now. What fails is logged, once, and tried again next time."""
+        pause = PUBLISHED_EVERY
         try:
-            described = self._describe()
-            said = json.dumps({**described, "at": round(time.time(), 3)}).encode()
+            before, self._described = self._described, self._describe()
+            if self._described == before:
+                pause = min(PUBLISHED_AT_REST, 2 * self._pause)
+            at = time.time()
+            stamp = {"at": round(at, 3), "due": round(at + pause, 3)}
+            said = json.dumps({**self._described, **stamp}).encode()
             content = b"%08x %s\n" % (crc32(said), said)
             with self._lock:
                 if self._over:
-                    return False
+                    return
                 if self._fd < 0 or os.fstat(self._fd).st_nlink == 0:
                     self.disown()
                     self._open()
                 os.pwrite(self._fd, content, 0)
                 os.ftruncate(self._fd, len(content))
         except BlockingIOError:
-            pass  # somebody looks at this moment whether the file is locked
+            pause = PUBLISHED_EVERY  # somebody looks at this moment whether the file is locked
         except Exception as error:  # noqa: BLE001 - a disk may be full; requests are served
+            pause = PUBLISHED_EVERY
             if not self._failed:
                 why = error if isinstance(error, RuntimeDirError) else repr(error)
                 logger.warning("poolguard: a status is not published: %s", why)
             self._failed = True
-        before, self._described = self._described, described
-        return described != before
+        self._pause = pause
+        self.due = time.monotonic() + pause
 
     def _open(self) -> None:
         try:
@@ -165,20 +172,23 @@ class _Publisher:
                 thread.join(1.0)
 
     def _run(self, news: threading.Event) -> None:
-        swept_at, pause = 0.0, PUBLISHED_EVERY
+        swept_at = 0.0
         while True:
             with self._lock:
                 if self._thread is not threading.current_thread():
                     return
                 pages = list(self._pages.values())
-            changes = [page.write() for page in pages]
-            pause = PUBLISHED_EVERY if any(changes) else min(PUBLISHED_AT_REST, 2 * pause)
-            if (now := time.monotonic()) - swept_at >= SWEPT_EVERY:
+            now = time.monotonic()
+            for page in pages:
+                if page.due <= now:
+                    page.write()
+            if now - swept_at >= SWEPT_EVERY:
                 swept_at = now
                 for path in {page.path for page in pages}:
                     with suppress(RuntimeDirError, OSError):
                         _sweep(path)
-            if news.wait(pause):
+            next_due = min((page.due for page in pages), default=now + PUBLISHED_EVERY)
+            if news.wait(max(0.0, next_due - time.monotonic())):
                 news.clear()
 
     def forget(self) -> None:
@@ -218,9 +228,10 @@ def withdraw(key: object) -> None:
 def published(folder: Path | None = None) -> list[Status]:
     """What the living processes of this user have published last, by pid; sweeps up the dead ones'.
 
-    Each has an ``at`` more than ``guard.status()``: when it was written, in seconds since the
-    epoch. A folder that is not there holds nothing, and is not made. Raises
-    :exc:`~poolguard.errors.RuntimeDirError` where the folder cannot be trusted.
+    Each has an ``at`` and a ``due`` more than ``guard.status()``: when it was written, and by when
+    it will be written again, in seconds since the epoch. A folder that is not there holds nothing,
+    and is not made. Raises :exc:`~poolguard.errors.RuntimeDirError` where the folder cannot be
+    trusted.
     """
     opened = RuntimeDir.found(folder)
     if opened is None:

@@ -79,7 +79,7 @@ def test_for_machines(run: Run, publish: Publish, folder: Path) -> None:
     assert told.keys() == {"runtime_dir", "workers"}
     assert told["runtime_dir"] == str(folder)
     (found,) = told["workers"]
-    assert found == {**said, "at": found["at"]}
+    assert found == {**said, "at": found["at"], "due": found["due"]}
 
 
 OTHERS = ("a ledger's name", "a ledger's kind", "a count", "others", "whose sessions")

@@ -21,7 +21,8 @@ def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def worker(pid: int, *, used: int = 0, **changed: Any) -> dict[str, Any]:
-    """What a worker publishes, but for what is *changed*."""
+    """What a busy worker publishes, but for what is *changed*."""
+    at = changed.get("at", NOW - 0.5)
     return {
         "name": "default",
         "pid": pid,
@@ -42,7 +43,8 @@ def worker(pid: int, *, used: int = 0, **changed: Any) -> dict[str, Any]:
         "budget": {"capacity": 100, "budget": 90, "instance": 30, "in_use": 8},
         "worker_class": "gthread",
         "ledger": {"kind": "host", "name": "shop-0011223344556677"},
-        "at": NOW - 0.5,
+        "at": at,
+        "due": at + 1,
         **changed,
     }
 
@@ -113,6 +115,11 @@ def test_what_is_not_known_yet() -> None:
 def test_one_that_writes_no_more(age: float, state: str) -> None:
     row = plain(worker(1, at=NOW - age)).splitlines()[1]
     assert row.split("gthread  ")[1].startswith(f"{state}  ")
+
+
+def test_one_that_rests_does_not_stall_until_its_next_status_is_overdue() -> None:
+    assert "stalled" not in plain(worker(1, at=NOW - 14, due=NOW - 4))
+    assert "stalled 16 s" in plain(worker(1, at=NOW - 16, due=NOW - 6))
 
 
 def test_the_guard_is_named_where_it_is_not_the_default() -> None:
@@ -321,7 +328,7 @@ def test_a_frame_fits(size: tuple[int, int]) -> None:
 def test_a_low_terminal_says_how_many_there_are_more() -> None:
     crowd = [worker(pid) for pid in range(101, 151)]
     crowd[40].update(ready=False)
-    crowd[41].update(at=NOW - 60)
+    crowd[41].update(at=NOW - 60, due=NOW - 59)
     lines = drawn(*crowd, size=(100, 15))
     assert lines[0].endswith("50 workers: 48 ready, 1 not ready, 1 stalled  (Ctrl-C ends)")
     assert [line.split()[0] for line in lines[2:11]] == ["pid", *map(str, range(101, 109))]

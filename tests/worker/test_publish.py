@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from time import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -86,7 +87,9 @@ def test_it_is_there_while_the_guard_is_open(dsn: str) -> None:
     with guard:
         until(lambda: [each["idle"] for each in board.published()] == [2])
         (published,) = board.published()
-        assert 0 <= time() - published.pop("at") < 30
+        at = published.pop("at")
+        assert 0 <= time() - at < 30
+        assert at < published.pop("due") <= at + board.PUBLISHED_AT_REST
         assert published.pop("worker_class") is None
         assert published.pop("ledger")["kind"] == "host"
         assert published == json.loads(json.dumps(guard.status()))
@@ -176,23 +179,29 @@ def test_the_files_of_a_killed_process_are_swept(
 def test_what_does_not_change_is_written_ever_more_rarely(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Until it does, or another guard has something to say."""
-    pauses: list[float | None] = []
+    """Until it does; what another guard has to say is written meanwhile."""
+    pauses: list[float] = []
+    now = 0.0
     turn, turns = threading.Semaphore(0), threading.Semaphore(0)
     said = {"name": "mine", "used": 0}
 
     class Told(threading.Event):
         def wait(self, timeout: float | None = None) -> bool:
+            nonlocal now
             if threading.current_thread().name != "poolguard-status":
                 return super().wait(timeout)
+            assert timeout is not None
             pauses.append(timeout)
             turns.release()
             assert turn.acquire(timeout=10)
+            now += 0 if self.is_set() else timeout
             return self.is_set()
 
     monkeypatch.setattr(threading, "Event", Told)
+    clocks = SimpleNamespace(monotonic=lambda: now, time=lambda: 1e9 + now)
+    monkeypatch.setattr(board, "time", clocks)
 
-    def rounds(n: int) -> list[float | None]:
+    def rounds(n: int) -> list[float]:
         for _ in range(n):
             turn.release()
             assert turns.acquire(timeout=10)
@@ -202,11 +211,13 @@ def test_what_does_not_change_is_written_ever_more_rarely(
     try:
         assert turns.acquire(timeout=10)
         assert pauses == [1]
-        assert rounds(4) == [2, 4, 5, 5]
+        assert rounds(5) == [2, 4, 8, 10, 10]
+        (mine,) = board.published(folder)
+        assert mine["due"] == mine["at"] + 10
         said["used"] = 1
-        assert rounds(2) == [1, 2]
+        assert rounds(3) == [1, 2, 4]
         board.publish("b", folder, lambda: {"name": "other"})
-        assert rounds(1) == [1]
+        assert rounds(4) == [1, 2, 1, 3]  # the other's, twice; its own; the other's
         assert {each["name"] for each in board.published(folder)} == {"mine", "other"}
     finally:
         monkeypatch.undo()
