@@ -63,7 +63,9 @@ class Keeper:
         self._folder = access.folder
         self._settings = settings
         self._bell = BELL.format(access.name)
-        self._copy = SessionCopy(access.folder, SOCKET.format(access.name), self.ring)
+        self._copy = SessionCopy(
+            access.folder, SOCKET.format(access.name), self.ring, bell=access.members.bell
+        )
         self._mutex = threading.Lock()
         """Held while it is decided whether this process is to reign."""
         self._reigning: Reigning | None = None
@@ -80,6 +82,21 @@ class Keeper:
     def reigns(self) -> bool:
         """This process is the keeper."""
         return self._reigning is not None
+
+    @property
+    def is_heard(self) -> bool:
+        """This process is the keeper, or hears when the keeper's process ends."""
+        return self.reigns or self._copy.hears
+
+    def fileno(self) -> int:
+        """Readable when the process' bell rings, or when there is something to :meth:`hear`."""
+        return self._copy.fileno()
+
+    def hear(self) -> None:
+        """See what the keeper's process has sent, or whether it has ended: then another one is to
+        reign."""
+        self._copy.hear()
+        self.consider()
 
     def is_granting(self) -> bool:
         """Whether the control session lives that granted this host its slots."""

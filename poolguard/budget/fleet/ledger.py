@@ -243,23 +243,25 @@ def _kept(quotas: Sequence[Quota]) -> int:
 class _FleetSiblings:
     """The host's other processes, and beyond them the keeper, who speaks for all hosts."""
 
-    left_alone = TEND_EVERY  # where the keeper dies, other hosts wait for what this one can give
-
     def __init__(self, siblings: Siblings, keeper: Keeper) -> None:
         self._siblings = siblings
         self._keeper = keeper
         self._starved = False
-        self.fileno = siblings.fileno
+        self.fileno = keeper.fileno
         self.report_failing = siblings.report_failing
         self.guaranteed = siblings.guaranteed
         self.owed = siblings.owed
 
+    @property
+    def left_alone(self) -> float:
+        # Where the keeper dies, other hosts wait for what this one can give.
+        return self._siblings.left_alone if self._keeper.is_heard else TEND_EVERY
+
     def catch_up(self) -> None:
         self._siblings.catch_up()
+        self._keeper.hear()
         if self._keeper.reigns:
             self._keeper.ring()  # a process may have come or gone
-        else:
-            self._keeper.consider()
 
     def report_starving(self, n: int) -> None:
         self._siblings.report_starving(n)

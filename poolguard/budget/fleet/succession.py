@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
-from ...util.gevent_originals import Poll, Socket
+from ...util.gevent_originals import WATCHES, Epoll, Poll, Socket
 from ...util.rundir import RuntimeDir
 
 __all__ = ["Bequest", "SessionCopy", "has_ended", "shut"]
@@ -81,9 +81,17 @@ class SessionCopy:
     """Any process' side: its copy of the host's control session.
 
     :param on_wish: called when the keeper is asked for one, which may sleep.
+    :param bell: a descriptor that is watched as well.
     """
 
-    def __init__(self, folder: RuntimeDir, name: str, on_wish: Callable[[], None]) -> None:
+    def __init__(
+        self, folder: RuntimeDir, name: str, on_wish: Callable[[], None], *, bell: int
+    ) -> None:
+        self._bell = bell
+        self._ears: select.epoll | None = None
+        if WATCHES:
+            self._ears = Epoll()
+            self._ears.register(bell, select.EPOLLIN)
         self._folder = folder
         self._name = name
         self._on_wish = on_wish
@@ -91,6 +99,21 @@ class SessionCopy:
         self._fd = -1
         self._number = 0
         self._lock = threading.Lock()
+
+    def fileno(self) -> int:
+        """Readable when there is something to :meth:`hear`, or the bell is; -1 once closed."""
+        return self._bell if self._ears is None else self._ears.fileno()
+
+    @property
+    def hears(self) -> bool:
+        """The end of the keeper's process will be heard."""
+        return self._ears is not None and self._keeper is not None
+
+    def hear(self) -> None:
+        """Take what the keeper has sent, and note whether its process has ended."""
+        with self._lock:
+            if self._keeper is not None:
+                self._read(None)
 
     def is_alive(self, number: int) -> bool:
         """Whether the session of the reign *number* is known here, and has not ended."""
@@ -125,10 +148,19 @@ class SessionCopy:
 
     def close(self) -> None:
         """Close this process' copy. Takes no lock, which may be held for ever in a forked child."""
-        if self._keeper is not None:
-            self._keeper.close()
-            self._keeper = None
+        if self._ears is not None:
+            self._ears.close()
+            self._ears = None
+        self._bell = -1
+        self._hang_up()
         self._let_go()
+
+    def _hang_up(self) -> None:
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            if self._ears is not None:  # the socket's end alone would not do: a fork may have it
+                self._ears.unregister(keeper)
+            keeper.close()
 
     def _let_go(self) -> None:
         if self._fd >= 0:
@@ -159,11 +191,14 @@ class SessionCopy:
         except OSError:  # there is no keeper, or it has too much to do
             keeper.close()
             return False
+        if self._ears is not None:
+            self._ears.register(keeper, select.EPOLLIN)
         self._keeper = keeper
         self._on_wish()
         return True
 
-    def _read(self, number: int) -> bool:
+    def _read(self, number: int | None) -> bool:
+        """Take what was sent, up to the session of the reign *number*; whether that was there."""
         assert self._keeper is not None
         while True:
             try:
@@ -175,8 +210,7 @@ class SessionCopy:
             except OSError:
                 told, fds = b"", []
             if not told:  # that keeper has ended
-                self._keeper.close()
-                self._keeper = None
+                self._hang_up()
                 return False
             for fd in fds:
                 self._let_go()

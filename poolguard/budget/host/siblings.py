@@ -29,7 +29,7 @@ class HostSiblings:
         self._held = held
         self._rang_at = 0.0
 
-    left_alone = 5.0  # whoever needs a slot looks by itself for those of the dead
+    left_alone = 30.0  # whoever needs a slot looks by itself for those of the dead
 
     def fileno(self) -> int:
         return -1 if self._access.closed else self._members.bell

@@ -12,7 +12,6 @@ import pytest
 import poolguard
 from poolguard.budget.fleet.keys import Keys
 from poolguard.budget.fleet.ledger import FleetLedger
-from poolguard.budget.ledger import TEND_EVERY
 from poolguard.lab.proxy import SlowProxy
 from tests.runtime.test_async import eventually
 from tests.support import until
@@ -174,13 +173,6 @@ def test_connections_that_the_network_has_reset_are_ended_before_others_take_the
 
         asyncio.run(play())
     assert peak[0] == 4
-
-
-def test_a_fleets_ledger_is_looked_after_at_rest_as_often_as_ever(guard: Open) -> None:
-    """Where its keeper dies, other hosts wait for what this one could give."""
-    one = guard()
-    assert one.open(wait=10)
-    assert fleet_of(one).siblings.left_alone == TEND_EVERY
 
 
 def test_a_guard_that_opens_for_the_first_time_learns_the_budget_from_the_server(

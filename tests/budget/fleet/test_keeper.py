@@ -6,16 +6,22 @@ The processes of a host are processes here, so that the kernel ends and stops th
 from __future__ import annotations
 
 import os
+import select
 import signal
+from contextlib import closing
+from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from poolguard.budget.fleet.keeper import DEPOSED_AFTER
 from poolguard.budget.fleet.keys import Keys
 from poolguard.budget.fleet.policy import REST
+from poolguard.budget.ledger import TEND_EVERY
 from tests.support import until
 
 if TYPE_CHECKING:
+    from poolguard.lab.postgres import PrivatePostgres
+
     from .conftest import Join, Process, Rows, Spawn
 
 LEASED = """
@@ -64,6 +70,38 @@ def test_a_killed_keeper_costs_its_host_nothing_but_its_own(
     assert len(slots) - len(seen) <= 1  # a control session's own slot changes hands for a moment
     assert [each.ask("hold 3") for each in others] == [3, 3]
     apart(*others)
+
+
+def test_the_end_of_the_keepers_process_is_heard(
+    spawn: Spawn, postgres: PrivatePostgres, label: str, tmp_path: Path
+) -> None:
+    """So the processes of a host at rest need not look after it as often as a keeper is missed."""
+    from .member import joined
+
+    keeper = spawn("one")
+    assert keeper.ask("hold 1") == 1
+    with closing(joined(tmp_path / "one", postgres.dsn, 20, label)) as heir:
+        siblings = heir.siblings
+
+        def hears(within: float) -> bool:
+            return bool(select.select([siblings.fileno()], [], [], within)[0])
+
+        def is_left_alone() -> bool:
+            siblings.catch_up()
+            return siblings.left_alone > TEND_EVERY and not hears(0.2)
+
+        until(is_left_alone)
+
+        def reigns() -> bool:
+            siblings.catch_up()
+            # The keeper's lock may be there a little longer than its socket.
+            assert heir._keeper.reigns or siblings.left_alone == TEND_EVERY
+            return heir._keeper.reigns
+
+        keeper.kill()
+        assert hears(within=5)
+        until(reigns)
+        until(is_left_alone)
 
 
 def test_what_was_granted_and_not_used_outlives_a_killed_keeper_as_well(
