@@ -1,7 +1,8 @@
-"""How an idle connection is asked for a sign of life, in a pool of either kind.
+"""How idle connections are asked for a sign of life, in a pool of either kind.
 
-With the same round trip it may ask which backends of processes that have died are still there, what
-the server grants, or whether it takes writes.
+One after the other, so that an acquire finds the others. With the same round trip the server may be
+asked which backends of processes that have died are still there, what it grants, or whether it
+takes writes.
 """
 
 from __future__ import annotations
@@ -35,20 +36,33 @@ class Checking(Returning):
 
     def _begin_check(self, conn: Any, entry: Entry, ask: Collection[Orphan]) -> None:
         try:
-            self._begin("verify", self._check_one(conn, entry, ask))
+            self._begin("verify", self._check_in_turn(conn, entry, ask))
         except RuntimeError:  # there are no more threads: it is checked another time
             self._keeper.leases.settle(ask, ())
             with self._mutex:
                 fate = self._core.was_checked(entry, clock())
             self._do(self._settle(conn, entry, fate))
 
-    async def _check_one(self, conn: Any, entry: Entry, ask: Collection[Orphan]) -> None:
+    async def _check_in_turn(self, conn: Any, entry: Entry, ask: Collection[Orphan]) -> None:
+        """Check that one, and then those that will be due soon: to begin a thread, and to look at
+        the pool before and after, costs more than the check itself."""
+        following = await self._check_one(conn, entry, ask, in_turn=True)
+        while following is not None:
+            following = await self._check_one(*following, (), in_turn=True)
+
+    async def _check_one(
+        self, conn: Any, entry: Entry, ask: Collection[Orphan], *, in_turn: bool = False
+    ) -> tuple[Any, Entry] | None:
         """Ask an idle connection for a sign of life, and have it lent again, or let it go.
 
         Where the backends of processes that died are asked about, the answer is the sign of life.
+
+        :param in_turn: the answer is the one whose check begins as this one's ends, if there is
+            one. No look at the pool comes between, which would find no answer to wait for.
         """
         gone: Collection[Orphan] = ()
         fate: Fate
+        following: tuple[Any, Entry] | None = None
         question = () if entry.check is None else entry.check.question
         try:
             if ask:
@@ -56,10 +70,8 @@ class Checking(Returning):
             if question:
                 await self._ask_about(conn, question)
             is_fit = await self._is_fit(conn, entry, answered=bool(ask or question))
-            if self._inquire is not None and self._is_to_inquire() and is_fit:
-                await done(self._inquire(conn))
             if is_fit:
-                await self._recall(conn, entry)
+                await self._ask_more(conn, entry)
         except (Exception, asyncio.CancelledError) as error:
             with self._mutex:
                 if entry.check is not None and isinstance(error, Exception):
@@ -73,15 +85,21 @@ class Checking(Returning):
                 raise
         else:
             with self._mutex:
-                if is_fit:
-                    fate = self._core.was_checked(entry, clock())
-                else:
-                    self._core.close(entry, "discarded")
-                    fate = Close("discarded")
+                fate = self._answered(entry, is_fit=is_fit)
+                if in_turn and fate is None:
+                    following = self._keeper.check_next(clock())
         finally:
             self._keeper.leases.settle(ask, gone)
-            self._ring()
+            if following is None or ask or question:
+                self._ring()
         await self._settle_all(conn, entry, fate)
+        return following
+
+    def _answered(self, entry: Entry, *, is_fit: bool) -> Fate:
+        if is_fit:
+            return self._core.was_checked(entry, clock())
+        self._core.close(entry, "discarded")
+        return Close("discarded")
 
     async def _is_fit(self, conn: Any, entry: Entry, *, answered: bool) -> bool:
         """Whether a connection over which the server answers may be lent again.
@@ -100,8 +118,11 @@ class Checking(Returning):
             await done(self.check_connection(conn))
         return True
 
-    async def _recall(self, conn: Any, entry: Entry) -> None:
-        """Have the memory ask over the connection what it wants to, unless an acquire waits."""
+    async def _ask_more(self, conn: Any, entry: Entry) -> None:
+        """Ask over the connection what the server grants, and what the memory wants to know, if
+        that is due; the memory's not while an acquire waits."""
+        if self._inquire is not None and self._is_to_inquire():
+            await done(self._inquire(conn))
         memory = self._keeper.expected.memory
         if memory is not None and memory.asks and not self._is_waited_for(entry):
             await memory.ask(conn)

@@ -15,7 +15,7 @@ from .hosts import addresses
 from .jobs import done
 from .outbox import logger
 from .returning import Returning
-from .session import arrive, given_up, insist_idle, note_errors, place_of
+from .session import arrive, bound_of, given_up, insist_idle, note_errors, place_of
 from .upkeep import Opening
 
 __all__ = ["Connecting"]
@@ -25,6 +25,7 @@ class Connecting(Returning):
     """A pool of either kind, as far as it opens connections."""
 
     connection_class: Any
+    _last_bound: tuple[object, float] | None = None
 
     async def _open_one(self, opening: Opening) -> None:
         """Connect: never behind another connect, nor behind a return."""
@@ -42,8 +43,10 @@ class Connecting(Returning):
         with self._mutex:
             self._keeper.lifecycle.connected(entry, opening.reason, place_of(conn), clock())
             fate = self._core.arrive(entry, clock())
+            next_ones_ring = self._keeper.is_served() and not self._full
         await self._settle_all(conn, entry, fate)
-        self._ring()  # before a listener can block
+        if not next_ones_ring:
+            self._ring()  # before a listener can block
         self._keeper.outbox.tell()
 
     async def _connect_one(self, entry: Entry) -> Any:
@@ -75,6 +78,9 @@ class Connecting(Returning):
         conn._pool = self  # while it is configured it is the pool's, as psycopg sees it
         try:
             arrive(conn, entry, self._watch, self._keeper.leases)
+            # What comes next has as long as the login had. An answer may be lost as well as a
+            # login, and a question waits for it as long as TCP keeps the connection.
+            entry.give_up_at = clock() + self._bound_of(conn, conninfo, kwargs)
             entry.plain = is_plain(type(conn))
             note_errors(conn, entry)
             if self._on_configure is not None:
@@ -89,6 +95,13 @@ class Connecting(Returning):
                 raise late from error
             raise
         return conn
+
+    def _bound_of(self, conn: Any, *asked: object) -> float:
+        """Seconds that the login of a connection may have taken; *asked* is what it was made by."""
+        last = self._last_bound
+        if last is None or last[0] != asked:
+            last = self._last_bound = asked, bound_of(conn)  # libpq makes much of telling it
+        return last[1]
 
     async def _not_opened(self, opening: Opening, error: Exception) -> None:
         with self._mutex:

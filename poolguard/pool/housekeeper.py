@@ -46,6 +46,7 @@ from .upkeep import (
     Round,
     Verify,
     between_retirements,
+    check_after_another,
     decide,
 )
 
@@ -123,6 +124,7 @@ class Housekeeper:
         self._queue_since: float | None = None
         self._retire_from = 0.0
         self._idle_low_since = 0.0
+        self._acquires = 0
 
     def named(self, name: str) -> None:
         """The pool is called so."""
@@ -142,7 +144,10 @@ class Housekeeper:
         for entry in ended:
             if (conn := self.lifecycle.ended(entry, now)) is not None:
                 todo.dead.append(conn)
-        wakes = [self._take_back_unowned(now, todo)]
+        acquires = core.taken_free + core.queued
+        is_quiet = acquires == self._acquires and not any(core.those("lent", "resetting"))
+        self._acquires = acquires
+        wakes = [self._take_back_unowned(now, todo, is_quiet=is_quiet)]
         for entry in leases.beyond([*core.idle]):
             leases.yields()
             todo.surplus.append(core.close(entry, "yielded"))
@@ -155,7 +160,7 @@ class Housekeeper:
         wakes.append(told_again)
         at_rest = not (counts.lent or counts.waiting or counts.opening)
         wakes.append(leases.tend(now, self.outbox.say, at_rest=at_rest))
-        wakes.append(self.suspects.look(now, core.entries, core.taken_free + core.queued))
+        wakes.append(self.suspects.look(now, core.entries, is_quiet=is_quiet))
         snapshot = self._snapshot(now, counts)
         actions, wake = decide(now, snapshot, self.pace)
         wakes += [wake, self.leaks.overdue(now)]
@@ -163,7 +168,8 @@ class Housekeeper:
         wakes.append(self._need(now, snapshot, todo))
         self._ask(now, todo)
         begun_now = snapshot.after(len(todo.openings))._replace(headroom_from=self._headroom_from)
-        core.look_below(ANY if self.suspects.at_rest else low_water(now, begun_now))
+        rings = is_quiet and (self.suspects.at_rest or self.watches_owners)
+        core.look_below(ANY if rings else low_water(now, begun_now))
         core.alert = core.closed or leases.returned_owed > 0 or leases.asks or self._inquires(now)
         core.alert = core.alert or bool(self.suspects.due)
         core.alert = core.alert or bool(leases.beyond(core.those("lent")))
@@ -171,6 +177,28 @@ class Housekeeper:
         todo.wake = min((at for at in wakes if at is not None), default=None)
         self.looked = True
         return todo
+
+    def is_served(self) -> bool:
+        """There is nothing to be decided until the next connect has ended: each acquire that waits
+        has one of its own under way, and the floor stands."""
+        counts = self.core.counts()
+        return (
+            self.warm_after is not None
+            and 0 < counts.waiting <= counts.opening
+            and counts.size >= counts.min_size
+        )
+
+    def check_next(self, now: float) -> tuple[Any, Entry] | None:
+        """Begin the check that is to follow another one at once, if there is nothing else to be
+        done: its connection and its entry."""
+        core = self.core
+        if core.waiting or self.suspects.due or any(core.those("checking")):
+            return None
+        any_lent = any(core.those("lent", "resetting"))
+        entry = check_after_another(now, core.idle, self.pace, any_lent=any_lent)
+        if entry is None or entry.proved_at < core.doubted_at:
+            return None
+        return core.check(entry, now), entry
 
     def _begin(self, action: Action, now: float, counts: Counts, todo: Round) -> float | None:
         """Do what was decided, as far as it is no I/O; returns when to look at it again."""
@@ -329,13 +357,17 @@ class Housekeeper:
         else:
             self.leases.settle(orphans, ())
 
-    def _take_back_unowned(self, now: float, todo: Round) -> float | None:
-        """Take back connections that will not be returned; the answer is when to look for more."""
+    def _take_back_unowned(self, now: float, todo: Round, *, is_quiet: bool) -> float | None:
+        """Take back connections that will not be returned; the answer is when to look for more.
+
+        :param is_quiet: nothing is lent, nor was since the last look.
+        """
         patience = UNOWNED_WHEN_WAITING if self.core.waiting else UNOWNED
         unowned, others_end = self.leaks.unowned(self.core.those("lent"), now, patience)
         closed = [self.core.close(entry, "discarded") for entry in unowned]
         todo.surplus += [conn for conn in closed if conn is not None]
-        return now + patience if others_end or self.watches_owners else None
+        watches = self.watches_owners and not is_quiet
+        return now + patience if others_end or watches else None
 
     def _judge(self, entry: Entry, now: float, fresh: bool) -> Close | Ask | None:
         """What is to become of a connection that would join the pool."""

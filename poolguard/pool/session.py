@@ -28,6 +28,7 @@ from .transitions import Condition
 __all__ = [
     "NO_WRITES",
     "arrive",
+    "bound_of",
     "condition_of",
     "given_up",
     "insist_idle",
@@ -53,9 +54,6 @@ def arrive(conn: Any, entry: Entry, watch: Watch, leases: Leases) -> None:
     info = getattr(conn, "info", None)
     if info is not None:
         leases.record_backend(entry, Backend(info.backend_pid, 0.0))
-        # What comes next has as long as the login had. An answer may be lost as well as a login,
-        # and a question waits for it as long as TCP keeps the connection.
-        entry.give_up_at = clock() + _bound_of(info.get_parameters())
 
 
 def note_errors(conn: Any, entry: Entry) -> None:
@@ -198,9 +196,11 @@ def place_by(conninfo: str | None, more: object) -> Place | None:
     return Place(host.partition(",")[0], int(port) if port.isdecimal() else 0, database)
 
 
-def _bound_of(parameters: Mapping[str, str]) -> float:
-    """Seconds that a login with these parameters may take."""
-    bound = float(parameters.get("connect_timeout", 0))
+def bound_of(conn: Any) -> float:
+    """Seconds that the login of a connection may have taken."""
+    options = getattr(conn.pgconn, "info", ())  # a stand-in of a test's has none
+    told = (each.val for each in options if each.keyword == b"connect_timeout")
+    bound = float(next(told, None) or 0)
     return max(SHORTEST_BOUND, bound) if bound > 0 else UNBOUNDED
 
 

@@ -132,14 +132,13 @@ class Suspects:
         self.due: Sequence[Suspect] = ()
         """The server is to be asked about these."""
         self.at_rest = False
-        """Nothing is lent, and nothing was since the last look: the next acquire is to ring."""
+        """Nothing is lent, nor was since the last look: the next acquire is to ring."""
         self._check_timeout = check_timeout
         self._longest = longest
         self._command_of = command_of
         self._sent_over = sent_over
         self._known: Mapping[Entry, Suspect] = {}
         self._numbers = count(1)
-        self._acquires = 0
         self._soonest_from = 0.0
         self._unheard_from = 0.0
         self._refused_until = 0.0
@@ -151,26 +150,24 @@ class Suspects:
     def __repr__(self) -> str:
         return f"<Suspects: {len(self._known)}, {len(self.due)} to be asked about>"
 
-    def look(self, now: float, entries: Iterable[Entry], acquires: int) -> float | None:
+    def look(self, now: float, entries: Iterable[Entry], *, is_quiet: bool) -> float | None:
         """Look at those of the *entries* that are lent; returns when to look again.
 
-        :param acquires: how many there were so far.
+        :param is_quiet: none is, nor was since the last look.
         """
         remote = [entry for entry in entries if entry.is_remote]
         lent = [entry for entry in remote if entry.state in ("lent", "resetting")]
         for entry in remote:
-            if entry.state == "idle":
+            if entry.state == "idle" and not (is_quiet and self.at_rest):
                 entry.sent_before = self._sent_over(entry)
-        quiet = not lent and acquires == self._acquires
-        self.at_rest = quiet and bool(remote)
-        self._acquires = acquires
+        self.at_rest = is_quiet and bool(remote)
         waits = {entry: since for entry in lent if (since := entry.waits_since)}
         known = [self._suspect(e, s, now) for e, s in waits.items() if now >= s + SUSPECT]
         self._known = {suspect.entry: suspect for suspect in known}
         if not known:
             self._pause, self._ask_from = FIRST_PAUSE, 0.0
         self.due = [each for each in known if each.ask_at <= now and self._is_open(each, now)]
-        return None if quiet or not remote else self._next_look(now, waits.values())
+        return None if is_quiet or not remote else self._next_look(now, waits.values())
 
     def _suspect(self, entry: Entry, since: float, now: float) -> Suspect:
         known = self._known.get(entry)

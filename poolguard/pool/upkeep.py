@@ -34,6 +34,7 @@ __all__ = [
     "Round",
     "Verify",
     "between_retirements",
+    "check_after_another",
     "decide",
     "lifetime",
 ]
@@ -55,6 +56,9 @@ LOOK_FOR_CONNECTS = 1.0
 is given up a while later, of which nothing tells, and which is never shorter."""
 INTRODUCED = 1.0
 """Seconds without use after which a connection is greeted that was not greeted as it came."""
+EARLY = 0.2
+"""Part of the time after which a connection is checked that may be missing, where another one is
+checked anyway."""
 EXPIRY = 0.95
 """Part of max_lifetime after which a connection that comes back is not lent again."""
 
@@ -313,6 +317,17 @@ def _check_at(entry: Entry, pace: Pace) -> float:
     """When an idle connection is to be asked for a sign of life."""
     after = pace.check_interval
     return entry.proved_at + (min(INTRODUCED, after) if entry.stranger else after)
+
+
+def check_after_another(
+    now: float, idle: Collection[Entry], pace: Pace, *, any_lent: bool
+) -> Entry | None:
+    """Which of the *idle* connections is to be checked as well, once another one has been."""
+    if len(idle) <= any_lent:  # a request is about to ask for the last one
+        return None
+    oldest = min(idle, key=partial(_check_at, pace=pace))
+    due = _check_at(oldest, pace)
+    return oldest if due - EARLY * (due - oldest.proved_at) <= now else None
 
 
 def lifetime(nth: int, max_lifetime: float, offset: float) -> float:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from functools import lru_cache
 from inspect import isawaitable, signature
 from itertools import takewhile
 from typing import Any
@@ -58,16 +59,19 @@ def insist_clear(conninfo: object) -> None:
 
     Raises :exc:`~poolguard.errors.SettingsError`.
     """
+    if isinstance(conninfo, str) and not _is_clear(conninfo):
+        parse(conninfo, "conninfo")
+
+
+@lru_cache(maxsize=1)  # connects of one pool ask about the same string
+def _is_clear(conninfo: str) -> bool:
     from psycopg.conninfo import conninfo_to_dict
 
-    if not isinstance(conninfo, str):
-        return
     try:
         given = conninfo_to_dict(conninfo)
     except Exception:  # noqa: BLE001 - psycopg's own connect raises it again
-        return
-    if _is_misread(conninfo, given):
-        parse(conninfo, "conninfo")
+        return True
+    return not _is_misread(conninfo, given)
 
 
 def of_libpq(kwargs: Mapping[str, Any]) -> dict[str, Any]:

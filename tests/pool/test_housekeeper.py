@@ -197,6 +197,68 @@ def test_a_connect_that_hung_while_later_ones_ended_well_is_no_outage() -> None:
 # -- doubt
 
 
+def test_at_rest_nobody_looks_for_owners_that_have_ended() -> None:
+    """Until an acquire has the pool looked at, as the next one does."""
+    made = keeper(min_size=0)
+    made.watches_owners = True
+    entry = connected(made)
+
+    def next_look() -> float:
+        return (made.look(NOW).wake or math.inf) - NOW
+
+    lent = take(made)  # it is kept: one that nobody refers to is given up
+    assert next_look() == module.UNOWNED
+    made.core.give_back(entry, NOW)
+    assert take(made) is lent
+    made.core.give_back(entry, NOW)
+    assert next_look() == module.UNOWNED  # it was lent since the last look
+    assert made.core.low_water < module.ANY
+    assert next_look() > module.UNOWNED
+    assert made.core.low_water == module.ANY
+
+
+def test_while_each_acquire_that_waits_has_a_connect_there_is_nothing_to_decide() -> None:
+    made = keeper(min_size=1)
+    assert not made.is_served()
+    connected(made)
+    made.look(NOW)
+    take(made)
+    waiters = [Waiter(NOW, NOW + 1) for _ in range(2)]
+    made.core.waiting.extend(waiters)
+    begun(made)
+    assert not made.is_served()  # one connect for two
+    begun(made)
+    assert made.is_served()
+    made.warm_after = None
+    assert not made.is_served()
+    made.warm_after = 0.0
+    made.core.min_size = 4
+    assert not made.is_served()
+    made.core.min_size = 1
+    made.core.waiting.clear()
+    assert not made.is_served()
+
+
+def test_a_check_follows_another_unless_there_is_something_else_to_be_done() -> None:
+    made = keeper()
+    entry = connected(made)
+    later = NOW + 25
+    assert made.check_next(NOW) is None
+    waiter = Waiter(later, later + 1)
+    made.core.waiting.append(waiter)
+    assert made.check_next(later) is None
+    made.core.waiting.clear()
+    made.core.doubt(NOW + 1)
+    assert made.check_next(later) is None
+    made.core.doubted_at = 0.0
+    assert made.check_next(later) == (entry.conn, entry)
+    other = connected(made)
+    other.proved_at = NOW
+    assert made.check_next(later) is None  # the other's is under way
+    made.core.was_checked(entry, later)
+    assert made.check_next(later) == (other.conn, other)
+
+
 def test_a_doubt_is_not_lifted_by_an_earlier_one() -> None:
     made = keeper()
     made.core.doubt(5.0)

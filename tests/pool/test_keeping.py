@@ -22,6 +22,7 @@ from poolguard.pool.events import (
     Connected,
     Listener,
 )
+from poolguard.util.clock import now as clock
 from tests.pool.support import Face, Kind, eventually, in_loop, opened
 
 
@@ -134,6 +135,27 @@ async def test_idle_connections_are_verified_one_after_the_other(
         await eventually(lambda: all(at > second[pid] for pid, at in seen().items()))
         assert pool.recorder.created == ["warmup"] * 3
         assert pool.recorder.closes == []
+
+
+@in_loop
+async def test_those_that_are_due_together_are_verified_by_one_job(
+    kind: Kind, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(kind, dsn, min_size=4) as pool:
+        jobs: list[str] = []
+        begin = pool.pool._begin
+
+        def noted(what: str, job: Any) -> Any:
+            jobs.append(what)
+            return begin(what, job)
+
+        monkeypatch.setattr(pool.pool, "_begin", noted)
+        entries, now = [*pool.pool._core.idle], clock()
+        for entry in entries:
+            entry.proved_at = now - 30
+        pool.pool._ring()
+        await eventually(lambda: all(entry.proved_at >= now for entry in entries))
+        assert jobs == ["verify"]
 
 
 @in_loop

@@ -295,6 +295,24 @@ def test_at_rest_a_shared_ledger_is_tended_ever_more_rarely() -> None:
     assert tend() == 1
 
 
+@pytest.mark.parametrize("at_rest", [True, False])
+def test_a_ledger_is_tended_soon_that_is_not_left_alone_any_more(at_rest: bool) -> None:
+    """But not at once: a request may be what has ended the rest."""
+    ledger = Recording()
+    leases = Leases(ledger)
+    now = NOW
+    for _ in range(5):
+        now = leases.tend(now, unsaid, at_rest=True) or 0.0
+    ledger.told.clear()
+    now -= 3
+    if at_rest:
+        ledger.left_alone = TEND_EVERY
+    assert leases.tend(now, unsaid, at_rest=at_rest) == now + TEND_EVERY
+    assert ledger.told == []
+    leases.tend(now + TEND_EVERY, unsaid, at_rest=at_rest)
+    assert ledger.told == ["maintain"]
+
+
 def test_who_needs_nothing_asks_calmly_about_the_dead_it_sees() -> None:
     ledger = Recording()
     ledger.dead = True

@@ -29,6 +29,7 @@ from poolguard.pool.upkeep import (
     Retire,
     Verify,
     between_retirements,
+    check_after_another,
     decide,
     lifetime,
 )
@@ -139,6 +140,21 @@ def test_it_wakes_when_the_next_is_due() -> None:
 def test_exactly_at_the_interval_it_is_due() -> None:
     due = entry(proved=25)
     assert now(pool(due)) == [Verify(due)]
+
+
+def test_after_another_it_is_checked_a_little_early() -> None:
+    soon, later = entry(proved=20), entry(proved=19.9)
+    assert check_after_another(NOW, [later, soon], PACE, any_lent=True) is soon
+    assert check_after_another(NOW, [later], PACE, any_lent=False) is None
+    later.stranger = True
+    assert check_after_another(NOW, [later], PACE, any_lent=False) is later
+
+
+def test_after_another_the_last_is_left_to_the_requests() -> None:
+    due = entry(proved=30)
+    assert check_after_another(NOW, [due], PACE, any_lent=True) is None
+    assert check_after_another(NOW, [due], PACE, any_lent=False) is due
+    assert check_after_another(NOW, [], PACE, any_lent=False) is None
 
 
 def test_one_that_was_not_greeted_is_asked_as_soon_as_it_has_not_been_used_for_a_while() -> None:
