@@ -11,6 +11,9 @@ from .view import View
 
 __all__ = ["HostUsage"]
 
+NOTICED = 15.0
+"""Seconds after which it is told that a process was killed, at the latest. All others say so."""
+
 
 class HostUsage:
     """Implements :class:`.Usage`, and what :class:`.Ledger` tells of the slots that are taken."""
@@ -48,7 +51,7 @@ class HostUsage:
         with self._lock:
             if self._access.closed:
                 return None
-            self._view.look(within=0)
+            self._view.look(within=0 if self._members.changed else NOTICED)
             limit = self._view.limit
             if limit is None or self._view.has_one_database:
                 return limit
