@@ -441,7 +441,7 @@ def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_a_hundred_thousand_spans_take_seconds(tell: Any) -> None:
+def test_thirty_thousand_spans_take_seconds(tell: Any) -> None:
     """It would be minutes if anything were done for each pair of spans."""
     made = Recording()
     for number in range(100):
@@ -450,12 +450,12 @@ def test_a_hundred_thousand_spans_take_seconds(tell: Any) -> None:
     spans = [of["resourceSpans"][0]["scopeSpans"][0]["spans"][0] for of in lines]
     line["resourceSpans"][0]["scopeSpans"][0]["spans"] = spans
     batch = json.dumps(line)
-    content = "\n".join(batch.replace('"00000000', f'"{n:08x}') for n in range(1, 341))
+    content = "\n".join(batch.replace('"00000000', f'"{n:08x}') for n in range(1, 101))
     began = time.monotonic()
     told = figures(tell(content, options=("--json",)))
-    assert time.monotonic() - began < 30
-    assert told["read"]["spans"] == 340 * 300
-    assert told["requests"] == 340 * 100
+    assert time.monotonic() - began < 20
+    assert told["read"]["spans"] == 100 * 300
+    assert told["requests"] == 100 * 100
 
 
 # --- files of which nobody knows what they are
