@@ -43,7 +43,7 @@ class Connecting(Returning):
         with self._mutex:
             self._keeper.lifecycle.connected(entry, opening.reason, place_of(conn), clock())
             fate = self._core.arrive(entry, clock())
-            next_ones_ring = self._keeper.is_served() and not self._full
+            next_ones_ring = self._keeper.is_served(clock()) and not self._full
         await self._settle_all(conn, entry, fate)
         if not next_ones_ring:
             self._ring()  # before a listener can block

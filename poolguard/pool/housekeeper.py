@@ -30,7 +30,7 @@ from .lifecycle import Lifecycle
 from .outage import JITTER
 from .outbox import Outbox
 from .outcomes import Outcomes
-from .snapshot import Counts, Snapshot
+from .snapshot import Counts, Late, Snapshot
 from .suspects import Suspects
 from .transitions import Ask, Close
 from .upkeep import (
@@ -178,15 +178,13 @@ class Housekeeper:
         self.looked = True
         return todo
 
-    def is_served(self) -> bool:
+    def is_served(self, now: float) -> bool:
         """There is nothing to be decided until the next connect has ended: each acquire that waits
-        has one of its own under way, and the floor stands."""
+        has one of its own under way, which is not late, and the floor stands."""
         counts = self.core.counts()
-        return (
-            self.warm_after is not None
-            and 0 < counts.waiting <= counts.opening
-            and counts.size >= counts.min_size
-        )
+        if self.warm_after is None or not counts.waiting or counts.size < counts.min_size:
+            return False
+        return counts.waiting <= counts.opening - self._late(now).n
 
     def check_next(self, now: float) -> tuple[Any, Entry] | None:
         """Begin the check that is to follow another one at once, if there is nothing else to be
@@ -277,7 +275,7 @@ class Housekeeper:
             retry_at=self.outage.retry_at(
                 asked=counts.waiting > 0, closed=self.outage.refused and self.leases.has_room
             ),
-            late=self.lifecycle.late(now, [entry.began for entry in connecting]),
+            late=self._late(now),
             strangers=any(entry.stranger for entry in core.entries),
             promised=len(promised),
             promised_until=min(promised, default=None),
@@ -301,11 +299,14 @@ class Housekeeper:
             leaving=self.leaving,
         )
 
+    def _late(self, now: float) -> Late:
+        """The connects under way that take much longer than others."""
+        return self.lifecycle.late(now, [each.began for each in self.core.those("connecting")])
+
     def _note_warmth(self, now: float, counts: Counts) -> None:
         if self.warm_after is not None:
             return
-        late = self.lifecycle.late(now, [entry.began for entry in self.core.those("connecting")])
-        if self.expected.stands(counts, late.n, is_new=not self.looked):
+        if self.expected.stands(counts, self._late(now).n, is_new=not self.looked):
             self.warm_after = now - self._opened_at
             self.asked = counts.min_size
             warmed = Warmed(self.name, counts.min_size, counts.size, self.warm_after)

@@ -219,24 +219,35 @@ def test_at_rest_nobody_looks_for_owners_that_have_ended() -> None:
 
 def test_while_each_acquire_that_waits_has_a_connect_there_is_nothing_to_decide() -> None:
     made = keeper(min_size=1)
-    assert not made.is_served()
+    assert not made.is_served(NOW)
     connected(made)
     made.look(NOW)
     take(made)
     waiters = [Waiter(NOW, NOW + 1) for _ in range(2)]
     made.core.waiting.extend(waiters)
     begun(made)
-    assert not made.is_served()  # one connect for two
+    assert not made.is_served(NOW)  # one connect for two
     begun(made)
-    assert made.is_served()
+    assert made.is_served(NOW)
     made.warm_after = None
-    assert not made.is_served()
+    assert not made.is_served(NOW)
     made.warm_after = 0.0
     made.core.min_size = 4
-    assert not made.is_served()
+    assert not made.is_served(NOW)
     made.core.min_size = 1
     made.core.waiting.clear()
-    assert not made.is_served()
+    assert not made.is_served(NOW)
+
+
+def test_a_connect_that_takes_too_long_serves_nobody() -> None:
+    made = keeper(min_size=1)
+    connected(made)
+    made.look(NOW)
+    take(made)
+    made.core.waiting.append(Waiter(NOW, NOW + 1))
+    begun(made)
+    assert made.is_served(NOW + CONNECT_TIME)
+    assert not made.is_served(NOW + 60)
 
 
 def test_a_check_follows_another_unless_there_is_something_else_to_be_done() -> None:
