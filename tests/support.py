@@ -24,6 +24,14 @@ def until(condition: Callable[[], object], within: float = 10.0) -> None:
         time.sleep(0.01)
 
 
+def becomes(value: Callable[[], object], wanted: object, within: float = 10.0) -> None:
+    """Wait until ``value()`` is what is *wanted*; fail with what it is after *within* seconds."""
+    deadline = time.monotonic() + within
+    while (seen := value()) != wanted:
+        assert time.monotonic() < deadline, f"{seen!r} after {within:g} s, and not {wanted!r}"
+        time.sleep(0.01)
+
+
 def alive(pid: int) -> bool:
     """A zombie is not alive, whoever ought to reap it."""
     row = processes().get(pid)

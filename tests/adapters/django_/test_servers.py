@@ -17,7 +17,7 @@ from psycopg.conninfo import make_conninfo
 from poolguard.lab.postgres import PrivatePostgres
 
 from ...doors.server import Door, Server
-from ...support import until
+from ...support import becomes, until
 from .conftest import PACKAGE, Describe, ServeProject
 
 WSGI, ASGI_APP = f"{PACKAGE}.wsgi:application", f"{PACKAGE}.asgi:application"
@@ -142,7 +142,7 @@ def test_a_body_that_is_streamed_borrows_until_it_ends(
     before = sum(guard_of(server)["acquires"].values())
     for answer in server.get_together(*["/books-streamed"] * 6):
         assert len(answer.body.splitlines()) == 5
-    until(lambda: guard_of(server)["used"] == 0)
+    becomes(lambda: guard_of(server)["used"], 0)
     found = guard_of(server)
     assert sum(found["acquires"].values()) >= before + 6
     assert found["closed"] == {}, "it was left to nobody, and not returned"
@@ -155,7 +155,7 @@ def test_an_asynchronous_view_borrows_from_the_sync_guard(
     server = serve_project(door, {"default": describe({"poolguard": {"floor": 2, "budget": 8}})})
     for answer in server.get_together(*["/books-async"] * 6):
         assert (answer.body["books"], answer.body["pool"]) == (5, "default")
-    until(lambda: guard_of(server)["used"] == 0)
+    becomes(lambda: guard_of(server)["used"], 0)
     assert guard_of(server)["mode"] == "sync"
 
 
@@ -259,7 +259,7 @@ def test_a_reload_brings_workers_with_guards_of_their_own(
     server.process.send_signal(signal.SIGHUP)
     until(lambda: server.get("/books").body["worker"] != first["worker"], within=30)
     assert server.get("/books").body["pool"] == "default"
-    until(lambda: len(backends("reload")) == 2)
+    becomes(lambda: len(backends("reload")), 2)
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
@@ -318,7 +318,7 @@ def test_a_later_generation_with_wrong_settings_serves_without_connections(
     env.write_text(json.dumps(wrong))
     server.process.send_signal(signal.SIGHUP)
     until(lambda: server.lines("CONN_MAX_AGE=60"), within=30)
-    until(lambda: server.get("/books").status == 500, within=30)
+    becomes(lambda: server.get("/books").status, 500, within=30)
     assert first
     assert backends("later") == []
 

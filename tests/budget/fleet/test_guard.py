@@ -14,7 +14,7 @@ from poolguard.budget.fleet.keys import Keys
 from poolguard.budget.fleet.ledger import FleetLedger
 from poolguard.lab.proxy import SlowProxy
 from tests.runtime.test_async import eventually
-from tests.support import until
+from tests.support import becomes, until
 
 if TYPE_CHECKING:
     from poolguard.lab.postgres import PrivatePostgres
@@ -182,7 +182,7 @@ def test_a_guard_that_opens_for_the_first_time_learns_the_budget_from_the_server
     assert one.open(wait=10)
     [(granted,)] = rows("SELECT current_setting('max_connections')::int")
     assert fleet_of(one).standing.budget == one.plan.budget < granted  # type: ignore[union-attr]
-    until(lambda: one.status()["idle"] == 3)
+    becomes(lambda: one.status()["idle"], 3)
 
 
 def test_an_async_pool_takes_part_as_well(guard: Open, rows: Rows, label: str) -> None:
@@ -200,7 +200,7 @@ def test_an_async_pool_takes_part_as_well(guard: Open, rows: Rows, label: str) -
         await one.aclose()
 
     asyncio.run(main())
-    until(lambda: seated(rows, label) == [])
+    becomes(lambda: seated(rows, label), [])
 
 
 def test_two_guards_of_two_databases_share_one_budget_by_one_ledger(
@@ -215,7 +215,7 @@ def test_two_guards_of_two_databases_share_one_budget_by_one_ledger(
         assert one.open(wait=10)
         assert other.open(wait=10)
         assert fleet_of(one).standing.hosts == 1
-        until(lambda: [fleet_of(each).in_use for each in (one, other)] == [2, 2])
+        becomes(lambda: [fleet_of(each).in_use for each in (one, other)], [2, 2])
         assert len(seated(rows, label)) == 2 + 1
     finally:
         rows("DROP DATABASE second WITH (FORCE)")

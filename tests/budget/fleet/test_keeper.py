@@ -17,7 +17,7 @@ from poolguard.budget.fleet.keeper import DEPOSED_AFTER
 from poolguard.budget.fleet.keys import Keys
 from poolguard.budget.fleet.policy import REST
 from poolguard.budget.ledger import TEND_EVERY
-from tests.support import until
+from tests.support import becomes, until
 
 if TYPE_CHECKING:
     from poolguard.lab.postgres import PrivatePostgres
@@ -115,7 +115,7 @@ def test_what_was_granted_and_not_used_outlives_a_killed_keeper_as_well(
     assert heir.hold(5) == 5
     heir.want(1)
     heir.close_idle()
-    until(lambda: len(heir.sessions) == 1)
+    becomes(lambda: len(heir.sessions), 1)
     free = heir.ledger._table.granted() - {slot.number for slot in heir.sessions}
     keeper.kill()
     until(lambda: heir.ledger._keeper.reigns and len(control(rows, label)) == 1)

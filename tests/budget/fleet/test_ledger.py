@@ -12,7 +12,7 @@ import pytest
 
 from poolguard.budget.fleet import policy, statements
 from poolguard.budget.fleet.keys import Keys
-from tests.support import until
+from tests.support import becomes, until
 
 from .member import Member
 
@@ -58,7 +58,7 @@ def test_hosts_together_have_the_budget_less_their_control_sessions_and_the_door
     one, other = join("one", 12), join("other", 12)
     one.want(12)
     other.want(12)
-    until(lambda: sum(held(one, other)) == 12 - 2 - 1)
+    becomes(lambda: sum(held(one, other)), 12 - 2 - 1)
     until(lambda: occupied(rows, label) == 11)  # one that is looked at is locked for an instant
 
 
@@ -67,7 +67,7 @@ def test_processes_of_one_host_share_its_control_session(
 ) -> None:
     members = [join("one") for _ in range(3)]
     assert [member.hold(2) for member in members] == [2, 2, 2]
-    until(lambda: occupied(rows, label) == 7)
+    becomes(lambda: occupied(rows, label), 7)
     assert members[0].ledger.standing.hosts == 1
 
 
@@ -76,10 +76,10 @@ def test_a_host_that_joins_gets_its_fair_share_of_a_fleet_that_uses_all(join: Jo
     old = [join("one", 22), join("other", 22)]
     for member in old:
         member.want(30)
-    until(lambda: sum(held(*old)) == 22 - 2 - 1)
+    becomes(lambda: sum(held(*old)), 22 - 2 - 1)
     new = join("third", 22)
     new.want(30)
-    until(lambda: held(*old, new) == [6, 6, 6], within=5)
+    becomes(lambda: held(*old, new), [6, 6, 6], within=5)
 
 
 def test_what_a_host_does_not_need_goes_to_the_others(
@@ -89,7 +89,7 @@ def test_what_a_host_does_not_need_goes_to_the_others(
     one, other = join("one", 12), join("other", 12)
     assert one.hold(5) == 5
     other.want(9)
-    until(lambda: held(other) == [4])
+    becomes(lambda: held(other), [4])
     one.want(0)
     one.close_idle()
     assert other.hold(9 - policy.SPARE, within=5) == 9 - policy.SPARE
@@ -100,7 +100,7 @@ def test_an_idle_host_gives_what_another_needs_down_to_its_floor(join: Join) -> 
     assert idle.hold(9) == 9
     idle.want(0)
     busy.want(20)
-    until(lambda: held(idle, busy) == [2, 9], within=5)
+    becomes(lambda: held(idle, busy), [2, 9], within=5)
 
 
 def test_a_host_takes_no_slot_that_it_was_not_granted(join: Join) -> None:
@@ -293,7 +293,7 @@ def test_a_host_that_leaves_says_so(join: Join) -> None:
     one, other = join("one", 12), join("other", 12)
     assert one.hold(5) == 5
     other.want(9)
-    until(lambda: held(other) == [4])
+    becomes(lambda: held(other), [4])
     with suppress(AssertionError):
         one.close()
     began = monotonic()

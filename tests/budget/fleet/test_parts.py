@@ -17,7 +17,7 @@ from poolguard.budget.fleet.keys import Keys
 from poolguard.budget.fleet.ledger import wanted
 from poolguard.errors import ForkError, RuntimeDirError
 from poolguard.util.rundir import RuntimeDir
-from tests.support import until
+from tests.support import becomes, until
 
 from .member import Member, connecting, joined
 
@@ -47,7 +47,7 @@ def test_hosts_of_a_fleet_that_is_too_large_for_notes_share_it_by_looking(
     old = [join("one", 20), join("other", 20)]
     for member in old:
         member.want(30)
-    until(lambda: sum(len(member.sessions) for member in old) == 20 - 2 - 1, within=20)
+    becomes(lambda: sum(len(member.sessions) for member in old), 20 - 2 - 1, within=20)
     new = join("third", 20)
     new.want(30)
     until(lambda: len(new.sessions) >= 5, within=20)
@@ -72,7 +72,7 @@ def test_what_is_leased_for_nothing_is_given_back(join: Join) -> None:
     assert one.hold(2) == 2
     one.want(0)
     one.close_idle()
-    until(lambda: one.ledger.standing.used == 0)
+    becomes(lambda: one.ledger.standing.used, 0)
     session = reigning(one)._session  # type: ignore[attr-defined]
     assert len(session.leased) > 1
     for slot in one.ledger._table.granted():
