@@ -21,12 +21,27 @@ from ..util.clock import now as clock
 from ..util.logs import logger as ours
 from .entry import Entry
 from .evidence import ASK_STATES, Asked, reply_of
+from .housekeeper import Housekeeper
 from .jobs import done
 from .outbox import logger
 from .returning import Returning
 from .transitions import Close, Fate
+from .upkeep import check_after_another
 
-__all__ = ["Checking"]
+__all__ = ["Checking", "begin_next"]
+
+
+def begin_next(keeper: Housekeeper, now: float) -> tuple[Any, Entry] | None:
+    """Begin the check that is to follow another one at once, if there is nothing else to be done:
+    its connection and its entry. Call it under the pool's lock."""
+    core = keeper.core
+    if core.waiting or keeper.suspects.due or any(core.those("checking")):
+        return None
+    any_lent = any(core.those("lent", "resetting"))
+    entry = check_after_another(now, core.idle, keeper.pace, any_lent=any_lent)
+    if entry is None or entry.proved_at < core.doubted_at:
+        return None
+    return core.check(entry, now), entry
 
 
 class Checking(Returning):
@@ -87,7 +102,7 @@ class Checking(Returning):
             with self._mutex:
                 fate = self._answered(entry, is_fit=is_fit)
                 if in_turn and fate is None:
-                    following = self._keeper.check_next(clock())
+                    following = begin_next(self._keeper, clock())
         finally:
             self._keeper.leases.settle(ask, gone)
             if following is None or ask or question:

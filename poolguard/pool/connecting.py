@@ -12,13 +12,23 @@ from ..util.conninfo import connects_its_own_way, insist_clear
 from .block import is_plain
 from .entry import Entry, silence
 from .hosts import addresses
+from .housekeeper import Housekeeper
 from .jobs import done
 from .outbox import logger
 from .returning import Returning
 from .session import arrive, bound_of, given_up, insist_idle, note_errors, place_of
 from .upkeep import Opening
 
-__all__ = ["Connecting"]
+__all__ = ["Connecting", "all_are_served"]
+
+
+def all_are_served(keeper: Housekeeper, now: float) -> bool:
+    """There is nothing to be decided until the next connect has ended: each acquire that waits has
+    one of its own under way, which is not late, and the floor stands."""
+    counts = keeper.core.counts()
+    if keeper.warm_after is None or not counts.waiting or counts.size < counts.min_size:
+        return False
+    return counts.waiting <= counts.opening - keeper.lifecycle.late(now).n
 
 
 class Connecting(Returning):
@@ -43,7 +53,7 @@ class Connecting(Returning):
         with self._mutex:
             self._keeper.lifecycle.connected(entry, opening.reason, place_of(conn), clock())
             fate = self._core.arrive(entry, clock())
-            next_ones_ring = self._keeper.is_served(clock()) and not self._full
+            next_ones_ring = all_are_served(self._keeper, clock()) and not self._full
         await self._settle_all(conn, entry, fate)
         if not next_ones_ring:
             self._ring()  # before a listener can block

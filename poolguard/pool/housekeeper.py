@@ -30,7 +30,7 @@ from .lifecycle import Lifecycle
 from .outage import JITTER
 from .outbox import Outbox
 from .outcomes import Outcomes
-from .snapshot import Counts, Late, Snapshot
+from .snapshot import Counts, Snapshot
 from .suspects import Suspects
 from .transitions import Ask, Close
 from .upkeep import (
@@ -46,7 +46,6 @@ from .upkeep import (
     Round,
     Verify,
     between_retirements,
-    check_after_another,
     decide,
 )
 
@@ -178,26 +177,6 @@ class Housekeeper:
         self.looked = True
         return todo
 
-    def is_served(self, now: float) -> bool:
-        """There is nothing to be decided until the next connect has ended: each acquire that waits
-        has one of its own under way, which is not late, and the floor stands."""
-        counts = self.core.counts()
-        if self.warm_after is None or not counts.waiting or counts.size < counts.min_size:
-            return False
-        return counts.waiting <= counts.opening - self._late(now).n
-
-    def check_next(self, now: float) -> tuple[Any, Entry] | None:
-        """Begin the check that is to follow another one at once, if there is nothing else to be
-        done: its connection and its entry."""
-        core = self.core
-        if core.waiting or self.suspects.due or any(core.those("checking")):
-            return None
-        any_lent = any(core.those("lent", "resetting"))
-        entry = check_after_another(now, core.idle, self.pace, any_lent=any_lent)
-        if entry is None or entry.proved_at < core.doubted_at:
-            return None
-        return core.check(entry, now), entry
-
     def _begin(self, action: Action, now: float, counts: Counts, todo: Round) -> float | None:
         """Do what was decided, as far as it is no I/O; returns when to look at it again."""
         if isinstance(action, Open):
@@ -275,7 +254,7 @@ class Housekeeper:
             retry_at=self.outage.retry_at(
                 asked=counts.waiting > 0, closed=self.outage.refused and self.leases.has_room
             ),
-            late=self._late(now),
+            late=self.lifecycle.late(now),
             strangers=any(entry.stranger for entry in core.entries),
             promised=len(promised),
             promised_until=min(promised, default=None),
@@ -299,14 +278,10 @@ class Housekeeper:
             leaving=self.leaving,
         )
 
-    def _late(self, now: float) -> Late:
-        """The connects under way that take much longer than others."""
-        return self.lifecycle.late(now, [each.began for each in self.core.those("connecting")])
-
     def _note_warmth(self, now: float, counts: Counts) -> None:
         if self.warm_after is not None:
             return
-        if self.expected.stands(counts, self._late(now).n, is_new=not self.looked):
+        if self.expected.stands(counts, self.lifecycle.late(now).n, is_new=not self.looked):
             self.warm_after = now - self._opened_at
             self.asked = counts.min_size
             warmed = Warmed(self.name, counts.min_size, counts.size, self.warm_after)

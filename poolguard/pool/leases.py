@@ -159,16 +159,17 @@ class Leases:
         """
         if self.ledger.recheck is None:
             return None
-        self._tend_at = min(self._tend_at, now + self._longest_pause(at_rest=at_rest))
+
+        def longest() -> float:
+            is_calm = at_rest and not self.asks
+            return self.ledger.siblings.left_alone if is_calm else TEND_EVERY
+
+        self._tend_at = min(self._tend_at, now + longest())
         if now >= self._tend_at:
             self._has_orphans = self.ledger.maintain(say)
-            self._tend_pause = min(2 * self._tend_pause, self._longest_pause(at_rest=at_rest))
+            self._tend_pause = min(2 * self._tend_pause, longest())
             self._tend_at = now + self._tend_pause
         return self._tend_at
-
-    def _longest_pause(self, *, at_rest: bool) -> float:
-        is_calm = at_rest and not self.asks
-        return self.ledger.siblings.left_alone if is_calm else TEND_EVERY
 
     @property
     def asks(self) -> bool:

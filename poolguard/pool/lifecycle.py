@@ -61,8 +61,9 @@ class Lifecycle:
         self._nth = 0
         self._offset = random.random()
 
-    def late(self, now: float, began: list[float]) -> Late:
-        """What of those that began at these times, and are under way, is late."""
+    def late(self, now: float) -> Late:
+        """What of the connects under way takes much longer than others did."""
+        began = [entry.began for entry in self._core.those("connecting")]
         return late_ones(now, began, self.expected if self._nth else None, self._overtaken)
 
     def connected(self, entry: Entry, reason: CreateReason, place: Place, now: float) -> None:

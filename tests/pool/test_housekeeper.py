@@ -15,6 +15,8 @@ from psycopg.pq import ConnStatus
 from poolguard.budget.slots import Slot
 from poolguard.budget.static import StaticLedger
 from poolguard.pool import housekeeper as module
+from poolguard.pool.checking import begin_next
+from poolguard.pool.connecting import all_are_served
 from poolguard.pool.entry import Entry, Verdict
 from poolguard.pool.errors import lacks_room, verdict_of
 from poolguard.pool.events import Place
@@ -219,24 +221,24 @@ def test_at_rest_nobody_looks_for_owners_that_have_ended() -> None:
 
 def test_while_each_acquire_that_waits_has_a_connect_there_is_nothing_to_decide() -> None:
     made = keeper(min_size=1)
-    assert not made.is_served(NOW)
+    assert not all_are_served(made, NOW)
     connected(made)
     made.look(NOW)
     take(made)
     waiters = [Waiter(NOW, NOW + 1) for _ in range(2)]
     made.core.waiting.extend(waiters)
     begun(made)
-    assert not made.is_served(NOW)  # one connect for two
+    assert not all_are_served(made, NOW)  # one connect for two
     begun(made)
-    assert made.is_served(NOW)
+    assert all_are_served(made, NOW)
     made.warm_after = None
-    assert not made.is_served(NOW)
+    assert not all_are_served(made, NOW)
     made.warm_after = 0.0
     made.core.min_size = 4
-    assert not made.is_served(NOW)
+    assert not all_are_served(made, NOW)
     made.core.min_size = 1
     made.core.waiting.clear()
-    assert not made.is_served(NOW)
+    assert not all_are_served(made, NOW)
 
 
 def test_a_connect_that_takes_too_long_serves_nobody() -> None:
@@ -246,28 +248,28 @@ def test_a_connect_that_takes_too_long_serves_nobody() -> None:
     take(made)
     made.core.waiting.append(Waiter(NOW, NOW + 1))
     begun(made)
-    assert made.is_served(NOW + CONNECT_TIME)
-    assert not made.is_served(NOW + 60)
+    assert all_are_served(made, NOW + CONNECT_TIME)
+    assert not all_are_served(made, NOW + 60)
 
 
 def test_a_check_follows_another_unless_there_is_something_else_to_be_done() -> None:
     made = keeper()
     entry = connected(made)
     later = NOW + 25
-    assert made.check_next(NOW) is None
+    assert begin_next(made, NOW) is None
     waiter = Waiter(later, later + 1)
     made.core.waiting.append(waiter)
-    assert made.check_next(later) is None
+    assert begin_next(made, later) is None
     made.core.waiting.clear()
     made.core.doubt(NOW + 1)
-    assert made.check_next(later) is None
+    assert begin_next(made, later) is None
     made.core.doubted_at = 0.0
-    assert made.check_next(later) == (entry.conn, entry)
+    assert begin_next(made, later) == (entry.conn, entry)
     other = connected(made)
     other.proved_at = NOW
-    assert made.check_next(later) is None  # the other's is under way
+    assert begin_next(made, later) is None  # the other's is under way
     made.core.was_checked(entry, later)
-    assert made.check_next(later) == (other.conn, other)
+    assert begin_next(made, later) == (other.conn, other)
 
 
 def test_a_doubt_is_not_lifted_by_an_earlier_one() -> None:
