@@ -16,7 +16,7 @@ from time import monotonic
 
 import pytest
 
-from poolguard.budget.host import leasing, view
+from poolguard.budget.host import leasing, usage, view
 from poolguard.budget.host.file import HostFile, SlotRecord
 from poolguard.budget.host.leasing import PATIENCE
 from poolguard.budget.host.ledger import HostLedger
@@ -234,6 +234,32 @@ def test_who_cannot_connect_has_no_floor_kept(join: Join) -> None:
     assert len(healthy.lease(99)) == 11
     ill.siblings.report_failing(False)
     assert ill.siblings.guaranteed(2) == 2
+
+
+def test_the_share_is_told_without_a_look_unless_somebody_comes_or_may_have_been_killed(
+    join: Join, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A status tells it again and again, and a look costs a lock for each process."""
+    looks: list[int] = []
+    terms = Terms(Granted(15, database=14), 12, 1, 2, server=12)
+    one = join(None, scope=Scope.of("shop", "app"))
+    one.agree(terms)
+    assert one.usage.database_share == 12
+    remove_dead = one._access.members._remove_dead
+
+    def looked() -> None:
+        looks.append(1)
+        remove_dead()
+
+    monkeypatch.setattr(one._access.members, "_remove_dead", looked)
+    assert (one.usage.database_share, looks) == (12, [])
+    other = join(None, scope=Scope.of("stock", "app"))
+    other.agree(terms)
+    assert (one.usage.database_share, looks != []) == (6, True)
+    looks.clear()
+    assert (one.usage.database_share, looks) == (6, [])
+    monkeypatch.setattr(usage, "NOTICED", 0.0)
+    assert (one.usage.database_share, looks != []) == (6, True)
 
 
 def test_two_databases_share_what_the_server_grants(join: Join) -> None:

@@ -96,6 +96,18 @@ def test_what_is_lent_is_looked_at_twice_a_second_and_nothing_at_rest(bench: Ben
     assert bench.suspects.at_rest
 
 
+def test_at_rest_the_kernel_is_asked_nothing_of_idle_connections(bench: Bench) -> None:
+    bench.entry.state = "idle"
+    bench.is_quiet = True
+    bench.look(NOW)
+    bench.sent = 7
+    bench.look(NOW + 1)
+    assert bench.entry.sent_before == 0
+    bench.is_quiet = False
+    bench.look(NOW + 2)
+    assert bench.entry.sent_before == 7
+
+
 def test_a_connection_within_this_host_is_not_looked_at(bench: Bench) -> None:
     with socket.socket(socket.AF_UNIX) as local:
         bench.entry.socket = local
