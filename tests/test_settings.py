@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import subprocess
 import sys
 from decimal import Decimal
@@ -791,12 +790,12 @@ def test_equality_and_hash_ignore_where_values_came_from() -> None:
 
 def test_frozen() -> None:
     made: Any = Settings()
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(AttributeError):
         made.floor = 3
     with pytest.raises((AttributeError, TypeError)):
         made.flor = 3
     percent: Any = Percent(80)
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(AttributeError):
         percent.value = 81
 
 

@@ -8,15 +8,16 @@ budget, each has a control session, and one slot is kept free for a host that jo
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from ..errors import PlanError
 from ..settings import MOST_SLOTS, Percent, Settings, least_of_fleet
+from .advice import advise, advise_of_reserve, count
 from .capacity import Capacity
 from .fleet import locks as fleet_locks
 from .fleet.room import room_for_pools
+from .planned import Plan, Step, Workplace
 
 __all__ = [
     "Plan",
@@ -27,105 +28,6 @@ __all__ = [
     "shares",
     "took_the_reserve",
 ]
-
-
-class Workplace(NamedTuple):
-    """The server around this process: gunicorn's numbers, or one process alone."""
-
-    workers: int = 1
-    at_once: int = 10
-    """Connections that one worker uses at once if each request uses one: 1 for a sync worker, the
-    threads of a gthread one; 10 where the worker class sets no such bound."""
-    mode: Literal["sync", "async"] | None = None
-    """What kind of pool the worker class asks for; None outside gunicorn: the first use decides."""
-    bounded: bool = False
-    """Whether the class handles no more than *at_once* requests, rather than likely as many."""
-
-    @property
-    def most_at_once(self) -> float:
-        """Requests that it can handle at once."""
-        return self.at_once if self.bounded else math.inf
-
-    @classmethod
-    def of(cls, worker_class: str, workers: int = 1, threads: int = 1) -> Workplace:
-        """What a worker class means, named as gunicorn's setting takes it.
-
-        gunicorn makes ``gthread`` of ``sync`` where there are several threads, and so does this.
-        """
-        name = worker_class.rpartition(".")[2].lower()
-        if "asgi" in name or "uvicorn" in name:
-            return cls(workers, mode="async")
-        if name in ("sync", "syncworker", "gthread", "threadworker"):
-            at_once = 1 if threads == 1 and name.startswith("sync") else threads
-            return cls(workers, at_once, "sync", bounded=True)
-        return cls(workers, mode="sync")
-
-
-class Step(NamedTuple):
-    """One number of a plan, and where it came from."""
-
-    name: str
-    value: int
-    how: str
-
-
-class Plan(NamedTuple):
-    """How many connections each instance and each worker gets."""
-
-    capacity: int | None
-    """What the server grants; None behind a pooler, and where the server was not asked since the
-    budget was given as a number."""
-    budget: int
-    """What all instances together may hold. Behind a pooler: clients of the pooler."""
-    instance: int
-    """This instance's share of the budget; in a fleet, what a host can have while others need
-    nothing."""
-    workers: int
-    floor: int
-    """Warm connections of each worker."""
-    max_size: int
-    """Most connections of one worker."""
-    shared: int = 0
-    """What the instance has beyond its workers' floors, for them to borrow; 0 where the ledger is
-    static, and nothing is lent."""
-    ledger: Literal["static", "host", "fleet"] = "static"
-    warm_on_reload: int = 0
-    """Of the workers × floor connections of a new generation, how many can be open while the old
-    one still holds its floors. With a static ledger these are all, since the two generations are
-    not counted together."""
-    warnings: tuple[str, ...] = ()
-    """What works but is likely not meant. Each is one sentence that says what it is, and one that
-    says how to change it."""
-    steps: tuple[Step, ...] = ()
-    short: bool = False
-    """There is less than the settings need: the reserve was reduced, and perhaps the floors."""
-    equal: int = 0
-    """What each instance has if all have the same. Only in a fleet is that less than
-    ``instance``."""
-
-    @property
-    def held(self) -> int:
-        """Most connections that the instance may hold."""
-        return min(self.instance, self.workers * self.max_size)
-
-    @property
-    def held_on_reload(self) -> int:
-        """The same while two generations of workers live."""
-        both = 2 * self.workers * self.max_size
-        return both if self.ledger == "static" else min(self.instance, both)
-
-    @property
-    def most_hosts(self) -> int:
-        """Hosts like this one whose floors a fleet's budget covers, and their control sessions."""
-        return (self.budget - 1) // (self.workers * self.floor + 1)
-
-    def explain(self) -> str:
-        """The arithmetic, line by line: each number, and where it came from."""
-        name = max((len(step.name) for step in self.steps), default=0)
-        value = max((len(str(step.value)) for step in self.steps), default=0)
-        return "\n".join(
-            f"{step.name:<{name}}  {step.value:>{value}}  = {step.how}" for step in self.steps
-        )
 
 
 def known_budget(settings: Settings) -> int | None:
@@ -175,7 +77,7 @@ def make_plan(
         plan = _divided(capacity, settings, workplace, behind=behind, gives_way=True)
         told = (
             f"the server grants less than the settings need, and the service goes on with "
-            f"{_count(plan.instance, 'connection')} for {_count(plan.workers, 'worker')}: {error}"
+            f"{count(plan.instance, 'connection')} for {count(plan.workers, 'worker')}: {error}"
         )
         return plan._replace(short=True, warnings=(told,))
 
@@ -233,15 +135,9 @@ def _divided(
         steps=(*steps, max_size),
         equal=instance.equal,
     )
-    warnings = [*instance.warnings, *_warnings(plan, known, workplace)]
+    warnings = [*instance.warnings, *advise(plan, known, workplace)]
     if usable is not None and settings.budget == settings.reserve == "auto":
-        left, usual = usable - plan.budget, _usual_reserve(usable)
-        if left < usual:
-            warnings.append(
-                f"the workers need {plan.budget} of {_count(usable, 'connection')}, and leave "
-                f"{left} instead of {usual} to migrations, cron and people. Lower workers, floor "
-                f"or instances, or raise what the server grants"
-            )
+        warnings += advise_of_reserve(plan.budget, usable, _usual_reserve(usable))
     return plan._replace(warnings=tuple(warnings))
 
 
@@ -342,7 +238,7 @@ def _budget(
         reserve = max(0, usable - needed)
     if usable - reserve < 1 and not gives_way:
         raise PlanError(
-            f"nothing is left to share: the server grants {_count(usable, 'connection')} "
+            f"nothing is left to share: the server grants {count(usable, 'connection')} "
             f"({capacity.explain()}), and {reserve}{why} are reserved for migrations, cron and "
             f"people. Raise what the server grants, or lower reserve"
         )
@@ -365,11 +261,11 @@ class _Instance:
         self._at_once = workplace.at_once
         self.warnings: list[str] = []
         n = settings.instances
-        how = f"{budget.value} ÷ {_count(n, 'instance')}"
+        how = f"{budget.value} ÷ {count(n, 'instance')}"
         own = max(_divided_by(budget.value, settings), int(gives_way))
         share = max(own, _most_of(budget.value, settings))
         if settings.ledger == "fleet":
-            how = f"{budget.value} − {_count(n, 'control session')} − 1 kept free for the next host"
+            how = f"{budget.value} − {count(n, 'control session')} − 1 kept free for the next host"
         if settings.ledger != "static" and share > MOST_SLOTS:
             share, how = MOST_SLOTS, f"what a host's ledger can count, below {how}"
         self.share = Step("instance", share, how)
@@ -389,7 +285,7 @@ class _Instance:
         """What is to be told of a fleet beside the most that one host can have."""
         n = self._settings.instances
         if self._settings.ledger == "fleet":
-            how = f"if all have the same: ({self._budget.value} − 1) ÷ {_count(n, 'host')} − 1"
+            how = f"if all have the same: ({self._budget.value} − 1) ÷ {count(n, 'host')} − 1"
             yield Step("each", self.equal, how)
 
     def floor(self) -> Step:
@@ -397,7 +293,7 @@ class _Instance:
         if self._settings.floor != "auto":
             floor = self._settings.floor
             if floor * workers > share and self._gives_way:
-                how = f"{share} ÷ {_count(workers, 'worker')}, but at least 1, and not {floor}"
+                how = f"{share} ÷ {count(workers, 'worker')}, but at least 1, and not {floor}"
                 return Step("floor", max(1, share // workers), how)
             if floor * workers > share:
                 raise self._too_small(floor)
@@ -420,7 +316,7 @@ class _Instance:
     def max_size(self, floor: int) -> Step:
         share, workers = self.share.value, self.workers.value
         if self._settings.ledger == "static":
-            most, how = share // workers, f"{share} ÷ {_count(workers, 'worker')}"
+            most, how = share // workers, f"{share} ÷ {count(workers, 'worker')}"
         else:
             shared = max(0, share - workers * floor)
             most, how = floor + shared, f"{floor} floor + {shared} shared"
@@ -452,7 +348,7 @@ class _Instance:
         part = next(self.fleet_steps(), self.share)
         return PlanError(
             f"the budget is too small to be divided: {_chain(self._budget, part)}, but "
-            f"{_count(workers, 'worker')} × {_count(each, 'warm connection')} = {needed}. Raise "
+            f"{count(workers, 'worker')} × {count(each, 'warm connection')} = {needed}. Raise "
             f"budget to at least {least} (or what the server grants, where budget "
             f"follows it), or lower workers{', floor' if each > 1 else ''} or instances"
         )
@@ -460,58 +356,3 @@ class _Instance:
 
 def _chain(*steps: Step) -> str:
     return ", ".join(f"{step.name} {step.value} = {step.how}" for step in steps)
-
-
-def _warnings(plan: Plan, capacity: Capacity | None, workplace: Workplace) -> Iterator[str]:
-    at_once = workplace.at_once
-    if workplace.bounded and plan.max_size < at_once:
-        yield (
-            f"a worker handles {at_once} requests at once but holds at most "
-            f"{_count(plan.max_size, 'connection')}: the other requests wait, and those that take "
-            f"a second connection while they hold one can wait for each other. Raise max_size or "
-            f"budget, or lower threads"
-        )
-    if workplace.bounded and plan.floor > at_once:
-        yield (
-            f"floor {plan.floor} is more than the {_count(at_once, 'connection')} that a worker "
-            f"uses at once: the rest stay idle. Lower floor to {at_once}"
-        )
-    yield from _reload_warnings(plan)
-    if capacity is None:
-        return
-    left = capacity.left_by_others
-    if left is not None and plan.budget > left:
-        yield (
-            f"of the budget of {plan.budget} only {left} can be opened now, since others hold the "
-            f"rest. Set budget to {max(left, 1)}, or have them hold fewer"
-        )
-    # A role's own limit does not concern other roles.
-    granted = min(capacity.server, capacity.database or capacity.server)
-    if plan.budget >= granted:
-        yield (
-            f"the budget takes all of the {granted} connections that there are for everybody: "
-            f"migrations, cron and people are refused while it is used up. Lower budget, or raise "
-            f"reserve"
-        )
-
-
-def _reload_warnings(plan: Plan) -> Iterator[str]:
-    warm = plan.workers * plan.floor
-    if plan.ledger == "static":
-        yield (
-            f"with ledger=static a reload may hold up to {plan.held_on_reload} connections, twice "
-            f"the workers' {plan.held}, since old and new workers do not know "
-            f"of each other. Take another ledger, or halve budget"
-        )
-    elif plan.warm_on_reload < warm:
-        half = plan.equal // (2 * plan.workers)
-        remedy = f"Lower floor to {half}, or raise" if half else "Raise"
-        yield (
-            f"a reload warms {plan.warm_on_reload} of the new workers' {warm} connections, the "
-            f"rest only as the old workers let go of theirs. {remedy} what the instance gets to "
-            f"{2 * warm}"
-        )
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
 from inspect import iscoroutinefunction
-from typing import Any, get_origin
+from typing import Any, ClassVar, get_origin
 
 from ..errors import SettingsError
 from .events import Listener
@@ -22,7 +21,6 @@ _CLASSES = {"sync": "Connection", "async": "AsyncConnection"}
 """What psycopg calls the connections of each kind of guard."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class PoolArguments:
     """The arguments, with psycopg_pool's names and meanings, that were given; None for the others.
 
@@ -30,30 +28,38 @@ class PoolArguments:
     is not imported: guards are made before gevent has patched the process.
     """
 
-    configure: Callback | None = None
-    reset: Callback | None = None
-    check: Callback | None = None
-    kwargs: Mapping[str, Any] | Callable[[], Any] | None = None
-    connection_class: type[Any] | None = None
-    listener: Listener | None = None
-    """Told of the pool's events beside poolguard's own: :mod:`poolguard.testing` has one."""
+    NAMES: ClassVar = (*_CALLBACKS, "kwargs", "connection_class", "listener")
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        *,
+        configure: Callback | None = None,
+        reset: Callback | None = None,
+        check: Callback | None = None,
+        kwargs: Mapping[str, Any] | Callable[[], Any] | None = None,
+        connection_class: type[Any] | None = None,
+        listener: Listener | None = None,
+    ) -> None:
+        self.configure = configure
+        self.reset = reset
+        self.check = check
+        self.kwargs = kwargs
         # Generic[…] of a class is how psycopg's documentation types a pool; it is the class.
-        given = self.connection_class
-        object.__setattr__(self, "connection_class", get_origin(given) or given)
+        self.connection_class = get_origin(connection_class) or connection_class
+        self.listener = listener
+        """Told of the pool's events beside poolguard's own: :mod:`poolguard.testing` has one."""
         problems = [
             f"keyword {name}=<{type(value).__name__}>: it takes a callable that is given a "
             f"connection; correct it, or drop it"
             for name in _CALLBACKS
             if (value := getattr(self, name)) is not None and not callable(value)
         ]
-        if isinstance(self.kwargs, Mapping) and all(isinstance(name, str) for name in self.kwargs):
+        if isinstance(kwargs, Mapping) and all(isinstance(name, str) for name in kwargs):
             # A copy: a guard does not change with the application's own dict.
-            object.__setattr__(self, "kwargs", dict(self.kwargs) or None)
-        elif self.kwargs is not None and not callable(self.kwargs):
+            self.kwargs = dict(kwargs) or None
+        elif kwargs is not None and not callable(kwargs):
             problems.append(
-                f"keyword kwargs=<{type(self.kwargs).__name__}>: it takes a dict of keyword "
+                f"keyword kwargs=<{type(kwargs).__name__}>: it takes a dict of keyword "
                 f"arguments for psycopg's connect(), or a callable that returns one; correct it, "
                 f"or drop it"
             )
@@ -64,6 +70,11 @@ class PoolArguments:
 
     def __repr__(self) -> str:
         return f"<PoolArguments {', '.join(self._unlike(PoolArguments()))}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PoolArguments) and not self._unlike(other)
+
+    __hash__ = None  # type: ignore[assignment]
 
     @property
     def names_place(self) -> bool:
@@ -102,6 +113,10 @@ class PoolArguments:
             f"it, or drop it"
         )
 
+    def replace(self, **changes: Any) -> PoolArguments:
+        """A copy with *changes*."""
+        return PoolArguments(**{name: getattr(self, name) for name in self.NAMES} | changes)
+
     def unlike(self, other: PoolArguments) -> list[str]:
         """The names of those that are not what *other* has.
 
@@ -114,8 +129,7 @@ class PoolArguments:
         ]
 
     def _unlike(self, other: PoolArguments) -> list[str]:
-        names = [each.name for each in fields(self)]
-        return [name for name in names if getattr(self, name) != getattr(other, name)]
+        return [name for name in self.NAMES if getattr(self, name) != getattr(other, name)]
 
 
 def _is_async(value: object) -> bool:

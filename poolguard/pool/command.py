@@ -8,7 +8,6 @@ from __future__ import annotations
 import fcntl
 import socket
 import struct
-import termios
 
 from psycopg.pq import TransactionStatus
 
@@ -65,6 +64,8 @@ def _told_of(sock: socket.socket | None) -> tuple[int, ...] | None:
 
 
 def _has_unread(sock: socket.socket) -> bool:
+    import termios  # for a command that gets no answer; each boot would wait for the linker
+
     try:
         return any(fcntl.ioctl(sock, termios.FIONREAD, bytes(4)))
     except (OSError, ValueError):

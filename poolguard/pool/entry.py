@@ -12,7 +12,6 @@ import select
 import socket
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from weakref import ReferenceType, ref
 
@@ -52,74 +51,83 @@ class Check(NamedTuple):
     """It is asked about these commands over other connections."""
 
 
-@dataclass(eq=False, repr=False, slots=True)
 class Entry:
     """One connection's state, slot and dates. Times by :func:`poolguard.util.clock.now`."""
 
-    slot: Slot | None
-    """The right to hold it; None where no ledger grants any, and once it is given back."""
-    began: float
-    """When its connect began."""
-    state: State = "connecting"
-    connected_at: float = 0.0
-    proved_at: float = 0.0
-    """When it was last used, or checked."""
-    writable_at: float = 0.0
-    """When it was connected, or the server last said that it is no read-only one."""
-    retire_at: float = 0.0
-    """From then on it is to be replaced when that suits."""
-    expires_at: float = 0.0
-    """From then on it is not to be lent again."""
-    give_up_at: float = math.inf
-    """When its connect is given up: so long may what comes after the login take."""
-    plain_until: float = 0.0
-    """Until then there is nothing to decide when it comes back; 0 if new, ended or cut."""
-    connected: Connected | None = None
-    kept: Any = None
-    """The connection, but not while it is lent: then it shows when nothing else refers to it."""
-    plain: bool = False
-    """Its class begins and ends a block as psycopg's own does."""
-    lent_at: float = 0.0
-    waits_since: float = 0.0
-    """Since when the application has waited for what is under way; 0 while it does not."""
-    sent_before: int = 0
-    """Bytes sent over it before it was lent, as far as that was looked at."""
-    owner: ReferenceType[Any] | None = None
-    """The thread, or greenlet, that used it last; dead once that has ended."""
-    unowned_at: float | None = None
-    """When it was first seen that the owner has ended."""
-    check: Check | None = None
-    """What is being checked."""
-    checkout: Checkout | None = None
-    """What has it, where that is of interest."""
-    stranger: bool = False
-    """It was not greeted, since it was waited for: it is to be as soon as it is idle."""
-    seat: Seat | None = None
-    """The lock by which the session occupies the slot; None where it has none."""
-    seated_until: float = math.inf
-    """When the server is to be asked whether it still does: the application may have let go of all
-    locks of the session."""
-    verdict: Verdict | None = None
-    """What the worst error that came over it while it was lent says of the server."""
-    vouched: bool = False
-    """It comes from a check that a waiter asked for, and is as good as free."""
-    reason: CloseReason | None = None
-    """Why the pool closes it; None where the server ended it."""
-    ended: bool = False
-    """The server has ended its side."""
-    counted: bool = False
-    """Its end has been counted."""
-    severed: bool = False
-    """We ended it ourselves without hearing from the server, which may not know."""
-    broken: bool = False
-    """The network has ended it, and not the server, which may not know."""
-    hung_up: bool = False
-    """We have ended our side."""
-    watched: bool = False
-    """It has a connection, or had one, whose end the watch will tell."""
-    socket: socket.socket | None = None
-    """A duplicate of the connection's socket, which the watch waits on."""
-    _conn: ReferenceType[Any] | None = None
+    __slots__ = (
+        *("slot", "began", "state", "connected_at", "proved_at", "writable_at", "retire_at"),
+        *("expires_at", "give_up_at", "plain_until", "connected", "kept", "plain", "lent_at"),
+        *("waits_since", "sent_before", "owner", "unowned_at", "check", "checkout", "stranger"),
+        *("seat", "seated_until", "verdict", "vouched", "reason", "ended", "counted", "severed"),
+        *("broken", "hung_up", "watched", "socket", "_conn"),
+    )
+
+    def __init__(self, slot: Slot | None, began: float) -> None:  # noqa: PLR0915 - all it has
+        self.slot = slot
+        """The right to hold it; None where no ledger grants any, and once it is given back."""
+        self.began = began
+        """When its connect began."""
+        self.state: State = "connecting"
+        self.connected_at = 0.0
+        self.proved_at = 0.0
+        """When it was last used, or checked."""
+        self.writable_at = 0.0
+        """When it was connected, or the server last said that it is no read-only one."""
+        self.retire_at = 0.0
+        """From then on it is to be replaced when that suits."""
+        self.expires_at = 0.0
+        """From then on it is not to be lent again."""
+        self.give_up_at = math.inf
+        """When its connect is given up: so long may what comes after the login take."""
+        self.plain_until = 0.0
+        """Until then there is nothing to decide when it comes back; 0 if new, ended or cut."""
+        self.connected: Connected | None = None
+        self.kept: Any = None
+        """The connection, but not while it is lent: then it shows when nothing else refers to
+        it."""
+        self.plain = False
+        """Its class begins and ends a block as psycopg's own does."""
+        self.lent_at = 0.0
+        self.waits_since = 0.0
+        """Since when the application has waited for what is under way; 0 while it does not."""
+        self.sent_before = 0
+        """Bytes sent over it before it was lent, as far as that was looked at."""
+        self.owner: ReferenceType[Any] | None = None
+        """The thread, or greenlet, that used it last; dead once that has ended."""
+        self.unowned_at: float | None = None
+        """When it was first seen that the owner has ended."""
+        self.check: Check | None = None
+        """What is being checked."""
+        self.checkout: Checkout | None = None
+        """What has it, where that is of interest."""
+        self.stranger = False
+        """It was not greeted, since it was waited for: it is to be as soon as it is idle."""
+        self.seat: Seat | None = None
+        """The lock by which the session occupies the slot; None where it has none."""
+        self.seated_until = math.inf
+        """When the server is to be asked whether it still does: the application may have let go of
+        all locks of the session."""
+        self.verdict: Verdict | None = None
+        """What the worst error that came over it while it was lent says of the server."""
+        self.vouched = False
+        """It comes from a check that a waiter asked for, and is as good as free."""
+        self.reason: CloseReason | None = None
+        """Why the pool closes it; None where the server ended it."""
+        self.ended = False
+        """The server has ended its side."""
+        self.counted = False
+        """Its end has been counted."""
+        self.severed = False
+        """We ended it ourselves without hearing from the server, which may not know."""
+        self.broken = False
+        """The network has ended it, and not the server, which may not know."""
+        self.hung_up = False
+        """We have ended our side."""
+        self.watched = False
+        """It has a connection, or had one, whose end the watch will tell."""
+        self.socket: socket.socket | None = None
+        """A duplicate of the connection's socket, which the watch waits on."""
+        self._conn: ReferenceType[Any] | None = None
 
     def __repr__(self) -> str:
         more = " ended" if self.ended and self.state != "gone" else ""

@@ -55,8 +55,8 @@ _NO_ROOM = (
 for _name in ("poolguard", "psycopg.pool"):  # psycopg_pool's own records have servers' words too
     logging.getLogger(_name).addFilter(escape_errors)
 
-_MISREAD_HOST = re.compile(r"""(\bhost(?: name)?:? ['"])[^'"]*@""")
-_MISREAD_VALUE = re.compile(
+_MISREAD_HOST = r"""(\bhost(?: name)?:? ['"])[^'"]*@"""
+_MISREAD_VALUE = (
     r"""(\bport: '|\binvalid (?:integer value|port number:|\w+ value:) ")(?!\d+['"])[^'"]*"""
 )
 
@@ -94,8 +94,8 @@ def describe(error: BaseException, *, of_connect: bool = True) -> str:
         )
     text = " ".join(str(error).split())
     if of_connect:
-        text = _MISREAD_HOST.sub(r"\1…@", text)
-        text = _MISREAD_VALUE.sub(r"\1…", text)
+        text = re.sub(_MISREAD_HOST, r"\1…@", text)
+        text = re.sub(_MISREAD_VALUE, r"\1…", text)
     return escaped(f"{type(error).__name__}: {text}" if text else type(error).__name__)
 
 

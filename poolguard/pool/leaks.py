@@ -12,7 +12,6 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import cast
 
 from ..util.clock import now as clock
@@ -31,18 +30,27 @@ DEEPEST = 40
 _OURS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
 
 
-@dataclass(eq=False, repr=False, slots=True)
 class Checkout:
     """One connection that is lent."""
 
-    _leaks: Leaks
-    since: float
-    acquirer: Acquirer | None
-    stack: tuple[str, ...]
-    """Where it was taken."""
-    taker: Taker = None
-    told: bool = False
-    """It has been reported as held for too long."""
+    __slots__ = ("_leaks", "acquirer", "since", "stack", "taker", "told")
+
+    def __init__(
+        self,
+        leaks: Leaks,
+        since: float,
+        acquirer: Acquirer | None,
+        stack: tuple[str, ...],
+        taker: Taker = None,
+    ) -> None:
+        self._leaks = leaks
+        self.since = since
+        self.acquirer = acquirer
+        self.stack = stack
+        """Where it was taken."""
+        self.taker = taker
+        self.told = False
+        """It has been reported as held for too long."""
 
     def __repr__(self) -> str:
         by = "nobody known" if self.acquirer is None else self.acquirer.label

@@ -10,7 +10,6 @@ on either side for long enough.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import count
 from typing import NamedTuple
 
@@ -55,24 +54,28 @@ class Evidence(NamedTuple):
     """When it is to be asked whether it still does."""
 
 
-@dataclass(eq=False, slots=True)
 class Suspect:
     """A command that has been under way for long. Times by the monotonic clock."""
 
-    entry: Entry
-    number: int
-    since: float
-    ask_at: float
-    pause: float = FIRST_PAUSE
-    command: Command | None = None
-    """What this side saw of it at the last look."""
-    server: float | None = None
-    """The server that has said that it has the session."""
-    evidence: Evidence | None = None
-    verdict: str = ""
-    """Why the connection is lost, if it is, ..."""
-    last: Mark | None = None
-    """... as long as this is true of the command."""
+    def __init__(self, entry: Entry, number: int, since: float, ask_at: float) -> None:
+        self.entry = entry
+        self.number = number
+        self.since = since
+        self.ask_at = ask_at
+        self.pause = FIRST_PAUSE
+        self.command: Command | None = None
+        """What this side saw of it at the last look."""
+        self.server: float | None = None
+        """The server that has said that it has the session."""
+        self.evidence: Evidence | None = None
+        self.verdict = ""
+        """Why the connection is lost, if it is, ..."""
+        self.last: Mark | None = None
+        """... as long as this is true of the command."""
+
+    def __repr__(self) -> str:
+        said = f" {self.verdict}" if self.verdict else ""
+        return f"<Suspect {self.number} since {self.since:.3f}{said}>"
 
     def calm(self, at: float, longest: float) -> None:
         """It is likely to be alive: ask again after twice as long as before."""

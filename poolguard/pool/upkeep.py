@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from operator import attrgetter
 from typing import Any, Literal, NamedTuple
@@ -131,21 +130,26 @@ class Opening(NamedTuple):
     reason: CreateReason
 
 
-@dataclass(slots=True)
 class Round:
     """The I/O that one look at a pool leads to."""
 
-    openings: list[Opening] = field(default_factory=list)
-    dead: list[Any] = field(default_factory=list)
-    """Connections that the server has ended, to be closed on this side."""
-    surplus: list[Any] = field(default_factory=list)
-    """Connections to be closed of the pool's own will."""
-    checks: list[tuple[Entry, Any, Collection[Orphan]]] = field(default_factory=list)
-    """Those to be checked, and the slots of the dead that are to be asked about meanwhile."""
-    asked: Asked | None = None
-    """What the pool's memory is to be told, if there is one."""
-    wake: float | None = None
-    """When to look again, by the monotonic clock, if nothing happens before."""
+    def __init__(self) -> None:
+        self.openings: list[Opening] = []
+        self.dead: list[Any] = []
+        """Connections that the server has ended, to be closed on this side."""
+        self.surplus: list[Any] = []
+        """Connections to be closed of the pool's own will."""
+        self.checks: list[tuple[Entry, Any, Collection[Orphan]]] = []
+        """Those to be checked, and the slots of the dead that are to be asked about meanwhile."""
+        self.asked: Asked | None = None
+        """What the pool's memory is to be told, if there is one."""
+        self.wake: float | None = None
+        """When to look again, by the monotonic clock, if nothing happens before."""
+
+    def __repr__(self) -> str:
+        lists = ("openings", "dead", "surplus", "checks")
+        told = (f"{len(getattr(self, each))} {each}" for each in lists if getattr(self, each))
+        return f"<Round {', '.join(told) or 'of nothing'}>"
 
 
 def decide(now: float, s: Snapshot, pace: Pace) -> tuple[list[Action], float | None]:

@@ -3,32 +3,36 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
 from typing import Any
 
 __all__ = ["Waiter"]
 
 
-@dataclass(eq=False, repr=False, slots=True)
 class Waiter:
     """An acquire that waits for a connection. Each kind of pool wakes it in its own way."""
 
-    began: float
-    until: float
-    """When its time is over."""
-    queued_at: float = 0.0
-    conn: Any = None
-    """The connection that it was given, lent to it already."""
-    error: Exception | None = None
-    """Why it will be given none."""
-    free: bool = False
-    """What it was given lay in the pool, if only to be checked, and none was refused before."""
-    counted: int = 0
-    """How often it has been counted as a request."""
-    taken: int = 0
-    """Free connections that it has taken."""
-    _pause: float | None = None
-    _woken: Any = None
+    __slots__ = (
+        *("_pause", "_woken", "began", "conn", "counted", "error", "free", "queued_at"),
+        *("taken", "until"),
+    )
+
+    def __init__(self, began: float, until: float) -> None:
+        self.began = began
+        self.until = until
+        """When its time is over."""
+        self.queued_at = 0.0
+        self.conn: Any = None
+        """The connection that it was given, lent to it already."""
+        self.error: Exception | None = None
+        """Why it will be given none."""
+        self.free = False
+        """What it was given lay in the pool, if only to be checked, and none was refused before."""
+        self.counted = 0
+        """How often it has been counted as a request."""
+        self.taken = 0
+        """Free connections that it has taken."""
+        self._pause: float | None = None
+        self._woken: Any = None
 
     def __repr__(self) -> str:
         state = "refused" if self.error else "served" if self.conn is not None else "waiting"

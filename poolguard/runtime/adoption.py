@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields
 from typing import Any
 
 from ..errors import PoolguardError
@@ -22,8 +21,6 @@ from .guards import Guard, described
 from .lookup import of_environment
 
 __all__ = ["guard_for", "in_each_worker", "inert"]
-
-ARGUMENTS = frozenset(each.name for each in fields(PoolArguments))
 
 FRAMEWORKS = frozenset({"client_encoding"})
 """What frameworks say in each connect, and the environment's connection string need not."""
@@ -62,7 +59,7 @@ def inert(conninfo: Any = None, *, name: str = "default", **given: Any) -> Guard
 
     Raises :exc:`~poolguard.errors.SettingsError`.
     """
-    arguments = {key: given.pop(key) for key in ARGUMENTS & given.keys()}
+    arguments = {key: given.pop(key) for key in given.keys() & PoolArguments.NAMES}
     return Guard._make(*described(conninfo, name, given, **arguments))
 
 

@@ -95,7 +95,7 @@ class Guard(Lifecycle):
         cls,
         name: str,
         settings: Settings,
-        arguments: PoolArguments = PoolArguments(),  # noqa: B008 - it cannot be changed
+        arguments: PoolArguments = PoolArguments(),  # noqa: B008 - nobody changes it
         *,
         from_environment: bool = False,
     ) -> Guard:

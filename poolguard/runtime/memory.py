@@ -9,10 +9,8 @@ from zlib import crc32
 
 from ..budget.host.sharedfile import SUPPORTED
 from ..errors import RuntimeDirError
-from ..history.exchange import Exchange, Question
 from ..history.recorder import Recorder
 from ..history.ring import SUFFIX, Ring
-from ..history.table import Table, trouble
 from ..history.telling import Seen
 from ..pool.memory import Asked
 from ..settings import Settings
@@ -23,6 +21,8 @@ from ..util.rundir import RuntimeDir
 
 if TYPE_CHECKING:
     from psycopg import Error
+
+    from ..history.exchange import Exchange, Question
 
 __all__ = ["GuardMemory", "open_memory"]
 
@@ -138,6 +138,8 @@ class GuardMemory:
             if ring is None:
                 return
             if refusal is not None:
+                from ..history.table import trouble
+
                 why = trouble(exchange.table, refusal.sqlstate, conn.info.user)
                 said = exchange.refused(ring, question, why)
             elif row is not None:
@@ -172,6 +174,15 @@ def open_memory(
         # Whoever needs the folder for more says so.
         logger.debug("poolguard %r: %s. Nothing is learned from what is needed", name, error)
         return None
-    table = Table.of(settings.history)
-    exchange = None if table is None else Exchange(table)
-    return GuardMemory(recorder, exchange, rows, settings.check_timeout)
+    return GuardMemory(recorder, _exchange(settings.history), rows, settings.check_timeout)
+
+
+def _exchange(history: str) -> Exchange | None:
+    """What is had in common with other hosts by that setting, if anything is."""
+    if not history.startswith("database"):
+        return None
+    from ..history.exchange import Exchange  # most processes need nothing of it
+    from ..history.table import Table
+
+    table = Table.of(history)
+    return None if table is None else Exchange(table)

@@ -6,7 +6,6 @@ import math
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
@@ -43,23 +42,35 @@ _LEAST = 0.001
 """Seconds: what is due again sooner would keep a processor busy, or is over before it began."""
 
 
-@dataclass(frozen=True, slots=True)
 class Percent(Plain):
     """A part of the server's capacity: ``Percent(80)`` is what ``"80%"`` says.
 
     Raises :exc:`SettingsError` unless ``value`` is above 0 and at most 100.
     """
 
-    value: float
+    __slots__ = ("_value",)
 
-    def __post_init__(self) -> None:
+    def __init__(self, value: float) -> None:
         try:
-            number = _number(self.value)
+            number = _number(value)
         except ValueError:
             number = math.nan
         if not 0 < number <= 100:
-            raise SettingsError(f"Percent({shown(self.value)}): it takes more than 0, up to 100")
-        object.__setattr__(self, "value", float(number))
+            raise SettingsError(f"Percent({shown(value)}): it takes more than 0, up to 100")
+        self._value = float(number)
+
+    @property
+    def value(self) -> float:
+        return self._value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Percent) and self._value == other._value
+
+    def __hash__(self) -> int:
+        return hash((Percent, self._value))
+
+    def __repr__(self) -> str:
+        return f"Percent({self._value!r})"
 
     def __str__(self) -> str:
         return f"{shown(self.value)}%"
@@ -121,9 +132,15 @@ def _text(pattern: str, takes: str, make: Callable[[str], object] = str) -> Take
     return Taken(takes, parse)
 
 
-def one_of(literal: Any, besides: str = "") -> Taken:
+def one_of(literal: Any) -> Taken:
     choices = get_args(literal)
-    return _text("|".join(choices), " or ".join(map(repr, choices)) + besides)
+
+    def parse(value: object) -> object:
+        if isinstance(value, str) and value in choices:
+            return choices[choices.index(value)]  # and no subclass of str
+        raise ValueError
+
+    return Taken(" or ".join(map(repr, choices)), parse)
 
 
 def _parse_path(text: str) -> Path:

@@ -27,13 +27,12 @@ PREFIX = "POOLGUARD_"
 _NOT_SETTINGS = frozenset({"POOLGUARD_PG_BIN"})  # the lab's: where PostgreSQL's binaries are
 # Kubernetes gives each container the places of the services around it, and Docker those of what it
 # is linked to: for a service called poolguard, or poolguard-web, the names begin as ours do.
-_INJECTED = re.compile(
-    PREFIX + r"(?:.+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_.+)?|PORT|PORT_\d+_(?:TCP|UDP|SCTP)(?:_.+)?"
-    r"|ENV_.+)",
-    re.DOTALL,
+_INJECTED = (
+    rf"(?s:{PREFIX}(?:.+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_.+)?|PORT|PORT_\d+_(?:TCP|UDP|SCTP)(?:_.+)?"
+    r"|ENV_.+))"
 )
-_LINKED = re.compile(PREFIX + r"(?:.+_)?NAME")  # where the value is a path: /web/poolguard
-_NAME = re.compile(rf"(?!.*(?:://|password)).{{1,{LONGEST}}}")
+_LINKED = PREFIX + r"(?:.+_)?NAME"  # where the value is a path: /web/poolguard
+_NAME = rf"(?!.*(?:://|password)).{{1,{LONGEST}}}"
 # Other pools' names for the same. By spelling alone, min_size would suggest max_size.
 NAMES_OF_OTHERS: Final = {
     "conninfo": "dsn",
@@ -123,14 +122,14 @@ def _meant_by(name: str, known: Iterable[str]) -> str | None:
 
 def is_others(variable: str, texts: Mapping[str, str]) -> bool:
     """Whether a variable whose name begins as ours do is not meant as a setting."""
-    if _LINKED.fullmatch(variable):
+    if re.fullmatch(_LINKED, variable):
         return texts[variable].startswith("/")
-    return variable in _NOT_SETTINGS or _INJECTED.fullmatch(variable) is not None
+    return variable in _NOT_SETTINGS or re.fullmatch(_INJECTED, variable) is not None
 
 
 def checked_name(name: object) -> str:
     """A guard's *name*, fit for logs, spans and tables. Raises :exc:`SettingsError` otherwise."""
-    if isinstance(name, str) and name.strip() and _NAME.fullmatch(name) and name.isprintable():
+    if isinstance(name, str) and name.strip() and re.fullmatch(_NAME, name) and name.isprintable():
         return str.__str__(name)  # and not what an enumeration makes of it
     raise SettingsError(
         f"keyword name={shown(name)}: it takes what logs and status call the guard, up to "

@@ -6,25 +6,14 @@ else here is read off those declarations.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import (
-    Annotated,
-    Any,
-    Final,
-    Literal,
-    NamedTuple,
-    TypeAlias,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from ..errors import SettingsError
+from .declared import Declared, setting
 from .kinds import (
     ANY_PERCENT,
     AUTO,
@@ -36,7 +25,6 @@ from .kinds import (
     Auto,
     Dsn,
     Percent,
-    Taken,
     one_of,
     seconds,
     whole,
@@ -93,8 +81,7 @@ def _raise_any(problems: Iterable[str]) -> None:
         raise SettingsError(lines)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Settings:
+class Settings(Declared):
     """All settings of one guard, valid and consistent: no other instance can be made.
 
     Times are seconds. Values may be given in their own type or as the text a variable would hold;
@@ -103,82 +90,84 @@ class Settings:
     """
 
     # fmt: off
-    dsn: Annotated[Dsn | None, DSN,
-        "where the database is; none: DATABASE_URL, else libpq's own variables"] = None
-    mode: Annotated[Mode, one_of(Mode),
-        "kind of connections; auto: async on asgi and uvicorn workers, else sync"] = "auto"
-    budget: Annotated[int | Percent | Auto, whole(1) | ANY_PERCENT | AUTO,
-        "connections all instances together may hold; auto: capacity less reserve"] = "auto"
-    reserve: Annotated[int | Auto, whole(0) | AUTO,
-        "left to others by budget auto; auto: the greater of 3 and 10 % of capacity"] = "auto"
-    instances: Annotated[int, whole(1),
-        "how many ledgers (hosts, containers) share the budget at their peak"] = 1
-    workers: Annotated[int | Auto, whole(1) | AUTO,
-        "worker processes that get a floor; auto: gunicorn's workers, else "
-        "WEB_CONCURRENCY, else 1"] = "auto"
-    ledger: Annotated[Ledger, one_of(Ledger),
-        "who shares the budget: each worker has a part of it (static), or those of one host lend "
-        "it to each other, or those of all hosts do (fleet)"] = "host"
-    ledger_dsn: Annotated[Dsn | None, DSN,
-        "the database in which the hosts of a fleet share the budget; none: the guard's own"] = None
-    ledger_label: Annotated[str | None, LABEL,
-        "the fleet's name there; none: role@database of the hosts' sessions there"] = None
-    floor: Annotated[int | Auto, whole(1) | AUTO,
-        "warm connections of a worker; auto: what its class uses at once, within reason"] = "auto"
-    max_size: Annotated[int | Auto, whole(1) | AUTO,
-        "most connections of one worker; auto: what the ledger allows"] = "auto"
-    acquire_timeout: Annotated[float, seconds(), "how long an acquire may take"] = 5.0
-    connect_timeout: Annotated[float, seconds(),
-        "how long a login may take, and as long again what follows it"] = 5.0
-    max_waiting: Annotated[int, whole(0),
-        "queue length beyond which an acquire is rejected at once; 0: no bound"] = 0
-    max_connecting: Annotated[int, whole(1), "connects under way at once in one worker"] = 32
-    warmup_timeout: Annotated[float, seconds(zero=True),
-        "how long a worker waits to be warm before it serves anyway"] = 10.0
-    on_warmup_failure: Annotated[OnWarmupFailure, one_of(OnWarmupFailure),
-        "what a worker does that is not warm by then (exit: first generation only)"] = "serve"
-    check_interval: Annotated[float, seconds(),
-        "an idle connection is verified at least this often"] = 25.0
-    check_after_idle: Annotated[float, seconds(zero=True),
-        "idle longer than this, a connection is verified before it is handed out"] = 30.0
-    check_timeout: Annotated[float, seconds(), "bound of one verification"] = 1.0
-    idle_timeout: Annotated[float, seconds(),
-        "a connection above the floor that is idle so long is closed"] = 1800.0
-    max_lifetime: Annotated[float, seconds(),
-        "a connection is replaced before it gets this old"] = 3600.0
-    leak_after: Annotated[float, seconds(zero=True),
-        "a connection held longer is reported with the stack that took it; 0: off"] = 0.0
-    pooler: Annotated[Pooler, one_of(Pooler),
-        "what stands before the server; auto: detected"] = "auto"
-    wrap: Annotated[Wrap, one_of(Wrap),
-        "whether gunicorn's hooks put the middleware around an application that has none"] = "on"
-    spans: Annotated[Spans, one_of(Spans),
-        "which acquires get a span; slow: those that were not immediate"] = "slow"
-    metrics: Annotated[Metrics, one_of(Metrics),
-        "whether metrics are recorded; all: use_time as well"] = "on"
-    history: Annotated[str, one_of(History) | HISTORY_TABLE,
-        "whether it is learned from earlier days what is to be kept warm; database: with all "
-        "hosts, in a table"] = "on"
-    runtime_dir: Annotated[Path | None, FOLDER,
-        "ledger, doorbells, status files; none: a private folder under the temporary one"] = None
-    ready_path: Annotated[str | None, URL_PATH,
-        "path at which the middleware answers readiness itself; none: nowhere"] = None
+    dsn: Dsn | None = setting(DSN, default=None,
+        doc="where the database is; none: DATABASE_URL, else libpq's own variables")
+    mode: Mode = setting(one_of(Mode), default="auto",
+        doc="kind of connections; auto: async on asgi and uvicorn workers, else sync")
+    budget: int | Percent | Auto = setting(whole(1) | ANY_PERCENT | AUTO, default="auto",
+        doc="connections all instances together may hold; auto: capacity less reserve")
+    reserve: int | Auto = setting(whole(0) | AUTO, default="auto",
+        doc="left to others by budget auto; auto: the greater of 3 and 10 % of capacity")
+    instances: int = setting(whole(1), default=1,
+        doc="how many ledgers (hosts, containers) share the budget at their peak")
+    workers: int | Auto = setting(whole(1) | AUTO, default="auto",
+        doc="worker processes that get a floor; auto: gunicorn's workers, else "
+        "WEB_CONCURRENCY, else 1")
+    ledger: Ledger = setting(one_of(Ledger), default="host",
+        doc="who shares the budget: each worker has a part of it (static), or those of one host "
+        "lend it to each other, or those of all hosts do (fleet)")
+    ledger_dsn: Dsn | None = setting(DSN, default=None,
+        doc="the database in which the hosts of a fleet share the budget; none: the guard's own")
+    ledger_label: str | None = setting(LABEL, default=None,
+        doc="the fleet's name there; none: role@database of the hosts' sessions there")
+    floor: int | Auto = setting(whole(1) | AUTO, default="auto",
+        doc="warm connections of a worker; auto: what its class uses at once, within reason")
+    max_size: int | Auto = setting(whole(1) | AUTO, default="auto",
+        doc="most connections of one worker; auto: what the ledger allows")
+    acquire_timeout: float = setting(seconds(), default=5.0, doc="how long an acquire may take")
+    connect_timeout: float = setting(seconds(), default=5.0,
+        doc="how long a login may take, and as long again what follows it")
+    max_waiting: int = setting(whole(0), default=0,
+        doc="queue length beyond which an acquire is rejected at once; 0: no bound")
+    max_connecting: int = setting(whole(1), default=32,
+        doc="connects under way at once in one worker")
+    warmup_timeout: float = setting(seconds(zero=True), default=10.0,
+        doc="how long a worker waits to be warm before it serves anyway")
+    on_warmup_failure: OnWarmupFailure = setting(one_of(OnWarmupFailure), default="serve",
+        doc="what a worker does that is not warm by then (exit: first generation only)")
+    check_interval: float = setting(seconds(), default=25.0,
+        doc="an idle connection is verified at least this often")
+    check_after_idle: float = setting(seconds(zero=True), default=30.0,
+        doc="idle longer than this, a connection is verified before it is handed out")
+    check_timeout: float = setting(seconds(), default=1.0, doc="bound of one verification")
+    idle_timeout: float = setting(seconds(), default=1800.0,
+        doc="a connection above the floor that is idle so long is closed")
+    max_lifetime: float = setting(seconds(), default=3600.0,
+        doc="a connection is replaced before it gets this old")
+    leak_after: float = setting(seconds(zero=True), default=0.0,
+        doc="a connection held longer is reported with the stack that took it; 0: off")
+    pooler: Pooler = setting(one_of(Pooler), default="auto",
+        doc="what stands before the server; auto: detected")
+    wrap: Wrap = setting(one_of(Wrap), default="on",
+        doc="whether gunicorn's hooks put the middleware around an application that has none")
+    spans: Spans = setting(one_of(Spans), default="slow",
+        doc="which acquires get a span; slow: those that were not immediate")
+    metrics: Metrics = setting(one_of(Metrics), default="on",
+        doc="whether metrics are recorded; all: use_time as well")
+    history: str = setting(one_of(History) | HISTORY_TABLE, default="on",
+        doc="whether it is learned from earlier days what is to be kept warm; database: with all "
+        "hosts, in a table")
+    runtime_dir: Path | None = setting(FOLDER, default=None,
+        doc="ledger, doorbells, status files; none: a private folder under the temporary one")
+    ready_path: str | None = setting(URL_PATH, default=None,
+        doc="path at which the middleware answers readiness itself; none: nowhere")
     # fmt: on
 
-    _sources: Mapping[str, str] = field(default_factory=dict, compare=False)
+    _sources: Mapping[str, str] = MappingProxyType({})
+    """Where values came from that were not given by keyword."""
 
-    def __post_init__(self) -> None:
+    def _insist(self) -> None:
         problems = []
-        for name, kind in _KINDS.items():
-            value, default = getattr(self, name), _DEFAULTS[name]
+        for name, (kind, _, default) in self.DECLARED.items():
+            value = getattr(self, name)
             value = value.strip() if isinstance(value, str) else value
             try:
-                value = default if value is None else kind.parse(value)
+                value = default if value is None or value is default else kind.parse(value)
             except ValueError:
                 remedy = f"correct it, or drop it for the default ({shown(default)})"
                 problems.append(f"{self.cite(name)}: it takes {kind.takes}; {remedy}")
             else:
-                object.__setattr__(self, name, value)
+                self._set(name, value)
         if not problems:
             self._follow()
         # outside of `except`, or the traceback would chain a ValueError that says nothing
@@ -214,9 +203,14 @@ class Settings:
                     f"else says where PostgreSQL is; set {VARIABLES['dsn']} or give a dsn"
                 )
 
-        ours = [name for name in texts if name.startswith(PREFIX) and not is_others(name, texts)]
+        ours = set(VARIABLES.values())
+        strange = [
+            name
+            for name in texts
+            if name.startswith(PREFIX) and name not in ours and not is_others(name, texts)
+        ]
         problems += unknown("keyword", keywords, _NAMES)
-        problems += unknown("variable", ours, VARIABLES)
+        problems += unknown("variable", strange, VARIABLES)
         try:
             settings = cls(**given, _sources=sources)
         except SettingsError as error:
@@ -244,7 +238,7 @@ class Settings:
             for name in ("dsn", "ledger_dsn")
             if callable(getattr(self, name)) and callable(getattr(other, name))
         }
-        return dataclasses.replace(self, **called) == dataclasses.replace(other, **called)
+        return self._with(**called) == other._with(**called)
 
     def replace(self, **changes: Any) -> Settings:
         """A copy with ``changes``, as valid as any; ``None`` goes back to the default.
@@ -253,7 +247,7 @@ class Settings:
         """
         changes = by_current_names(changes, str)
         _raise_any(unknown("keyword", changes, _NAMES))
-        given = {name: getattr(self, name) for name in _KINDS if self.source(name) != "default"}
+        given = {name: getattr(self, name) for name in _NAMES if self.source(name) != "default"}
         sources = {name: self.source(name) for name in given if name not in changes}
         sources |= {name: f"keyword {name}" for name in changes if changes[name] is not None}
         return type(self)(**given | changes, _sources=sources)
@@ -262,7 +256,8 @@ class Settings:
         """``keyword floor``, ``variable POOLGUARD_FLOOR`` or ``default``: where a value is from."""
         if name in self._sources:
             return self._sources[name]
-        return "default" if getattr(self, name) == _DEFAULTS[name] else f"keyword {name}"
+        given = getattr(self, name) != self.DECLARED[name].default
+        return f"keyword {name}" if given else "default"
 
     def cite(self, name: str) -> str:
         """Source and value, for errors: ``variable POOLGUARD_FLOOR=3``, ``default instances=1``."""
@@ -273,8 +268,8 @@ class Settings:
         """Only what differs from the defaults, and never a conninfo."""
         changed = (
             name
-            for name, default in _DEFAULTS.items()
-            if callable(getattr(self, name)) or getattr(self, name) != default
+            for name, declared in self.DECLARED.items()
+            if callable(getattr(self, name)) or getattr(self, name) != declared.default
         )
         return f"Settings({', '.join(f'{name}={self._value_shown(name)}' for name in changed)})"
 
@@ -294,8 +289,8 @@ class Settings:
                 name, value = larger, getattr(self, smaller) / part
             else:
                 continue
-            object.__setattr__(self, name, value)
-            object.__setattr__(self, "_sources", {**self._sources, name: "default"})
+            self._set(name, value)
+            self._set("_sources", {**self._sources, name: "default"})
 
     def _keeps(self, order: _Order) -> bool:
         return order.allows(getattr(self, order.smaller), getattr(self, order.larger))
@@ -366,16 +361,9 @@ class Settings:
 
 # -- what is read off the declarations
 
-_DECLARED: Final = {
-    name: get_args(hint)
-    for name, hint in get_type_hints(Settings, include_extras=True).items()
-    if get_origin(hint) is Annotated
-}
-_KINDS: Final[dict[str, Taken]] = {name: kind for name, (_, kind, _) in _DECLARED.items()}
-_NAMES: Final = {name: name for name in _KINDS}
-_DEFAULTS: Final = {f.name: f.default for f in dataclasses.fields(Settings) if f.name in _KINDS}
+_NAMES: Final = {name: name for name in Settings.DECLARED}
 
-VARIABLES: Final = MappingProxyType({name: variable_of(name) for name in _KINDS})
+VARIABLES: Final = MappingProxyType({name: variable_of(name) for name in _NAMES})
 """The environment variable of each setting, in the order of their declaration."""
-DESCRIPTIONS: Final = MappingProxyType({name: doc for name, (_, _, doc) in _DECLARED.items()})
+DESCRIPTIONS: Final = MappingProxyType({n: each.doc for n, each in Settings.DECLARED.items()})
 """What each setting means, in one line."""

@@ -11,7 +11,6 @@ import os
 import threading
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary, finalize, proxy, ref
 
@@ -147,7 +146,7 @@ class Binding:
         given = self.guard.arguments.kwargs
         base = {**(given if isinstance(given, Mapping) else {}), **said}
         asking = _Asking(engine, self.connect, base)
-        self.guard.adopt(replace(self.guard.arguments, kwargs=asking))
+        self.guard.adopt(self.guard.arguments.replace(kwargs=asking))
 
 
 class _Asking:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import math
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -149,8 +148,8 @@ class FakedGuard(FakePostgres):
         self.guard = found
         self._before = {name: getattr(found, name) for name in _STATE}
         found.settings = settings
-        found.arguments = dataclasses.replace(
-            found.arguments, kwargs=_placeless(found.arguments.kwargs), listener=self.events
+        found.arguments = found.arguments.replace(
+            kwargs=_placeless(found.arguments.kwargs), listener=self.events
         )
         found.from_environment = found.retired = False
         found._runtime = None

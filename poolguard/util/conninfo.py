@@ -8,7 +8,7 @@ be a piece of the password.
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from inspect import isawaitable, signature
@@ -17,7 +17,6 @@ from typing import Any
 
 from ..errors import SettingsError
 from ..settings import plain_url
-from .conninfo_hints import hints
 
 __all__ = [
     "checked",
@@ -40,7 +39,7 @@ def parse(conninfo: str, source: str) -> Mapping[str, Any]:
     # Beside libpq's own errors there is UnicodeEncodeError, whose repr holds the whole string.
     with suppress(Exception):
         given = conninfo_to_dict(conninfo)
-    if given is None and (lines := [f"{source}: {line}" for line in hints(conninfo)]):
+    if given is None and (lines := [f"{source}: {line}" for line in _hints(conninfo)]):
         raise SettingsError("\n".join(lines))
     if given is None or _is_misread(conninfo, given):
         raise SettingsError(
@@ -104,7 +103,7 @@ def parse_keywords(kwargs: Mapping[str, Any], connection_class: type[Any]) -> No
             if name == "conninfo":
                 lines.append("it is no place for conninfo, which is the guard's first argument")
             elif name not in known:
-                lines += hints(f"{name}=-") or ["psycopg knows no parameter of one of its names"]
+                lines += _hints(f"{name}=-") or ["psycopg knows no parameter of one of its names"]
     if lines:
         raise SettingsError("\n".join(f"keyword kwargs: {line}" for line in lines))
     with suppress(Exception):  # beside libpq's own errors, UnicodeEncodeError
@@ -165,6 +164,12 @@ _HOST = re.compile(r"[/@].*|[\w.:%\[\]~-]*", re.DOTALL)
 """A folder or an abstract Unix socket, a name or an address."""
 _SHOWN = {"host", "hostaddr", "port", "dbname", "user"}
 """The parameters whose values errors show, the server's too."""
+
+
+def _hints(conninfo: str) -> Iterable[str]:
+    from .conninfo_hints import hints  # for a user's mistake; each boot would pay for it
+
+    return hints(conninfo)
 
 
 def _rule(conninfo: object) -> str:

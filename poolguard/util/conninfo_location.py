@@ -145,7 +145,7 @@ def same_database(one: str, other: str, kwargs: object = None) -> bool:
     return _database_of(one, overruling) == _database_of(other)
 
 
-_PAIR = re.compile(r"(\w+)\s*=\s*('(?:[^'\\]|\\.)*'|\S*)")
+_PAIR = r"(\w+)\s*=\s*('(?:[^'\\]|\\.)*'|\S*)"
 
 
 def _database_of(dsn: str, overruling: Mapping[str, str] = MappingProxyType({})) -> tuple[str, ...]:
@@ -162,7 +162,7 @@ def _database_of(dsn: str, overruling: Mapping[str, str] = MappingProxyType({}))
             known |= {key: unquote(value) for key, value in found.items() if value}
             known |= {key: values[-1] for key, values in parse_qs(url.query).items()}
     else:
-        known |= {key: value.strip("'") for key, value in _PAIR.findall(dsn)}
+        known |= {key: value.strip("'") for key, value in re.findall(_PAIR, dsn)}
     known |= overruling
     database = known["dbname"] or known.get("user", "")
     return known.get("service", ""), known.get("hostaddr", known["host"]), known["port"], database

@@ -10,7 +10,6 @@ import math
 import os
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from ..budget.plan import Workplace
@@ -21,44 +20,54 @@ __all__ = ["Role", "WorkerContext", "become", "current", "role", "web_concurrenc
 Role: TypeAlias = Literal["master", "worker"]
 
 
-def _no() -> bool:
-    return False
-
-
-def _nobody_asks() -> None: ...
-
-
-@dataclass(slots=True, kw_only=True)
 class WorkerContext:
     """One worker, as its server's door knows it. Times are seconds."""
 
-    told: Workplace | None = None
-    """What the server has said of its workers; None where there is none that would."""
-    role: Role | None = None
-    """What the process is to gunicorn; None outside of it."""
-    pid: int = field(default_factory=os.getpid)
-    """The process that this is said of: the children that it forks are something else."""
-    worker_class: str | None = None
-    """gunicorn's name for the kind of worker; None outside gunicorn."""
-    first_generation: bool = True
-    """The service did not run before. A worker of a later generation does not end for what is wrong
-    with its pools: the whole service would."""
-    longest_wait: float = math.inf
-    """How long a lifespan waits at most, whatever ``warmup_timeout`` says: the server gives up."""
-    longest_stay: float = 15.0
-    """How long a worker that was told to end stays at most for its successors to boot."""
-    told_to_stop: Callable[[], bool] = _no
-    """Whether the server has been told to stop, maybe before the lifespan began."""
-    stop_server: Callable[[Exception], Awaitable[None]] | None = None
-    """Ends a server that would go on serving after ``lifespan.startup.failed``."""
-    serves: Callable[[], None] = _nobody_asks
-    """Called when the worker accepts requests, or will in a moment."""
-    successors_boot: Callable[[], bool] = _no
-    """Whether workers that are to replace this one do not serve yet."""
-    first_to_say: Callable[[str], bool] = field(default_factory=lambda: Once().is_first)
-    """Whether nobody has said that yet: in this process, or in any worker where those share it."""
-    stays: bool = False
-    """This process was told to end, and accepts requests until its successors do."""
+    def __init__(
+        self,
+        *,
+        told: Workplace | None = None,
+        role: Role | None = None,
+        worker_class: str | None = None,
+        first_generation: bool = True,
+        told_to_stop: Callable[[], bool] = lambda: False,
+        stop_server: Callable[[Exception], Awaitable[None]] | None = None,
+        longest_wait: float = math.inf,
+        longest_stay: float = 15.0,
+    ) -> None:
+        self.told = told
+        """What the server has said of its workers; None where there is none that would."""
+        self.role: Role | None = role
+        """What the process is to gunicorn; None outside of it."""
+        self.pid = os.getpid()
+        """The process that this is said of: the children that it forks are something else."""
+        self.worker_class = worker_class
+        """gunicorn's name for the kind of worker; None outside gunicorn."""
+        self.first_generation = first_generation
+        """The service did not run before. A worker of a later generation does not end for what is
+        wrong with its pools: the whole service would."""
+        self.told_to_stop = told_to_stop
+        """Whether the server has been told to stop, maybe before the lifespan began."""
+        self.stop_server = stop_server
+        """Ends a server that would go on serving after ``lifespan.startup.failed``."""
+        self.longest_wait = longest_wait
+        """How long a lifespan waits at most, whatever ``warmup_timeout`` says: the server gives
+        up."""
+        self.longest_stay = longest_stay
+        """How long a worker that was told to end stays at most for its successors to boot."""
+        self.serves: Callable[[], None] = lambda: None
+        """Called when the worker accepts requests, or will in a moment."""
+        self.successors_boot: Callable[[], bool] = lambda: False
+        """Whether workers that are to replace this one do not serve yet."""
+        self.first_to_say: Callable[[str], bool] = Once().is_first
+        """Whether nobody has said that yet: in this process, or in any worker where those share
+        it."""
+        self.stays = False
+        """This process was told to end, and accepts requests until its successors do."""
+
+    def __repr__(self) -> str:
+        what = self.role or "no worker of gunicorn's"
+        return f"<WorkerContext {what}, {self.told!r}>"
 
     @property
     def workplace(self) -> Workplace:

@@ -90,7 +90,7 @@ def register(
     name: str,
     settings: Settings,
     make: Callable[[], G],
-    arguments: PoolArguments = PoolArguments(),  # noqa: B008 - it cannot be changed
+    arguments: PoolArguments = PoolArguments(),  # noqa: B008 - nobody changes it
 ) -> G:
     """The guard of that name: the registered one if its settings and its pool's arguments are the
     same, else a new one.

@@ -229,7 +229,8 @@ def test_a_slot_is_given_back_once(*, certainly: bool, broken: bool, told: str) 
     """As free, or as one to be asked about."""
     ledger = Recording()
     leases = Leases(ledger)
-    entry = Entry(leases.lease(1, NOW)[0], NOW, broken=broken)
+    entry = Entry(leases.lease(1, NOW)[0], NOW)
+    entry.broken = broken
     leases.record_backend(entry, Backend(1, 2.0))
     assert entry.slot is not None
     assert entry.slot.backend == Backend(1, 2.0)

@@ -31,11 +31,17 @@ SERVER = 17.0
 BACKEND = Backend(4711, 5.0)
 
 
+def lent(slot: Slot, waits_since: float, tcp: socket.socket | None) -> Entry:
+    entry = Entry(slot, 0.0)
+    entry.state, entry.waits_since, entry.socket = "lent", waits_since, tcp
+    return entry
+
+
 class Bench:
     """One lent connection, what this side sees of its command, and what the server says of it."""
 
     def __init__(self, tcp: socket.socket) -> None:
-        self.entry = Entry(Slot(0), 0.0, "lent", waits_since=NOW, socket=tcp)
+        self.entry = lent(Slot(0), NOW, tcp)
         self.entry.slot.backend = BACKEND  # type: ignore[union-attr]
         self.command: Command | None = Command(Mark(NOW, 100, 200))
         self.entries = [self.entry]
@@ -149,7 +155,9 @@ def test_it_is_not_asked_about_while_a_reply_may_come(bench: Bench) -> None:
 
 
 def checking(check: Check) -> Entry:
-    return Entry(None, 0.0, "checking", check=check)
+    entry = Entry(None, 0.0)
+    entry.state, entry.check = "checking", check
+    return entry
 
 
 def test_what_this_side_cannot_judge_is_not_asked_about(bench: Bench) -> None:
@@ -325,7 +333,7 @@ def test_what_the_server_never_had_may_be_anothers(bench: Bench) -> None:
 
 
 def test_the_one_that_is_unheard_for_longest_is_told(bench: Bench) -> None:
-    older = Entry(Slot(1), 0.0, "lent", waits_since=NOW - 1, socket=bench.entry.socket)
+    older = lent(Slot(1), NOW - 1, bench.entry.socket)
     bench.entries = [bench.entry, older]
     assert bench.command is not None
     bench.command = bench.command._replace(unacked=1, retransmits=RESENT, unheard=60.0)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-import secrets
+import random
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -66,7 +66,9 @@ class Partitions:
                 path = default_path()
         self._path = path
         self._name = name
-        self._key = secrets.randbelow(_ALONE) | _ALONE if file is None else file % _ALONE
+        self._key = (
+            random.SystemRandom().randrange(_ALONE) | _ALONE if file is None else file % _ALONE
+        )
         self.least = least
         self._began = monotonic()
         self.count = least
