@@ -86,13 +86,13 @@ def test_what_a_host_does_not_need_goes_to_the_others(
     join: Join, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(policy, "TRIM", 0.2)
-    one, other = join("one", 12), join("other", 12)
+    one, other = join("one", 13), join("other", 13)  # five for each
     assert one.hold(5) == 5
-    other.want(9)
-    becomes(lambda: held(other), [4])
+    other.want(10)
+    becomes(lambda: held(one, other), [5, 5])
     one.want(0)
     one.close_idle()
-    assert other.hold(9 - policy.SPARE, within=5) == 9 - policy.SPARE
+    assert other.hold(10 - policy.SPARE, within=5) == 10 - policy.SPARE
 
 
 def test_an_idle_host_gives_what_another_needs_down_to_its_floor(join: Join) -> None:
