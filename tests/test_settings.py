@@ -799,6 +799,19 @@ def test_frozen() -> None:
         percent.value = 81
 
 
+def test_none_of_its_settings_can_be_taken_away() -> None:
+    made = Settings(floor=3)
+    with pytest.raises(AttributeError, match="cannot be changed"):
+        del made.floor
+    assert made.floor == 3
+
+
+def test_code_that_names_no_setting_is_wrong() -> None:
+    """What users write is read by build(), which says what they may have meant."""
+    with pytest.raises(TypeError, match="Settings has no floors, flor"):
+        Settings(flor=3, floors=4)  # type: ignore[call-arg]
+
+
 def test_no_invalid_instance_can_be_made() -> None:
     with pytest.raises(SettingsError, match="keyword floor=0"):
         Settings(floor=0)
