@@ -26,8 +26,6 @@ WORTH_A_TRY = 10
 TESTS_FAILED = 1
 """pytest's exit status where tests ran and some failed; others say that it was interrupted, or used
 wrongly."""
-GROUP = re.compile(r"@[\w-]+$")
-"""What pytest-xdist adds to the name of a test that is of a group."""
 PYTEST = re.compile(r"\S*bin/pytest\b")
 
 
@@ -59,7 +57,7 @@ def alone(command: str, name: str) -> list[str]:
     """What runs one test, with the pytest in which *command* ends: in a process of its own, since
     what one that failed has left behind is found by the next."""
     *_, pytest = PYTEST.findall(command)
-    return [pytest, "-n", "0", "-m", "", GROUP.sub("", name)]
+    return [pytest, "-n", "0", "-m", "", name]
 
 
 def main(file: Path, command: str) -> int:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from .support import StartPgBouncer
 
-pytest_plugins = ["tests.forks", "tests.life.table"]
+pytest_plugins = ["tests.forks", "tests.life.table", "tests.together"]
 
 CONNECT_DELAY = 0.1
 PGBOUNCER_REQUIRED = "CI_REQUIRES_PGBOUNCER"

@@ -57,7 +57,7 @@ with poolguard.Guard(sys.argv[1], name="packaged", floor=1) as guard:
         print(json.dumps(json.loads(found.stdout)), flush=True)
 """
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(300), pytest.mark.xdist_group("distribution")]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
 
 class Built(NamedTuple):

@@ -43,11 +43,6 @@ def test_the_second_try_has_the_same_pytest() -> None:
     assert twice.alone(command, "a")[0] == ".venv-3.10/bin/pytest"
 
 
-def test_the_second_try_of_one_of_a_group_is_by_its_own_name() -> None:
-    assert twice.alone(".venv/bin/pytest", "t.py::test_a[b@c]@demo")[-1] == "t.py::test_a[b@c]"
-    assert twice.alone(".venv/bin/pytest", "t.py::test_a[b@c]")[-1] == "t.py::test_a[b@c]"
-
-
 # -- the whole script --------------------------------------------------------------------------
 
 STEADY = "def test_steady(): pass\n"

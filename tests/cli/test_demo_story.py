@@ -13,7 +13,7 @@ import pytest
 
 from tests.backend import Backend, tracing_backend
 
-pytestmark = [pytest.mark.long, pytest.mark.xdist_group("demo")]  # it is played once for all
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")

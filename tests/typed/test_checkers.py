@@ -32,7 +32,7 @@ PUBLIC = [
 ]
 CHECKERS_REQUIRED = "CI_REQUIRES_CHECKERS"
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(300), pytest.mark.xdist_group("checkers")]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
 Found = dict[str, list[str]]
 """What a checker says of each line: ``{"shop.py:12": ["…"]}``."""
