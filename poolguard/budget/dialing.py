@@ -28,7 +28,7 @@ _ANSWERED = r"\b(FATAL|ERROR):"
 OURS = "poolguard"
 """The application_name of sessions that the application gives none."""
 _NONE: Mapping[str, Any] = MappingProxyType({})
-_SETTINGS_ONLY = r"\s*((-c\s*|--)[\w.-]+=(\\.|[^\s\\])*(\s+|$))*"
+_SETTINGS_ONLY = re.compile(r"\s*((-c\s*|--)[\w.-]+=(\\.|[^\s\\])*(\s+|$))*")
 
 
 def effective(conninfo: str, **overrides: Any) -> dict[str, str]:
@@ -111,7 +111,7 @@ class Dialing:
 
     def joined(self, theirs: str) -> dict[str, str]:
         """The options that are sent now, followed by *theirs*; nothing where that cannot be."""
-        if not self.options or not re.fullmatch(_SETTINGS_ONLY, theirs):
+        if not self.options or not _SETTINGS_ONLY.fullmatch(theirs):
             return {}
         return {"options": f"{self.options} {theirs}".rstrip()}  # the last one of a name counts
 

@@ -32,7 +32,7 @@ _INJECTED = (
     r"|ENV_.+))"
 )
 _LINKED = PREFIX + r"(?:.+_)?NAME"  # where the value is a path: /web/poolguard
-_NAME = rf"(?!.*(?:://|password)).{{1,{LONGEST}}}"
+_NAME = re.compile(rf"(?!.*(?:://|password)).{{1,{LONGEST}}}")
 # Other pools' names for the same. By spelling alone, min_size would suggest max_size.
 NAMES_OF_OTHERS: Final = {
     "conninfo": "dsn",
@@ -129,7 +129,7 @@ def is_others(variable: str, texts: Mapping[str, str]) -> bool:
 
 def checked_name(name: object) -> str:
     """A guard's *name*, fit for logs, spans and tables. Raises :exc:`SettingsError` otherwise."""
-    if isinstance(name, str) and name.strip() and re.fullmatch(_NAME, name) and name.isprintable():
+    if isinstance(name, str) and name.strip() and _NAME.fullmatch(name) and name.isprintable():
         return str.__str__(name)  # and not what an enumeration makes of it
     raise SettingsError(
         f"keyword name={shown(name)}: it takes what logs and status call the guard, up to "

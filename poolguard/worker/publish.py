@@ -36,7 +36,7 @@ SWEPT_EVERY = 30.0
 
 Status = dict[str, Any]
 
-_FILE = r"[0-9]+-[0-9a-f]{8}\.status(\.new)?"
+_FILE = re.compile(r"[0-9]+-[0-9a-f]{8}\.status(\.new)?")
 _NEW_FOR = 60.0
 """Seconds after which a file that has not got its name yet never will."""
 
@@ -257,7 +257,7 @@ def _sweep(path: Path | None) -> None:
 def _living(folder: RuntimeDir) -> Iterator[int]:
     """The files of the living, open to be read; those of the dead are removed."""
     for name in folder.names():
-        if not re.fullmatch(_FILE, name):
+        if not _FILE.fullmatch(name):
             continue
         try:
             fd = folder.reading(name)

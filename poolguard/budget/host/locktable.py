@@ -17,8 +17,8 @@ from .sharedfile import SharedFile
 __all__ = ["LockTable"]
 
 _FREE, _TAKEN = b"\0", b"\1"
-_NOT_FREE = rb"[^\0]"
-_NONSENSE = rb"[^\0\1]"
+_NOT_FREE = re.compile(rb"[^\0]")
+_NONSENSE = re.compile(rb"[^\0\1]")
 
 
 class LockTable:
@@ -49,7 +49,7 @@ class LockTable:
         last = marks.rfind(_TAKEN) + 1  # the many free ones are not looked at one by one
         if marks.count(_FREE, last) != len(marks) - last:
             last = len(marks)  # some beyond are damaged
-        for found in re.finditer(_NOT_FREE, marks[:last]):
+        for found in _NOT_FREE.finditer(marks, 0, last):
             yield first + found.start()
 
     def count(self) -> int:
@@ -123,7 +123,7 @@ class LockTable:
         marks = self._read(0, self._n)
         if not marks.translate(None, _FREE + _TAKEN):
             return
-        for found in re.finditer(_NONSENSE, marks):
+        for found in _NONSENSE.finditer(marks):
             place = found.start()
             if place not in self._mine and self._lock(place):
                 self._write(place, _FREE)
